@@ -1,4 +1,4 @@
-"""grym-fetch: makes the big files a project needs present and verified.
+"""grym-fetch: makes sure that the big files a project needs are present and verified.
 
 ::
 
@@ -60,7 +60,7 @@ __all__ = [
     "create_mock_asset_manager",
 ]
 
-# Where the names live that bring aiohttp along: imported when first asked for, so that `--help` stays quick.
+# The modules of names that import aiohttp: imported on first use, so that `--help` stays quick.
 _LAZY = {
     "Asset": "grym_fetch.core.manifest",
     "AssetManager": "grym_fetch.manager",
@@ -79,7 +79,7 @@ def __dir__() -> list[str]:
     return __all__
 
 
-if not TYPE_CHECKING:  # to a type checker, a name that is not above is wrong
+if not TYPE_CHECKING:  # for a type checker, any name not listed above is an error
 
     def __getattr__(name: str) -> object:
         import importlib

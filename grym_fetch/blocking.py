@@ -84,7 +84,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
 
     @property
     def settings(self) -> Settings:
-        """How assets are fetched. Raises `ConfigurationError` for a file of settings that cannot be used."""
+        """How assets are fetched. Raises `ConfigurationError` for a settings file that cannot be used."""
         return self._manager.settings
 
     @property
@@ -100,7 +100,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     def project(self) -> Project:
         """Where the manifest and the files are.
 
-        Raises `ManifestError` if there is no manifest, `ConfigurationError` for a file of settings that cannot be used.
+        Raises `ManifestError` if there is no manifest, `ConfigurationError` for a settings file that cannot be used.
         """
         return self._manager.project
 
@@ -143,7 +143,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:
         """Return whether the asset is there and valid; fetches nothing. ``full`` reads every byte again.
 
-        A file that is read is told of by events. Raises `UnknownAsset`.
+        If a file is read, events report it. Raises `UnknownAsset`.
         """
         return self._run(asynchronous.AssetManager.check_asset, asset_id, full=full)
 
@@ -163,7 +163,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         return self._call(asynchronous.AssetManager.states_of, assets)
 
     def download_required_assets(self) -> SyncReport:
-        """Download and verify every asset marked as required; where none is, nothing.
+        """Download and verify every asset marked as required; if none is, do nothing.
 
         Raises what `sync` raises.
         """
@@ -203,10 +203,10 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     ) -> SyncReport:
         """Download and verify the chosen assets; by default, all required ones, or every asset if none is required.
 
-        ``ids`` and ``exclude``, which leaves out what would be taken else, are ids and globs such as ``voice-*``.
+        ``ids`` chooses assets and ``exclude`` leaves some out; both take ids and globs such as ``voice-*``.
         ``minimal``: by default the essential assets (if none has that tag, as above), and each chosen asset as its
-        small stand-in if it has one. None means what the manager does, False the full assets. ``force``: fetch valid
-        files again, too.
+        small stand-in if it has one. None means the manager's own setting, False the full assets. ``force``: also fetch
+        valid files again.
 
         Raises `SyncFailed` if any of them failed (the others are there then), `UnknownAsset`, `UnknownTag` or
         `StaleManifest`. If they would not all fit on the disk, nothing is fetched: each fails with the same `DiskFull`,
@@ -224,7 +224,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         """Bring back a file that ``grym-fetch clean`` moved out of the repository, and return its path.
 
         ``path`` is the path of the file or of its placeholder, or its id. The file comes from the external folder, or
-        is downloaded if an asset has its checksum. ``force``: replace a file with different content, too.
+        is downloaded if an asset has its checksum. ``force``: also replace a file that has different content.
 
         Raises `RepositoryError` if no such file was moved, `AssetMissing`, `IntegrityError`, `StorageError`, or what
         `download_asset` raises.
@@ -241,19 +241,19 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         pieces: bool = False,
         allow_suspicious: bool = False,
     ) -> Asset:
-        """Append an asset to the manifest and return it as it is listed now.
+        """Append an asset to the manifest and return it as it is now listed.
 
-        ``fetch``: download it into its place first, and list the checksum and size found. ``file``: take these from
-        this file, and copy it into the asset's place if it is not there. ``checksums_from``: the address of a list
-        such as ``SHA256SUMS``, whose digest for this file it must have. ``pieces``: list the digests of its pieces as
-        well, with ``fetch`` or ``file``. ``allow_suspicious``: also what is plainly not an asset, but a web page, a
-        git-lfs pointer or an empty file.
+        ``fetch``: download it into place first, and list the checksum and size found. ``file``: take these from this
+        file, and copy it into the asset's place if it is not there. ``checksums_from``: the address of a list such as
+        ``SHA256SUMS``; the asset must have the digest listed there for its file. ``pieces``: list the digests of its
+        pieces as well, with ``fetch`` or ``file``. ``allow_suspicious``: also accept a file that is plainly not an
+        asset, but a web page, a git-lfs pointer or an empty file.
 
-        Raises `ManifestError` if the id or place is taken or something is wrong with the asset (nothing was fetched
-        then), `EditRefused` for what is plainly not an asset, `PolicyRefused` for a plain http address,
+        Raises `ManifestError` if the id or path is taken or something is wrong with the asset (nothing was fetched
+        then), `EditRefused` for a file that is plainly not an asset, `PolicyRefused` for a plain http address,
         `DigestMismatch` or `UnsafePath` if ``file`` is not what the asset says or another one is in its place,
-        `SourceFailed` or `UnknownSource` if the list cannot be had or does not have the file, or what `download_asset`
-        raises.
+        `SourceFailed` or `UnknownSource` if the list cannot be fetched or does not have the file, or what
+        `download_asset` raises.
         """
         return self._run(
             asynchronous.AssetManager.add_asset,
@@ -279,17 +279,17 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         tags: Collection[str] = (),
         allow_suspicious: bool = False,
     ) -> tuple[Asset, ...]:
-        """Append what a short address such as ``hf://org/repo`` leads to, and return it as it is listed now.
+        """Append the files that a short address such as ``hf://org/repo`` leads to; return them as they are now listed.
 
-        Also takes the address of a hub's page about it. What the hub states no checksum of is fetched into its place
-        first; the rest is fetched by the next `sync`. All files are added, or none.
+        The address of a hub's page works too. Files for which the hub states no checksum are fetched into place first;
+        the rest is fetched by the next `sync`. All files are added, or none.
 
-        One file gets ``asset_id`` and ``local_path``, by default its name. Of many, ``asset_id`` begins each id and
-        ``local_path`` is their folder, by default the repository's name; they take no ``name`` and no
-        ``fallback_urls``. ``version`` is by default the revision that the hub has.
+        A single file gets ``asset_id`` and ``local_path``, by default its name. For several files, ``asset_id`` begins
+        each id and ``local_path`` is their folder, by default the repository's name; ``name`` and ``fallback_urls`` are
+        then not allowed. ``version`` is by default the revision that the hub has.
 
-        Raises `UnknownSource` for what is not there, `SourceFailed` if the hub does not say, `ManifestError` if an id
-        or place is taken, `SyncFailed` if one of many cannot be fetched, or what `download_asset` raises.
+        Raises `UnknownSource` for what does not exist, `SourceFailed` if the hub does not answer, `ManifestError` if an
+        id or path is taken, `SyncFailed` if one of many cannot be fetched, or what `download_asset` raises.
         """
         return self._run(
             asynchronous.AssetManager.add_from_source,
@@ -317,15 +317,15 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         tags: Collection[str] = (),
         allow_suspicious: bool = False,
     ) -> tuple[Asset, ...]:
-        """Append what another tool has listed in a file, and return it as it is listed now; all of it or nothing.
+        """Append the files in another tool's list, all or none; return them as they are now listed.
 
-        ``format`` is ``metalink``, ``sha256sums``, ``pooch``, ``dvc``, ``aria2`` or ``curl``, and no other word (a
-        `ValueError`); by default it is guessed.
-        ``base_url``: where the files are that have no address in the list. ``prefix`` begins each id, ``folder`` is
-        their folder in the assets folder. What has no checksum that a manifest can have is downloaded and measured.
+        ``format`` is ``metalink``, ``sha256sums``, ``pooch``, ``dvc``, ``aria2`` or ``curl``; any other word is a
+        `ValueError`. By default it is guessed.
+        ``base_url``: where to find files that have no address in the list. ``prefix`` begins each id, ``folder`` is
+        their folder in the assets folder. Files without a checksum that a manifest accepts are downloaded and measured.
 
-        Raises `ManifestError` for what is no such list, or cannot be added (nothing was fetched then), `SyncFailed` if
-        one of many cannot be fetched, or what `download_asset` raises.
+        Raises `ManifestError` if the file is not such a list, or cannot be added (nothing was fetched then),
+        `SyncFailed` if one of many cannot be fetched, or what `download_asset` raises.
         """
         return self._run(
             asynchronous.AssetManager.import_list,
@@ -340,14 +340,14 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         )
 
     def export_list(self, format: str, ids: Collection[str] | None = None, *, exclude: Collection[str] = ()) -> str:
-        """Return these assets, or all, without ``exclude``, as another tool reads them.
+        """Return these assets, or all, without ``exclude``, as a list for another tool.
 
-        Their paths are those in the assets folder.
+        Paths are relative to the assets folder.
 
-        ``format`` is ``metalink``, ``aria2``, ``curl``, ``sha256sums`` or ``pooch``; any other
-        word is a `ValueError`. Only ``curl`` has no checksums.
+        ``format`` is ``metalink``, ``aria2``, ``curl``, ``sha256sums`` or ``pooch``; any other word is a `ValueError`.
+        Only ``curl`` has no checksums.
 
-        Raises `UnknownAsset`, or `ManifestError` naming the assets whose checksum the format cannot have.
+        Raises `UnknownAsset`, or `ManifestError` naming the assets whose checksum the format cannot express.
         """
         return self._call(asynchronous.AssetManager.export_list, format, ids, exclude=exclude)
 
@@ -358,7 +358,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         exclude: Collection[str] = (),
         on_found: Callable[[NewerVersion], object] | None = None,
     ) -> tuple[NewerVersion, ...]:
-        """Return what has a newer version at its source: of these assets, or of all that have a source.
+        """Return the assets that have a newer version at their source: of these, or of all that have a source.
 
         ``ids`` and ``exclude`` are ids and globs. Changes nothing. ``on_found`` is called in the event loop with each
         as soon as it is known.
@@ -377,15 +377,15 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         allow_suspicious: bool = False,
         on_found: Callable[[NewerVersion], object] | None = None,
     ) -> tuple[NewerVersion, ...]:
-        """Move these assets, or all that have a source, to what it has now; return what is listed now.
+        """Move these assets, or all that have a source, to its newest version; return them as they are now listed.
 
-        All entries are written, or none. What the hub has no SHA-256 of is downloaded for that; the rest is fetched by
-        the next `sync`, and the old file stays until then. Mirrors of the old version are dropped. ``dry_run``: only
-        look, as `outdated` does. ``ids`` and ``exclude`` are ids and globs. ``on_found`` is called with each before
-        anything is fetched or written.
+        All entries are written, or none. A file for which the hub has no SHA-256 is downloaded for this; the rest is
+        fetched by the next `sync`, and the old file stays until then. Mirrors of the old version are dropped.
+        ``dry_run``: only look, as `outdated` does. ``ids`` and ``exclude`` are ids and globs. ``on_found`` is called
+        with each before anything is fetched or written.
 
         Raises like `outdated` (nothing was changed then), `EditRefused` if somebody else has changed an entry
-        meanwhile, or what `download_asset` raises.
+        in the meantime, or what `download_asset` raises.
         """
         return self._run(
             asynchronous.AssetManager.update,
@@ -399,10 +399,10 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     def update_asset(
         self, asset_id: str, address: str | None = None, *, dry_run: bool = False, allow_suspicious: bool = False
     ) -> NewerVersion | None:
-        """Move one asset to what its source has now, or to another ``address``, plain or short; None if it is that.
+        """Move one asset to its source's newest version, or to another ``address``, plain or short.
 
-        What is at a plain address is downloaded and measured. Raises like `update`; `UnknownSource` or `SourceFailed`
-        for a short address.
+        Returns None if nothing changes. A file at a plain address is downloaded and measured. Raises like `update`;
+        `UnknownSource` or `SourceFailed` for a short address.
         """
         return self._run(
             asynchronous.AssetManager.update_asset,
@@ -415,7 +415,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     def remove_asset(self, asset_id: str, *, delete_file: bool = False) -> tuple[Path, ...]:
         """Remove an asset from the manifest; with ``delete_file``, also its file, its stand-in's and what was unpacked.
 
-        Deletes only in the assets folder, and returns the files and the unpacked folders that are gone.
+        Deletes only in the assets folder, and returns the deleted files and unpacked folders.
         Raises `UnknownAsset`.
         """
         return self._run(asynchronous.AssetManager.remove_asset, asset_id, delete_file=delete_file)
@@ -432,11 +432,11 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         """Write checksums and sizes into the manifest: of these assets, or of all that have no checksum.
 
         ``ids`` and ``exclude`` are ids and globs.
-        A file that is there is hashed, one that is not is fetched; stand-ins without a checksum are pinned as well,
-        and with ``minimal`` only they. An asset named here that lacks nothing but its size gets that. ``pieces``: write
-        the digests of the pieces of these assets as well, where they are missing. A web page, a git-lfs pointer and an
-        empty file are refused unless ``allow_suspicious``. ``on_pinned`` is called in the event
-        loop with each as soon as it is written, also where others fail.
+        An existing file is hashed, a missing one is fetched. Stand-ins without a checksum are pinned as well; with
+        ``minimal``, only stand-ins are pinned. An asset named here that lacks only its size gets that. ``pieces``: also
+        write the digests of the pieces of these assets if they are missing. A web page, a git-lfs pointer and an empty
+        file are refused unless ``allow_suspicious``. ``on_pinned`` is called in the event loop with each as soon as it
+        is written, even if others fail.
 
         Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`.
         """
@@ -452,7 +452,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     def prune(self, *, dry_run: bool = False) -> PruneReport:
         """Remove abandoned downloads, unused locks and other stale state; ``dry_run``: only report it.
 
-        Leaves alone what belongs to a running process. What an interrupted download has left counts as abandoned.
+        Leaves alone what belongs to a running process. What an interrupted download left behind counts as abandoned.
         """
         return self._run(asynchronous.AssetManager.prune, dry_run=dry_run)
 

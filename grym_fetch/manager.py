@@ -60,22 +60,23 @@ class AssetManager:
     Use it as an async context manager, or call `initialize` and `aclose`. All arguments are optional: without
     ``config``, the manifest is found as on the command line. Sizes are in bytes, times in seconds.
 
-    What neither an argument nor a named field of ``settings`` sets comes from the environment, as on the command line:
-    ``GRYM_FETCH_OFFLINE``, ``GRYM_FETCH_MIRRORS`` and so on. Raises `ValueError` naming a variable that cannot be read.
-    What that does not set either comes from the project's pyproject.toml or the user's ``config.toml``, read on first
-    use; what needs one that cannot be used raises `ConfigurationError`.
+    A choice that neither an argument nor a named field of ``settings`` makes comes from the environment, as on the
+    command line: ``GRYM_FETCH_OFFLINE``, ``GRYM_FETCH_MIRRORS`` and so on. Raises `ValueError` naming a variable that
+    cannot be read.
+    A choice that is not there either comes from the project's pyproject.toml or the user's ``config.toml``, which are
+    read on first use; any use of a file that is not valid raises `ConfigurationError`.
 
     A manager works in the event loop where it is first used, until it is closed. Any other use raises `RuntimeError`,
     as does entering it a second time.
 
     Args:
         config: the manifest's path.
-        assets_dir: where downloads go; default ``assets`` beside the manifest.
+        assets_dir: where downloads go; default ``assets`` next to the manifest.
         external_assets_dir: where else to look for files; default ``../assets``.
         parallel: the most connections open at once, across all assets.
         minimal: use the small stand-ins of assets that have one.
         allow_stale: also use a manifest that has expired, or is older than the one used before.
-        settings: all other choices, see `Settings`; ``parallel`` and ``allow_stale`` above win if given.
+        settings: all other choices, see `Settings`; ``parallel`` and ``allow_stale`` above override it.
         transport: another way to the network, see `grym_fetch.transport`. The manager owns it: `aclose` closes it.
         environ, clock: for tests; by default the process's environment and the system clock.
 
@@ -120,18 +121,18 @@ class AssetManager:
         self._owner = LoopOwner()
 
     def _read_configuration(self) -> Configuration:
-        """What files choose. Where there is no project to speak of, what the user's own file does."""
+        """The choices made in files; if there is no usable project, only those in the user's own file."""
         try:
             project = self.project
         except ConfigurationError:
             raise
-        except GrymFetchError:  # told by whatever needs the project
+        except GrymFetchError:  # reported by whatever needs the project
             return read_configuration(None, self._environ)
         return read_configuration(project.root, self._environ, is_named=project.is_named)
 
     @property
     def settings(self) -> Settings:
-        """How assets are fetched. Raises `ConfigurationError` for a file of settings that cannot be used."""
+        """How assets are fetched. Raises `ConfigurationError` for a settings file that cannot be used."""
         return self._choices.settings
 
     @property
@@ -190,7 +191,7 @@ class AssetManager:
     def project(self) -> Project:
         """Where the manifest and the files are.
 
-        Raises `ManifestError` if there is no manifest, `ConfigurationError` for a file of settings that cannot be used.
+        Raises `ManifestError` if there is no manifest, `ConfigurationError` for a settings file that cannot be used.
         """
         if self._project is None:
             config, assets_dir, external = self._places
@@ -266,7 +267,7 @@ class AssetManager:
         coordinator = self._ready()
         async with self._freshness.using(self.manifest):
             asset = self._asset(asset_id)
-            # An unpacked tree takes looking at each of its files, which the fetcher does in a thread.
+            # For an unpacked tree each file must be checked, which the fetcher does in a thread.
             if not asset.extract and (path := coordinator.engine.local_files.find_verified(asset)) is not None:
                 return Path(path)
             return (await coordinator.fetch(asset)).path
@@ -298,7 +299,7 @@ class AssetManager:
     async def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:
         """Return whether the asset is there and valid; fetches nothing. ``full`` reads every byte again.
 
-        A file that is read is told of by events. Raises `UnknownAsset`.
+        If a file is read, events report it. Raises `UnknownAsset`.
         """
         engine = self._ready().engine
         return await checking.check(
@@ -324,7 +325,7 @@ class AssetManager:
     # -- many assets ------------------------------------------------------------------------------------------------
 
     async def download_required_assets(self) -> SyncReport:
-        """Download and verify every asset marked as required; where none is, nothing.
+        """Download and verify every asset marked as required; if none is, do nothing.
 
         Raises what `sync` raises.
         """
@@ -369,10 +370,10 @@ class AssetManager:
     ) -> SyncReport:
         """Download and verify the chosen assets; by default, all required ones, or every asset if none is required.
 
-        ``ids`` and ``exclude``, which leaves out what would be taken else, are ids and globs such as ``voice-*``.
+        ``ids`` chooses assets and ``exclude`` leaves some out; both take ids and globs such as ``voice-*``.
         ``minimal``: by default the essential assets (if none has that tag, as above), and each chosen asset as its
-        small stand-in if it has one. None means what the manager does, False the full assets. ``force``: fetch valid
-        files again, too.
+        small stand-in if it has one. None means the manager's own setting, False the full assets. ``force``: also fetch
+        valid files again.
 
         Raises `SyncFailed` if any of them failed (the others are there then), `UnknownAsset`, `UnknownTag` or
         `StaleManifest`. If they would not all fit on the disk, nothing is fetched: each fails with the same `DiskFull`,
@@ -392,7 +393,7 @@ class AssetManager:
         """Bring back a file that ``grym-fetch clean`` moved out of the repository, and return its path.
 
         ``path`` is the path of the file or of its placeholder, or its id. The file comes from the external folder, or
-        is downloaded if an asset has its checksum. ``force``: replace a file with different content, too.
+        is downloaded if an asset has its checksum. ``force``: also replace a file that has different content.
 
         Raises `RepositoryError` if no such file was moved, `AssetMissing`, `IntegrityError`, `StorageError`, or what
         `download_asset` raises.
@@ -425,19 +426,19 @@ class AssetManager:
         pieces: bool = False,
         allow_suspicious: bool = False,
     ) -> Asset:
-        """Append an asset to the manifest and return it as it is listed now.
+        """Append an asset to the manifest and return it as it is now listed.
 
-        ``fetch``: download it into its place first, and list the checksum and size found. ``file``: take these from
-        this file, and copy it into the asset's place if it is not there. ``checksums_from``: the address of a list
-        such as ``SHA256SUMS``, whose digest for this file it must have. ``pieces``: list the digests of its pieces as
-        well, with ``fetch`` or ``file``. ``allow_suspicious``: also what is plainly not an asset, but a web page, a
-        git-lfs pointer or an empty file.
+        ``fetch``: download it into place first, and list the checksum and size found. ``file``: take these from this
+        file, and copy it into the asset's place if it is not there. ``checksums_from``: the address of a list such as
+        ``SHA256SUMS``; the asset must have the digest listed there for its file. ``pieces``: list the digests of its
+        pieces as well, with ``fetch`` or ``file``. ``allow_suspicious``: also accept a file that is plainly not an
+        asset, but a web page, a git-lfs pointer or an empty file.
 
-        Raises `ManifestError` if the id or place is taken or something is wrong with the asset (nothing was fetched
-        then), `EditRefused` for what is plainly not an asset, `PolicyRefused` for a plain http address,
+        Raises `ManifestError` if the id or path is taken or something is wrong with the asset (nothing was fetched
+        then), `EditRefused` for a file that is plainly not an asset, `PolicyRefused` for a plain http address,
         `DigestMismatch` or `UnsafePath` if ``file`` is not what the asset says or another one is in its place,
-        `SourceFailed` or `UnknownSource` if the list cannot be had or does not have the file, or what `download_asset`
-        raises.
+        `SourceFailed` or `UnknownSource` if the list cannot be fetched or does not have the file, or what
+        `download_asset` raises.
         """
         await self.initialize()
         async with self._editing() as editor:
@@ -470,17 +471,17 @@ class AssetManager:
         tags: Collection[str] = (),
         allow_suspicious: bool = False,
     ) -> tuple[Asset, ...]:
-        """Append what a short address such as ``hf://org/repo`` leads to, and return it as it is listed now.
+        """Append the files that a short address such as ``hf://org/repo`` leads to; return them as they are now listed.
 
-        Also takes the address of a hub's page about it. What the hub states no checksum of is fetched into its place
-        first; the rest is fetched by the next `sync`. All files are added, or none.
+        The address of a hub's page works too. Files for which the hub states no checksum are fetched into place first;
+        the rest is fetched by the next `sync`. All files are added, or none.
 
-        One file gets ``asset_id`` and ``local_path``, by default its name. Of many, ``asset_id`` begins each id and
-        ``local_path`` is their folder, by default the repository's name; they take no ``name`` and no
-        ``fallback_urls``. ``version`` is by default the revision that the hub has.
+        A single file gets ``asset_id`` and ``local_path``, by default its name. For several files, ``asset_id`` begins
+        each id and ``local_path`` is their folder, by default the repository's name; ``name`` and ``fallback_urls`` are
+        then not allowed. ``version`` is by default the revision that the hub has.
 
-        Raises `UnknownSource` for what is not there, `SourceFailed` if the hub does not say, `ManifestError` if an id
-        or place is taken, `SyncFailed` if one of many cannot be fetched, or what `download_asset` raises.
+        Raises `UnknownSource` for what does not exist, `SourceFailed` if the hub does not answer, `ManifestError` if an
+        id or path is taken, `SyncFailed` if one of many cannot be fetched, or what `download_asset` raises.
         """
         from grym_fetch.sources.naming import Naming
 
@@ -508,15 +509,15 @@ class AssetManager:
         tags: Collection[str] = (),
         allow_suspicious: bool = False,
     ) -> tuple[Asset, ...]:
-        """Append what another tool has listed in a file, and return it as it is listed now; all of it or nothing.
+        """Append the files in another tool's list, all or none; return them as they are now listed.
 
-        ``format`` is ``metalink``, ``sha256sums``, ``pooch``, ``dvc``, ``aria2`` or ``curl``, and no other word (a
-        `ValueError`); by default it is guessed.
-        ``base_url``: where the files are that have no address in the list. ``prefix`` begins each id, ``folder`` is
-        their folder in the assets folder. What has no checksum that a manifest can have is downloaded and measured.
+        ``format`` is ``metalink``, ``sha256sums``, ``pooch``, ``dvc``, ``aria2`` or ``curl``; any other word is a
+        `ValueError`. By default it is guessed.
+        ``base_url``: where to find files that have no address in the list. ``prefix`` begins each id, ``folder`` is
+        their folder in the assets folder. Files without a checksum that a manifest accepts are downloaded and measured.
 
-        Raises `ManifestError` for what is no such list, or cannot be added (nothing was fetched then), `SyncFailed` if
-        one of many cannot be fetched, or what `download_asset` raises.
+        Raises `ManifestError` if the file is not such a list, or cannot be added (nothing was fetched then),
+        `SyncFailed` if one of many cannot be fetched, or what `download_asset` raises.
         """
         from grym_fetch.sources.listings import FORMATS
         from grym_fetch.sources.naming import Naming
@@ -547,14 +548,14 @@ class AssetManager:
         *,
         exclude: Collection[str] = (),
     ) -> str:
-        """Return these assets, or all, without ``exclude``, as another tool reads them.
+        """Return these assets, or all, without ``exclude``, as a list for another tool.
 
-        Their paths are those in the assets folder.
+        Paths are relative to the assets folder.
 
-        ``format`` is ``metalink``, ``aria2``, ``curl``, ``sha256sums`` or ``pooch``; any other
-        word is a `ValueError`. Only ``curl`` has no checksums.
+        ``format`` is ``metalink``, ``aria2``, ``curl``, ``sha256sums`` or ``pooch``; any other word is a `ValueError`.
+        Only ``curl`` has no checksums.
 
-        Raises `UnknownAsset`, or `ManifestError` naming the assets whose checksum the format cannot have.
+        Raises `UnknownAsset`, or `ManifestError` naming the assets whose checksum the format cannot express.
         """
         from grym_fetch.core.errors import EditRefused, Problem
         from grym_fetch.core.text import safe_text
@@ -577,7 +578,7 @@ class AssetManager:
         exclude: Collection[str] = (),
         on_found: Callable[[NewerVersion], object] | None = None,
     ) -> tuple[NewerVersion, ...]:
-        """Return what has a newer version at its source: of these assets, or of all that have a source.
+        """Return the assets that have a newer version at their source: of these, or of all that have a source.
 
         ``ids`` and ``exclude`` are ids and globs. Changes nothing. ``on_found`` is called in the event loop with each
         as soon as it is known.
@@ -599,15 +600,15 @@ class AssetManager:
         allow_suspicious: bool = False,
         on_found: Callable[[NewerVersion], object] | None = None,
     ) -> tuple[NewerVersion, ...]:
-        """Move these assets, or all that have a source, to what it has now; return what is listed now.
+        """Move these assets, or all that have a source, to its newest version; return them as they are now listed.
 
-        All entries are written, or none. What the hub has no SHA-256 of is downloaded for that; the rest is fetched by
-        the next `sync`, and the old file stays until then. Mirrors of the old version are dropped. ``dry_run``: only
-        look, as `outdated` does. ``ids`` and ``exclude`` are ids and globs. ``on_found`` is called with each before
-        anything is fetched or written.
+        All entries are written, or none. A file for which the hub has no SHA-256 is downloaded for this; the rest is
+        fetched by the next `sync`, and the old file stays until then. Mirrors of the old version are dropped.
+        ``dry_run``: only look, as `outdated` does. ``ids`` and ``exclude`` are ids and globs. ``on_found`` is called
+        with each before anything is fetched or written.
 
         Raises like `outdated` (nothing was changed then), `EditRefused` if somebody else has changed an entry
-        meanwhile, or what `download_asset` raises.
+        in the meantime, or what `download_asset` raises.
         """
         await self.initialize()
         async with self._editing() as editor:
@@ -623,10 +624,10 @@ class AssetManager:
     async def update_asset(
         self, asset_id: str, address: str | None = None, *, dry_run: bool = False, allow_suspicious: bool = False
     ) -> NewerVersion | None:
-        """Move one asset to what its source has now, or to another ``address``, plain or short; None if it is that.
+        """Move one asset to its source's newest version, or to another ``address``, plain or short.
 
-        What is at a plain address is downloaded and measured. Raises like `update`; `UnknownSource` or `SourceFailed`
-        for a short address.
+        Returns None if nothing changes. A file at a plain address is downloaded and measured. Raises like `update`;
+        `UnknownSource` or `SourceFailed` for a short address.
         """
         if address is None:
             return next(iter(await self.update([asset_id], dry_run=dry_run, allow_suspicious=allow_suspicious)), None)
@@ -644,7 +645,7 @@ class AssetManager:
     async def remove_asset(self, asset_id: str, *, delete_file: bool = False) -> tuple[Path, ...]:
         """Remove an asset from the manifest; with ``delete_file``, also its file, its stand-in's and what was unpacked.
 
-        Deletes only in the assets folder, and returns the files and the unpacked folders that are gone.
+        Deletes only in the assets folder, and returns the deleted files and unpacked folders.
         Raises `UnknownAsset`.
         """
         await self.initialize()
@@ -665,11 +666,11 @@ class AssetManager:
         """Write checksums and sizes into the manifest: of these assets, or of all that have no checksum.
 
         ``ids`` and ``exclude`` are ids and globs.
-        A file that is there is hashed, one that is not is fetched; stand-ins without a checksum are pinned as well,
-        and with ``minimal`` only they. An asset named here that lacks nothing but its size gets that. ``pieces``: write
-        the digests of the pieces of these assets as well, where they are missing. A web page, a git-lfs pointer and an
-        empty file are refused unless ``allow_suspicious``. ``on_pinned`` is called in the event
-        loop with each as soon as it is written, also where others fail.
+        An existing file is hashed, a missing one is fetched. Stand-ins without a checksum are pinned as well; with
+        ``minimal``, only stand-ins are pinned. An asset named here that lacks only its size gets that. ``pieces``: also
+        write the digests of the pieces of these assets if they are missing. A web page, a git-lfs pointer and an empty
+        file are refused unless ``allow_suspicious``. ``on_pinned`` is called in the event loop with each as soon as it
+        is written, even if others fail.
 
         Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`.
         """
@@ -690,7 +691,7 @@ class AssetManager:
     async def prune(self, *, dry_run: bool = False) -> PruneReport:
         """Remove abandoned downloads, unused locks and other stale state; ``dry_run``: only report it.
 
-        Leaves alone what belongs to a running process. What an interrupted download has left counts as abandoned.
+        Leaves alone what belongs to a running process. What an interrupted download left behind counts as abandoned.
         """
         await self.initialize()
         async with self._editing() as editor:
@@ -742,7 +743,7 @@ class AssetManager:
     def _size_of(self, asset_id: str, path: str) -> int | None:
         try:
             return os.stat(path).st_size
-        except OSError:  # a mock's, or gone already
+        except OSError:  # a mock's, or already gone
             return self._asset(asset_id).size
 
     def on_progress(

@@ -29,7 +29,7 @@ class _Named:
         return made
 
     def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, Any]]:
-        """A copy, even in another process, keeps the same fields named."""
+        """Keep the same fields named in a copy, even in another process."""
         return (), {name: getattr(self, name) for name in self._named}
 
 
@@ -41,9 +41,9 @@ class Settings(_Named):
     `AssetManager`. `dataclasses.replace` names all fields.
 
     ``parallel`` is the most connections open at once over all assets, ``max_per_host`` the most of them on one host.
-    ``patience``: for how long a server that has served bytes in this run is waited for once it is away.
-    ``mirrors``: whether an asset's addresses are asked one after the other, or all at once, each as far as it is fast.
-    ``pipelining``: whether servers that can take it are sent requests before the last answer has come.
+    ``patience``: how long to wait for a server that has served bytes in this run and is now away.
+    ``mirrors``: whether an asset's addresses are asked one after the other, or all at once, as far as each is fast.
+    ``pipelining``: whether to send requests to servers that can take it before the last answer has come.
 
     Raises ValueError for an invalid value, also through `dataclasses.replace`; it names the field and says what is
     allowed.
@@ -77,7 +77,7 @@ class Settings(_Named):
     ) -> Self:
         """Return these settings, with the fields that were not named taken from the environment.
 
-        ``configured``: what files say of fields, which the environment wins over. ``without``: further fields that stay
+        ``configured``: values from files, which the environment overrides. ``without``: further fields that stay
         as they are. Raises `ValueError` naming a variable that cannot be read.
         """
         decided = {*self._named, *without}

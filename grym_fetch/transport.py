@@ -1,8 +1,8 @@
 """Another way to the network: what `AssetManager(transport=...)` takes.
 
 A transport implements the Protocol `Transport`: it sends one GET at a time and delivers the body as it arrives. It does
-not handle redirects, retries, mirrors or verification. `AiohttpTransport` fetches over a session of aiohttp's that an
-application has already.
+not handle redirects, retries, mirrors or verification. `AiohttpTransport` fetches over an application's existing
+aiohttp session.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Archives: reading them without trusting them, and the trees they are unpacked to."""
+"""Archives: reading them without trusting them, and the trees they are unpacked into."""

@@ -1,7 +1,7 @@
-"""Compares an archive with the tree that is in its place, whoever has made it.
+"""Compares an archive with the tree that is in the place of its content, whoever made it.
 
-Rules: each byte is compared, no symlink is followed on the way, and nothing is written. What was added to the tree does
-not matter.
+Rules: every byte is compared, no symlink is followed on the way, and nothing is written. Files added to the tree do not
+matter.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from grym_fetch.disk.verified import FileSignature, wait_for_tick
 
 
 class _Differs(Exception):
-    """The tree is not what the archive would be unpacked to."""
+    """The tree is not what unpacking the archive would make."""
 
 
 def compare(
@@ -33,9 +33,9 @@ def compare(
     is_stopped: Callable[[], bool],
     on_read: Callable[[int, int], None],
 ) -> tuple[Unpacked, bool] | None:
-    """What is in the tree's place if it is what the archive would be unpacked to, else None.
+    """The tree in place if it is what unpacking the archive would make, else None.
 
-    With it, whether each file was settled when it was read, so that it can be known again: see
+    Also returns whether each file was settled when it was read, so that it can be recognised later: see
     `FileSignature.was_settled`.
     """
     place = store.open_place()
@@ -59,7 +59,7 @@ def compare(
                     is_settled = is_settled and was_settled
             census.close()
         if not files:
-            return None  # nothing says that this is a tree of ours
+            return None  # nothing says that this is one of our trees
         for path in folders:
             os.close(open_below(place, path.split("/")))
         for path, target in census.links.items():

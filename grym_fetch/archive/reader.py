@@ -1,8 +1,8 @@
 """Reads the members of a zip or tar archive in order, without ever holding one in memory.
 
 Rules: the libraries that read the formats are kept from reading much at once (a header may claim any length), and
-whatever they raise becomes `UnsafeArchive` here. Every read of the archive's own bytes looks at the stop flag, so that
-an archive which gives nothing can be left, too.
+whatever they raise becomes `UnsafeArchive` here. Every read of the archive's own bytes checks the stop flag, so that
+reading can be stopped even in an archive that yields nothing.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import storage_error
 
 MAX_DIRECTORY_BYTES = 128 * MIB
-"""The longest central directory of a zip: it is read at once."""
+"""The longest central directory of a zip, which is read in one piece."""
 BLOCK_BYTES = MIB
-"""Bytes of a member that are read at a time."""
+"""Bytes of a member read at a time."""
 MAX_TARGET_BYTES = 1024
 TOLD_EVERY_BYTES = 8 * MIB
 """After this many bytes of an archive, whoever waits is told how far it is."""
 ZSTD_WINDOW_BYTES = 128 * MIB
-"""The longest window of a Zstandard frame: so much memory it takes (RFC 8878 section 3.1.1.1.2)."""
+"""The longest window of a Zstandard frame, which takes that much memory (RFC 8878 section 3.1.1.1.2)."""
 _PACKED_BYTES = 16 * 1024
 _WBITS_GZIP = 16 + zlib.MAX_WBITS
 _ENTRY_MARK = b"PK\x01\x02"
-# LZMA names its own dictionary, of up to 4 GiB; nobody makes such zips.
+# LZMA may ask for a dictionary of up to 4 GiB; nobody makes such zips.
 _ZIP_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2})
 
 _FOREIGN = (
@@ -45,8 +45,8 @@ _FOREIGN = (
     zlib.error,
     zstandard.ZstdError,
     EOFError,
-    NotImplementedError,  # zipfile does not know the method of compression
-    RuntimeError,  # zipfile misses a password
+    NotImplementedError,  # zipfile does not know the compression method
+    RuntimeError,  # zipfile needs a password
     ValueError,
     OverflowError,
     IndexError,
@@ -59,7 +59,7 @@ class Stopped(Exception):
 
 
 def kind_of(local_path: str) -> ArchiveKind:
-    """What kind of archive an asset is that is unpacked."""
+    """The kind of an archive that is to be unpacked."""
     kind = archive_kind(local_path)
     assert kind is not None, "the manifest's parser refuses anything else"
     return kind
@@ -85,7 +85,7 @@ def opened(
             told = at
             on_read(at, packed)
 
-    # It was a file when it was verified; nobody may make us wait for a pipe that is there now.
+    # It was a file when it was verified; do not wait for a pipe that may be there now.
     descriptor = os.open(archive, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -105,7 +105,7 @@ def reading(archive: Path, census: Census) -> Iterator[None]:
     except _FOREIGN as error:
         raise census.refusal(f"is damaged or of an unsupported kind ({type(error).__name__})") from error
     except OSError as error:
-        # gzip and bz2 raise it for bad data, without a number; with one it is the disk's.
+        # gzip and bz2 raise it without a number for bad data; an error with a number is the disk's.
         if error.errno is None:
             raise census.refusal("is damaged: its compressed data cannot be read") from error
         raise storage_error(error, archive) from error
@@ -131,7 +131,7 @@ def members(file: IO[bytes], kind: ArchiveKind, census: Census) -> Iterator[tupl
 
 
 class _Packed:
-    """The archive's own bytes, read forward only. Each read is a moment at which a caller may stop."""
+    """The archive's own bytes, read forward only. The caller may stop at each read."""
 
     def __init__(self, file: IO[bytes], census: Census) -> None:
         self._file = file
@@ -143,7 +143,7 @@ class _Packed:
 
 
 class _Gzip:
-    """What is in a gzip file, members joined. Unlike the one of ``gzip``, it can be stopped where nothing comes out."""
+    """The content of a gzip file, members joined. Unlike ``gzip``, it can be stopped while nothing comes out."""
 
     def __init__(self, packed: _Packed) -> None:
         self._packed = packed
@@ -151,11 +151,11 @@ class _Gzip:
         self._input = b""
 
     def read(self, size: int, /) -> bytes:
-        """Return at least one byte, and at most ``size``; none at the end."""
+        """Return from 1 to ``size`` bytes; none at the end."""
         while True:
             if self._member.eof:
                 self._input = self._member.unused_data
-                while not self._input.strip(b"\0"):  # RFC 1952 says nothing of padding; gzip(1) takes zeros for it
+                while not self._input.strip(b"\0"):  # RFC 1952 does not mention padding; gzip(1) accepts zeros
                     if not (more := self._packed.read(_PACKED_BYTES)):
                         return b""
                     self._input = more
@@ -173,9 +173,9 @@ class _Gzip:
 
 
 class _Careful:
-    """A file as ``zipfile`` reads it, which looks at the central directory before anything is made of it.
+    """A file for ``zipfile`` to read, which checks the central directory before any entry is made from it.
 
-    ``zipfile`` reads the directory in one piece and makes an object of each entry.
+    ``zipfile`` reads the directory in one piece and makes an object for each entry.
     """
 
     def __init__(self, file: IO[bytes], census: Census) -> None:

@@ -1,8 +1,8 @@
 """Reads the members of a tar stream in order, forward only.
 
-Rules: ``tarfile`` is not used. It takes an archive that is cut at a member's end for complete, and a damaged header for
-the end; a header of digits freezes it (CVE-2024-6232). Here an archive ends with a block of zeros or is refused, on
-every version of Python, and memory is bounded by the longest extended header.
+Rules: ``tarfile`` is not used. It takes an archive that is cut off at the end of a member for complete, and a damaged
+header for the end; a header full of digits freezes it (CVE-2024-6232). Here an archive ends with a block of zeros or is
+refused, on every version of Python, and memory is bounded by the longest extended header.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from grym_fetch.core.tar_headers import (
 )
 
 Read = Callable[[int], bytes]
-"""Returns the next bytes of a member, at most as many as asked for; none at its end."""
+"""Returns the next bytes of a member, no more than asked for; none at its end."""
 
 _SKIP_BYTES = MIB
 _KINDS: dict[bytes, MemberKind] = {
     b"0": "file",
     b"\0": "file",
-    b"7": "file",  # contiguous, which is only a wish
+    b"7": "file",  # contiguous, which is only a hint
     b"1": "hardlink",
     b"2": "symlink",
     b"5": "folder",
@@ -36,13 +36,13 @@ _KINDS: dict[bytes, MemberKind] = {
 
 
 class ByteSource(Protocol):
-    """Bytes read forward only; fewer than asked for do not mean the end, none do."""
+    """Bytes read forward only. Fewer than asked for do not mean the end; none at all does."""
 
     def read(self, size: int, /) -> bytes: ...
 
 
 class _Stream:
-    """The unpacked stream, whose length the census bounds."""
+    """The unpacked stream; the census bounds its length."""
 
     def __init__(self, source: ByteSource, census: Census) -> None:
         self._source = source
@@ -59,7 +59,7 @@ class _Stream:
         return data
 
     def exactly(self, size: int) -> bytes:
-        """Read ``size`` bytes, refusing an archive that ends before."""
+        """Read ``size`` bytes, refusing an archive that ends before that."""
         found: list[bytes] = []
         left = size
         while left:
@@ -71,7 +71,7 @@ class _Stream:
         return b"".join(found)
 
     def skip(self) -> None:
-        """Read over what is left of a member."""
+        """Skip the rest of a member."""
         while self.left:
             self.left -= len(self.exactly(min(self.left, _SKIP_BYTES)))
 
@@ -85,7 +85,7 @@ def tar_members(source: ByteSource, census: Census) -> Iterator[tuple[Member, Re
         yield member, _reader(stream, size)
         stream.skip()
     while stream.read(_SKIP_BYTES):
-        pass  # to the end, so that the checksums there are compared
+        pass  # read to the end, so that the checksums there are compared
 
 
 def _next(stream: _Stream, census: Census) -> Member | None:
@@ -128,7 +128,7 @@ def _member(header: TarHeader, name: bytes | None, target: bytes | None, size: i
     leads_to = _text(header.target if target is None else target)
     kind = _KINDS.get(header.type, "device")
     if header.type == b"\0" and path.endswith("/"):
-        kind = "folder"  # as before ustar
+        kind = "folder"  # as it was marked before ustar
     return Member(
         path=member_path(path),
         kind=kind,

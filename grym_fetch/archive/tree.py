@@ -1,8 +1,9 @@
 """The place of an unpacked tree: its record, its stages, and how a new tree takes an old one's place.
 
-Rules: a tree is recorded before it is put in place, and put there in one step. A file is deleted only if a record names
-it and nobody has changed it since; anything else in an old tree is kept beside the new one. The next process clears up
-what a dead one has left. What grows is reached through descriptors from this user's own folder, see `StateFolder`.
+Rules: a tree is recorded before it is put in place, and it is put there in one step. A file is deleted only if a record
+names it and nobody has changed it since; anything else in an old tree is kept next to the new one. The next process
+clears up what a dead one left. A tree under way is reached through descriptors from this user's folder, see
+`StateFolder`.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ log = logging.getLogger(__name__)
 
 MAX_RECORD_BYTES = 512 * MIB
 _BATCH = 1000
-"""Entries of a record that are written together."""
+"""How many entries of a record are written at a time."""
 _RENAME_EXCHANGE = 2
 _UNMOVABLE = {
     errno.EBUSY: "cannot unpack: a file system is mounted there; mount it one folder higher, or remove it",
@@ -61,8 +62,9 @@ _NO_EXCHANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
 class Unpacked:
     """What was unpacked: from which content into which folder, and the signature of each file then.
 
-    A tree is known again by all of a signature. What may be deleted is known by size and time alone, which a copy or a
-    move to another disk can keep. ``earlier`` and ``earlier_links`` are those of an older tree, kept until it is gone.
+    A tree is recognised by whole signatures. A file that may be deleted is recognised by size and time alone, which a
+    copy or a move to another disk can keep. ``earlier`` and ``earlier_links`` are the files and links of an older tree,
+    kept until it is gone.
     """
 
     content: str
@@ -74,7 +76,7 @@ class Unpacked:
     earlier_links: frozenset[tuple[str, str]] = frozenset()
 
     def is_at(self, root: Path) -> bool:
-        """Whether all of it is there, unchanged since. Additions do not matter."""
+        """Whether all of it is there, unchanged. Additions do not matter."""
         try:
             return (
                 stat.S_ISDIR(os.lstat(root).st_mode)
@@ -96,14 +98,14 @@ class Unpacked:
         return self.earlier_links | frozenset(self.links.items())
 
     def after(self, older: Unpacked | None) -> Unpacked:
-        """This one, which also knows what the one before it had."""
+        """A copy of this record that also has the files and links of the older one."""
         return self if older is None else replace(self, earlier=older.all_files, earlier_links=older.all_links)
 
 
 class TreeStage:
-    """This process's own folder for a new tree: ``tree`` in it is the new one, or the old one after the exchange.
+    """This process's own folder for a new tree: its ``tree`` is the new one, or the old one after the exchange.
 
-    Reached through descriptors only, so that nobody can lead it elsewhere. A context manager that closes them.
+    Reached only through descriptors, so that nobody can redirect it. A context manager that closes them.
     """
 
     def __init__(self, root: int, name: str) -> None:
@@ -127,7 +129,7 @@ class TreeStage:
 
 
 class TreeStore:
-    """Where one tree lies, grows and is remembered. Its methods raise ``OSError`` and `StorageError`."""
+    """One tree: its place, its stages and its record. The methods raise ``OSError`` and `StorageError`."""
 
     def __init__(self, assets_dir: Path, folder: str) -> None:
         self._assets_dir = assets_dir
@@ -139,7 +141,7 @@ class TreeStore:
         self.shown_stages = self._state.own / "unpack"
 
     def read_record(self) -> Unpacked | None:
-        """What this user knows of the tree; None if there is no record that can be used."""
+        """This user's record of the tree; None if there is none that can be used."""
         return self._read_in(lambda: self._state.open("unpacked")) or self._read_in(self._state.open_elsewhere)
 
     def _read_in(self, open_folder: Callable[[], int]) -> Unpacked | None:
@@ -166,7 +168,7 @@ class TreeStore:
             new.replace()
 
     def write_record_somewhere(self, unpacked: Unpacked) -> None:
-        """Put the record of a tree that was found there where this user can write; if that is nowhere, do without."""
+        """Record a tree that was found in place, wherever this user can write; if that is nowhere, do without."""
         try:
             self.write_record(unpacked)
         except (OSError, StorageError):
@@ -189,7 +191,7 @@ class TreeStore:
                 os.close(folder)
 
     def open_place(self) -> int | None:
-        """A descriptor of the folder that is in the tree's place, None if there is nothing.
+        """Return a descriptor of the folder that is in the tree's place; None if there is nothing.
 
         Raises `UnsafePath` if something else is there.
         """
@@ -209,7 +211,7 @@ class TreeStore:
         raise UnsafePath(safe_text(str(self.place)), "cannot unpack: something that is not a folder is in the way")
 
     def refuse_strangers(self) -> None:
-        """Raise `UnsafePath` if there is anything in the tree's place. For a tree of which there is no record."""
+        """Raise `UnsafePath` if there is anything in the tree's place. For a tree without a record."""
         place = self.open_place()
         if place is None:
             return
@@ -224,9 +226,9 @@ class TreeStore:
             )
 
     def make_stage(self) -> TreeStage:
-        """Make a folder for a new tree, this process's own."""
+        """Make this process's own folder for a new tree."""
         if not self._assets_dir.is_dir():
-            make_root(self._assets_dir)  # the archive lies elsewhere
+            make_root(self._assets_dir)  # the archive is elsewhere
         root = self._state.open("unpack", create=True)
         name = f"{self._key}.{Owner.this().encode()}.{secrets.token_hex(4)}"
         try:
@@ -237,7 +239,7 @@ class TreeStore:
         return TreeStage(root, name)
 
     def put_in_place(self, stage: TreeStage) -> None:
-        """Exchange the new tree for whatever is in its place. `StorageError` where the system lets nothing take it."""
+        """Exchange the new tree for whatever is in its place. Raises `StorageError` if the system does not allow it."""
         try:
             self._exchange(stage)
         except OSError as error:
@@ -255,7 +257,7 @@ class TreeStore:
             if not exists(above, name):
                 os.rename("tree", name, src_dir_fd=here, dst_dir_fd=above)
             elif not swap_folders(here, "tree", above, name):
-                # Not possible here: for an instant there is no tree; after a crash then, the next run makes it.
+                # Not possible here: for an instant there is no tree; after a crash right then, the next run makes it.
                 os.rename(name, "old", src_dir_fd=above, dst_dir_fd=here)
                 os.rename("tree", name, src_dir_fd=here, dst_dir_fd=above)
             sync(above)
@@ -264,9 +266,9 @@ class TreeStore:
             close_each(above)
 
     def retire(self, stage: TreeStage, known: Unpacked | None = None) -> None:
-        """Delete the old tree and the stage; keep whatever is not ours in the tree beside the new one.
+        """Delete the old tree and the stage; keep whatever in it is not ours next to the new tree.
 
-        ``known`` is what the record says, which is read if need be.
+        ``known`` is the record, which is read if not given.
         """
         for old in ("old", "tree"):
             if not is_folder(stage.folder, old):
@@ -274,7 +276,7 @@ class TreeStore:
             if known is None:
                 known = self.read_record()
             if known is not None:
-                # That is all of it if it is the new tree, which never got to its place.
+                # If this is the new tree, which never got to its place, that is all of it.
                 remove_known(stage.folder, old, known)
             if exists(stage.folder, old):
                 self._keep(stage, old)
@@ -293,7 +295,7 @@ class TreeStore:
         try:
             root = self._state.open("unpack")
         except (FileNotFoundError, StorageError):
-            return  # a folder that cannot be used has nothing of ours
+            return  # a folder that cannot be used holds nothing of ours
         try:
             for name in os.listdir(root):
                 if not name.startswith(f"{self._key}."):
@@ -332,7 +334,7 @@ def swap_folders(here: int, name: str, there: int, other: str) -> bool:
 
 
 def remove_known(above: int, name: str, known: Unpacked) -> None:
-    """Delete the files of a tree that are unchanged since, its links, and the folders that this leaves empty.
+    """Delete the unchanged files of a tree, its links, and the folders that this leaves empty.
 
     The tree is the folder ``name`` in the open folder ``above``.
     """
@@ -354,13 +356,13 @@ def remove_known(above: int, name: str, known: Unpacked) -> None:
 
 
 def signature_of(path: Path | str, above: int | None = None) -> FileSignature | None:
-    """A file's signature; None for anything else. ``path`` is seen from the open folder ``above``, if any."""
+    """A file's signature; None for anything else. ``path`` is relative to the open folder ``above``, if given."""
     figures = os.stat(path, dir_fd=above, follow_symlinks=False)
     return FileSignature.of(figures) if stat.S_ISREG(figures.st_mode) else None
 
 
 def is_folder(above: int, name: str) -> bool:
-    """Whether a folder has this name in an open one."""
+    """Whether an open folder has a folder of this name."""
     try:
         return stat.S_ISDIR(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode)
     except OSError:
@@ -397,7 +399,7 @@ def decode_record(data: bytes, folder: str) -> Unpacked | None:
         if record["v"] not in (1, 2) or record["folder"] != folder:
             return None
         if record["v"] == 1:
-            # It knew size and time only: enough to delete by, and the tree is compared once.
+            # It recorded only size and time: enough for deleting, and the tree is compared once.
             record["files"] = [[*each, 0, 0, 0] for each in record["files"]]
         return Unpacked(
             content=str(record["content"]),
@@ -419,7 +421,7 @@ def _whole(value: object) -> int:
 
 
 def flush(path: str, above: int) -> None:
-    """Flush one file or folder, seen from an open folder, to the disk."""
+    """Flush one file or folder to the disk. ``path`` is relative to an open folder."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=above)
     try:
         sync(descriptor)

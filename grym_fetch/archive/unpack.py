@@ -1,18 +1,18 @@
-"""Unpacks an archive next to itself, so that the folder is at every instant absent, the old tree, or the new one.
+"""Unpacks an archive next to itself; at every moment the folder is absent, the old tree, or the new one.
 
 ::
 
     <assets>/models/voices.tar.gz              the archive, verified
     <assets>/models/voices/                    what is in it
-    <this user's state>/unpacked/<key>.json    what was unpacked, from which content
+    <this user's state>/unpacked/<key>.json    what was unpacked, and from which content
     <this user's state>/unpack/<key>.<owner>.<nonce>/
-        tree                                   the new tree while it grows; the old one once they are exchanged
-        exchanged                              there from just before that moment on
+        tree                                   the new tree while it is made; the old one after the exchange
+        exchanged                              made just before the exchange
 
 Rules: `grym_fetch.core.archives` decides what may be unpacked; symlinks are made last, so nothing is ever written
-through one. A tree that is there already, whoever made it, is compared with the archive and taken if it is what would
-be unpacked. The new tree is flushed and recorded before it takes the place of the old one, in one step. See tree.py for
-what is deleted then, and what is kept.
+through one. A tree that is there already, whoever made it, is compared with the archive and used if unpacking would
+make the same. The new tree is flushed and recorded before it takes the place of the old one, in one step. See tree.py
+for what is then deleted, and what is kept.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from grym_fetch.disk.verified import FileSignature, mark_time
 from grym_fetch.runtime.waiting import wait_uncancelled
 
 MAX_SINGLE_FLUSHES = 2000
-"""Flush up to so many files one by one, and more of them all at once: a million flushes would take hours."""
+"""Flush up to this many files one by one; if there are more, all at once: a million flushes would take hours."""
 
 OnRead = Callable[[int, int], None]
 """Is told how many of how many bytes of an archive were read."""
@@ -111,7 +111,7 @@ class Unpacker:
             stopped.set()
             await wait_uncancelled([work])
             if not work.cancelled():
-                work.exception()  # retrieved: a cancelled task has no use for it
+                work.exception()  # mark it as retrieved: a cancelled task has no use for it
 
 
 def ensure_unpacked(
@@ -123,7 +123,7 @@ def ensure_unpacked(
     is_stopped: Callable[[], bool] = lambda: False,
     on_read: OnRead = unheard,
 ) -> bool:
-    """Make the tree of an archive; False if it was there. Blocking: for a thread.
+    """Make the tree of an archive; False if it was there already. Blocking: for a thread.
 
     ``local_path`` is the asset's, and says where the tree goes; ``archive`` is where the file is. Without a
     ``checksum`` the archive counts as changed if its size or time has changed.
@@ -165,7 +165,7 @@ def is_tree_right(
     is_stopped: Callable[[], bool] = lambda: False,
     on_read: OnRead = unheard,
 ) -> bool:
-    """Whether the tree of an archive is there, whoever made it. Compares each byte. Blocking: for a thread."""
+    """Whether the tree of an archive is there, whoever made it. Compares every byte. Blocking: for a thread."""
     store = TreeStore(assets_dir, unpacked_path(local_path))
     try:
         content, known = _content(checksum, archive), store.read_record()
@@ -186,7 +186,7 @@ def _find_tree(
 ) -> bool:
     """Compare what is in the tree's place with the archive, and remember it if it is the archive's content.
 
-    What an older archive had is ``known`` still: it may be there, too.
+    What an older archive had stays in the record ``known``: it may be there too.
     """
     there = compare(store, archive, local_path, content, limits, is_stopped, on_read)
     if there is None:
@@ -198,7 +198,7 @@ def _find_tree(
 
 
 def is_unpacked(assets_dir: Path, local_path: str, checksum: str | None, archive: Path) -> bool:
-    """Whether the tree of an archive is there, unchanged. Reads none of its files. Blocking: for a thread."""
+    """Whether the tree of an archive is there, unchanged. Reads no file. Blocking: for a thread."""
     store = TreeStore(assets_dir, unpacked_path(local_path))
     try:
         known = store.read_record()
@@ -335,9 +335,9 @@ def _signatures(tree: int, files: Iterable[str]) -> dict[str, FileSignature]:
 
 
 def _write(tree: int, shown: Path, member: Member, read: Read, census: Census) -> Iterable[int]:
-    """Write one member, yielding the size of each block before it is written."""
+    """Write one member; yield the size of each block before it is written."""
     with storage_errors(shown):
-        # Less the umask, as for any new file: neither setuid bits nor any other permissions of the archive's.
+        # Less the umask, as for any new file: neither setuid bits nor other permissions are taken from the archive.
         mode = 0o777 if member.is_executable else 0o666
         descriptor = os.open(member.path, NEW_FILE, mode, dir_fd=tree)
     try:

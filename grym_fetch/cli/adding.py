@@ -171,7 +171,7 @@ def _as_short_address(source: str) -> str | None:
 
 
 def _as_file(source: str, url: str | None) -> Path | None:
-    """Return the file that ``source`` names, None if it is an address."""
+    """Return the file that ``source`` names; None if it is an address."""
     if "://" in source:
         if url is not None:
             raise click.UsageError("--url is for a file; name the mirrors of an address with --fallback-url")
@@ -219,7 +219,7 @@ def _default_path(manager: AssetManager, file: Path | None, address: str) -> str
 
     path = file_name(file, address)
     if file is not None:
-        with suppress(ValueError):  # raised where it lies elsewhere
+        with suppress(ValueError):  # raised if it is elsewhere
             path = file.resolve().relative_to(manager.project.assets_dir.resolve()).as_posix()
     try:
         return check_local_path(path)
@@ -230,7 +230,7 @@ def _default_path(manager: AssetManager, file: Path | None, address: str) -> str
 
 
 def _default_id(path: str) -> str:
-    """The file's name without its ending."""
+    """The file's name without its extension."""
     from grym_fetch.core.manifest_values import check_id
     from grym_fetch.sources.naming import stem_of
 
@@ -251,7 +251,7 @@ def record_of(asset: Asset) -> dict[str, object]:
 
 
 def tell_added(manager: AssetManager, added: Sequence[Asset], common: Common, *, with_source: bool = False) -> None:
-    """Say what was added: a line each, with size and checksum."""
+    """Say what was added: a line for each asset, with size and checksum."""
     from grym_fetch.core.text import safe_text
 
     paths = [manager.project.assets_dir / asset.local_path for asset in added]

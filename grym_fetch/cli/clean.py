@@ -114,7 +114,7 @@ def clean_command(
 
 
 def _assets_dirs(common: Common) -> list[Path]:
-    """The assets folder of the project here, and the one that was named, with a manifest or without."""
+    """The assets folders: the project's, and the one that was named, with or without a manifest."""
     from grym_fetch.core.errors import GrymFetchError
     from grym_fetch.disk.project import expand_home, find_project
 
@@ -125,7 +125,7 @@ def _assets_dirs(common: Common) -> list[Path]:
 
 
 def _manifest_path(common: Common, root: Path) -> Path:
-    """The manifest to add to: the one that was named or is found, or else a new one at the repository's root."""
+    """The manifest to add to: the one named or found, or else a new one at the repository's root."""
     from grym_fetch.core.errors import ManifestMissing
     from grym_fetch.disk.project import CANDIDATES, expand_home, find_project, load_manifest
 
@@ -196,7 +196,7 @@ def _afterwards(
     *,
     gitignore: bool,
 ) -> None:
-    """Add what this and interrupted earlier runs have moved to manifest and ``.gitignore``; say what comes next."""
+    """Add the files moved by this and interrupted earlier runs to manifest and ``.gitignore``; say what comes next."""
     import time
 
     from grym_fetch.cli.repository_text import clean_record, counted, shown

@@ -1,6 +1,6 @@
 """Commands about the command itself: ``completion`` and ``help``; and what a shell may complete.
 
-Completing asks no server and writes nothing. Whatever is wrong, such as a manifest that cannot be read, it offers less.
+Completing asks no server and writes nothing. If something is wrong, such as an unreadable manifest, it offers less.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def help_command(ctx: click.Context, command: str | None) -> int:
 
 
 def script(shell: str) -> str:
-    """The text that makes a shell complete. Click's own, but without asking which version of bash there is."""
+    """The shell's completion script: click's, but without asking for the version of bash."""
     kind = get_completion_class(shell)
     assert kind is not None, f"click knows {shell}"
     completion = kind(click.Command(_COMMAND), {}, _COMMAND, _VARIABLE)  # which command it is does not matter here
@@ -89,7 +89,7 @@ def script(shell: str) -> str:
 
 
 def place(shell: str) -> Path:
-    """Where the shell looks for a user's completions. Raises a usage error without a home folder."""
+    """The file where the shell looks for the user's completions. Raises a usage error without a home folder."""
     base = {"fish": ("XDG_CONFIG_HOME", ".config")}.get(shell, ("XDG_DATA_HOME", ".local/share"))
     named, home = os.environ.get(base[0], ""), os.environ.get("HOME", "")
     if os.path.isabs(named):

@@ -1,4 +1,4 @@
-"""``grym-fetch demo``. What happens in it is in `demo_story`, which is imported only when it is played."""
+"""``grym-fetch demo``. Its story is in `demo_story`, which is imported only when the demo runs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The demo's results, as plain figures, as lines for a person, and as an object for a program.
 
-Rules: pure. Every figure was counted by a server, read from a clock, or recomputed from a file; none is what the
-downloader says of itself.
+Rules: pure. Every figure was counted by a server, read from a clock, or recomputed from a file; none is a claim of the
+downloader.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Served:
 class Figures:
     """The figures of one demo. ``*_sent`` are bytes of body that both servers gave to their sockets during a run.
 
-    Such bytes need not have been read by anyone: what was still under way to the killed process is among them.
+    Not all of them were read: they include bytes that were still on their way to the killed process.
     """
 
     files: int
@@ -55,7 +55,7 @@ class Figures:
 
     @property
     def excess(self) -> int:
-        """Bytes that were sent beyond those of the assets: sent twice."""
+        """Bytes sent in addition to those of the assets, that is, sent twice."""
         return self.sent - self.bytes
 
     @property
@@ -115,7 +115,7 @@ class Figures:
 
 
 def summary(figures: Figures, width: int | None) -> list[str]:
-    """Return the summary as aligned lines, broken to ``width`` cells if that is not None."""
+    """Return the summary as aligned lines, wrapped to ``width`` cells if that is not None."""
     lines: list[str] = []
     for label, text in figures.rows():
         pieces = [text] if width is None else textwrap.wrap(text, max(width - _LABEL_CHARS, _LABEL_CHARS))

@@ -1,7 +1,7 @@
-"""What is on the demo's stage: made-up assets, the two servers that offer them, and what these count.
+"""The setting of the demo: made-up assets, the two servers that offer them, and the servers' counts.
 
-Rules: mirror 1 breaks off in the middle of the largest asset, for good, and both are slow enough to be watched. What
-is counted is counted by the servers.
+Rules: mirror 1 breaks off in the middle of the largest asset, for good, and both are slow enough to watch. Only the
+servers count.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MIN_FREE_BYTES = 64 * MIB
 
 
 class DemoFailed(Exception):
-    """The demo did not go as it must; the text is a sentence for the user."""
+    """The demo did not go as planned; the text is a sentence for the user."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class BreaksOff(BodyFault):
     at: int
 
     def applies(self, request: RecordedRequest, answer: Answer) -> bool:
-        """Whether bytes beyond the break are asked for."""
+        """Whether bytes beyond the break are requested."""
         return super().applies(request, answer) and answer.body.stop > self.at
 
     def bend(self, answer: Answer, request: RecordedRequest, hit: int) -> Answer:
@@ -129,7 +129,7 @@ class Mirrors:
 
     @property
     def sent(self) -> int:
-        """Bytes of body that both gave to their sockets."""
+        """Bytes of body that both servers gave to their sockets."""
         return sum(served.bytes for served in self.served())
 
     @property
@@ -138,7 +138,7 @@ class Mirrors:
         return sum(server.stats.connections_open for server in self._servers)
 
     def served(self) -> tuple[Served, ...]:
-        """Return what each has served so far."""
+        """Return what each server has served so far."""
         return tuple(Served(s.stats.body_bytes_sent, len(s.stats.requests)) for s in self._servers)
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -151,7 +151,7 @@ class Mirrors:
                 task.cancel()
 
     async def watch(self) -> None:
-        """Keep ``most_open`` up to date, forever."""
+        """Keep ``most_open`` up to date until cancelled."""
 
         def look() -> bool:
             self.most_open = max(self.most_open, self.open)

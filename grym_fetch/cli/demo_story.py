@@ -1,7 +1,7 @@
 """The demo's story: a run that is killed, a run that resumes, and the proof.
 
-Rules: the commands are the real ones, each a process of its own. Nothing is told that was not counted by the servers
-or read back from the disk. Whatever ends the demo also ends its child, its servers and its folder.
+Rules: the commands are the real ones, each in its own process. Everything reported was counted by the servers or read
+back from the disk. Whatever ends the demo also ends its child, its servers and its folder.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from grym_fetch.core.figures import count_files, format_rate, format_size
 from grym_fetch.display.plain import can_move
 
 DEMO_TIMEOUT_S = 120.0
-"""The demo gives up after this long: something hangs."""
+"""Give up after this long, because something hangs."""
 
 
 class Narrator:
-    """Tells on stderr what happens."""
+    """Says on stderr what is happening."""
 
     def __init__(self, *, silent: bool) -> None:
         self._silent = silent
@@ -56,17 +56,17 @@ class Narrator:
             click.echo(click.style(said, bold=True) if bold and self._is_terminal else said, err=True)
 
     def recover_terminal(self) -> None:
-        """Leave the last picture of a killed display standing, continue below it, and show the cursor it has hidden."""
+        """Leave the last picture of a killed display, continue below it, and show the cursor if it is hidden."""
         if self._is_terminal and not self._silent:
             with suppress(OSError):
                 click.echo("\x1b[0m\x1b[?25h", err=True)
 
 
 class Demo:
-    """One performance in ``folder``. ``options`` are given to every command."""
+    """One run of the demo in ``folder``. ``options`` are given to every command."""
 
     def __init__(self, folder: Path, mirrors: Mirrors, tell: Narrator, options: Sequence[str] = ()) -> None:
-        # A folder deeper, since files are looked for in the folder beside the project, too.
+        # One folder deeper, since files are also looked for in a folder next to the project.
         self._project = folder / "project"
         self._mirrors = mirrors
         self._tell = tell
@@ -115,7 +115,7 @@ class Demo:
             half.cancel()
             if ended.done():
                 raise DemoFailed(f"the first run ended by itself, with exit code {ended.result()}")
-        # Leaving the block has pulled the plug.
+        # Leaving the block has killed the process.
         seconds = monotonic() - began
         await self._mirrors.until(lambda: self._mirrors.open == 0)
         sent = self._mirrors.sent
@@ -136,7 +136,7 @@ class Demo:
         return sent, seconds
 
     async def _third_run(self) -> int:
-        """Let the program look at every byte, and sync once more; return the bytes sent for that."""
+        """Let the program check every byte, and sync once more; return the bytes sent for that."""
         self._tell.headline("Proof: grym-fetch check --full, and a third run")
         before = self._mirrors.sent
         await self._complete("check of every byte", "check", "--full", "--quiet")
@@ -156,7 +156,7 @@ class Demo:
 
     @asynccontextmanager
     async def _command(self, *arguments: str, stderr: int | None = None) -> AsyncIterator[Process]:
-        """Start the real command in a process group of its own. On leaving it is killed, if it still runs."""
+        """Start the real command in its own process group. On leaving the block, kill it if it is still running."""
         child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "grym_fetch", *arguments, *self._options),
             cwd=self._project, env=child_environment(os.environ), stdin=DEVNULL, stderr=stderr, process_group=0,
@@ -184,7 +184,7 @@ class Demo:
 
 
 def perform(scenario: Scenario, common: Common, *, keep: bool = False) -> int:
-    """Play the demo in a folder of its own, print its figures, and return the exit code."""
+    """Run the demo in a folder of its own, print its figures, and return the exit code."""
     tell = Narrator(silent=common.quiet or common.json)
     folder: Path | None = None
     try:
@@ -221,7 +221,7 @@ class Signalled(Exception):
 
 
 async def _until_signalled(scenario: Scenario, folder: Path, tell: Narrator, options: Sequence[str]) -> Figures:
-    """Play the demo. Raises `Signalled` if a signal ends it, `DemoFailed` if it takes too long."""
+    """Run the demo. Raises `Signalled` if a signal ends it, `DemoFailed` if it takes too long."""
     received: list[signal.Signals] = []
     work = asyncio.ensure_future(_play(scenario, folder, tell, options))
 
@@ -251,7 +251,7 @@ async def _play(scenario: Scenario, folder: Path, tell: Narrator, options: Seque
 
 
 def options_of(common: Common) -> list[str]:
-    """Return the options that the commands get from those of the demo."""
+    """Return the demo's options that are passed on to the commands."""
     options = ["--verbose"] * common.verbose
     if common.quiet or common.json:
         options.append("--quiet")

@@ -71,7 +71,7 @@ def doctor_command(common: Common, ids: tuple[str, ...], exclude: tuple[str, ...
 
 
 def _show_manifest(manager: AssetManager, common: Common) -> bool:
-    """Show what is wrong with the manifest, all of it; False if it cannot be used."""
+    """Show everything that is wrong with the manifest; False if it cannot be used."""
     from grym_fetch.core.errors import ForeignManifest, ManifestError, ManifestMissing
     from grym_fetch.project.diagnosis import Finding
 
@@ -102,7 +102,7 @@ def _show_manifest(manager: AssetManager, common: Common) -> bool:
 
 
 def _is_stale(manager: AssetManager, common: Common) -> bool:
-    """Say so if the manifest may no longer be used."""
+    """Return whether the manifest may no longer be used, and say so."""
     from grym_fetch.project.diagnosis import Finding
 
     if (why := manager.why_stale()) is None:
@@ -115,14 +115,14 @@ def _is_stale(manager: AssetManager, common: Common) -> bool:
 async def _examine(
     manager: AssetManager, assets: list[Asset], common: Common, *, planned: Collection[Asset]
 ) -> set[str]:
-    """Show every other finding as it comes; return their levels."""
+    """Show all other findings as they come; return their levels."""
     from grym_fetch._version import __version__
     from grym_fetch.project import diagnosis
     from grym_fetch.runtime.clock import SystemClock
 
     findings = [*diagnosis.environment_findings(os.environ), *diagnosis.permission_findings(manager.project)]
     async with manager:
-        # What a sync would fetch: without a choice not every asset, though the addresses of all are asked.
+        # What a sync would fetch: without a choice, not every asset, although all addresses are asked.
         plan = await manager.plan(planned)
     findings.append(diagnosis.space_finding(plan.space_needed, plan.space_free, plan.unknown_sizes))
     findings += diagnosis.liar_findings(manager.project, assets)

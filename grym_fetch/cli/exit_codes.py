@@ -32,7 +32,7 @@ _WORST_FIRST = (INTEGRITY, STORAGE, LOCKED, NOT_FETCHED, WRONG_USAGE)
 
 
 def exit_code(error: GrymFetchError) -> int:
-    """Return the code for an error; where several apply, the worst one."""
+    """Return the code for an error; if several apply, the worst one."""
     match error:
         case SyncFailed(failures=failures):
             return worst(exit_code(failure) for failure in failures.values())
@@ -53,7 +53,7 @@ def exit_code(error: GrymFetchError) -> int:
 
 
 def ended_by(number: int) -> int:
-    """Return the code for a run that a signal has ended, as shells give it: `INTERRUPTED`, `TERMINATED`."""
+    """Return the code for a run that was ended by a signal, as in shells: `INTERRUPTED`, `TERMINATED`."""
     return 128 + number
 
 

@@ -1,6 +1,6 @@
 """Help: ``-h`` is one screen with examples, ``--help`` explains every option, and both have options in groups.
 
-Options that a command accepts because every command does, and that change nothing there, are not shown.
+Options that a command accepts only because every command does, and that have no effect there, are not shown.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
 
 
 def group_of(command: str, name: str, *, chooses: bool) -> str:
-    """The group of an option, by its parameter's name. ``chooses``: the command is about assets that are chosen."""
+    """The group of an option, by its parameter's name. ``chooses``: the command works on chosen assets."""
     if name in OUTPUT:
         return "Output"
     if name in FOLDERS:
@@ -142,7 +142,7 @@ def one_screen(usage: str, what: str, examples: Iterable[str], groups: Mapping[s
     lines.append("")
     width = max(map(len, groups), default=0) + 2
     for group, words in groups.items():
-        # What belongs together is not broken apart.
+        # Do not break what belongs together.
         text = " ".join(word.replace(" ", "\N{NO-BREAK SPACE}") for word in words)
         lines += [
             line.replace("\N{NO-BREAK SPACE}", " ")

@@ -171,7 +171,7 @@ def info_command(common: Common, asset_id: str) -> int:
     async def body(manager: AssetManager) -> int:
         listed = one_asset(manager, asset_id)
         status = await manager.check_asset(listed.id)
-        # What is said of the file is said of the one that the state and the path are about.
+        # Describe the file that the state and the path are about.
         asset = listed.stand_in() if status.is_stand_in else listed
         if common.json:
             record = {
@@ -249,12 +249,12 @@ def print_table(head: Sequence[str], rows: Sequence[tuple[str, ...]], *, state: 
 
 
 async def _state_shown(manager: AssetManager, asset: Asset, state: AssetState) -> str:
-    """The state, and of what is partly there how much: ``partial 36%``."""
+    """The state, with the share that is there of a partial asset: ``partial 36%``."""
     from grym_fetch.core.errors import StaleManifest
     from grym_fetch.engine.reports import AssetState
 
     if state is AssetState.PARTIAL and asset.size:
-        with suppress(StaleManifest):  # it is looked at, and not fetched by
+        with suppress(StaleManifest):  # the manifest is only looked at, not used for fetching
             if staged := (await manager.plan([asset])).bytes_staged:
                 return f"{state} {int(100 * staged / asset.size)}%"
     return str(state)
@@ -267,7 +267,7 @@ def _size_shown(asset: Asset) -> str:
 
 
 def _tell_next(manager: AssetManager, found: Sequence[tuple[Asset, AssetState]], *, is_checked: bool) -> None:
-    """End with what to do next, where there is anything to do: ``6 missing: grym-fetch sync``. On stderr."""
+    """End with what to do next, if anything: ``6 missing: grym-fetch sync``. On stderr."""
     from grym_fetch.engine.reports import AssetState
 
     usual = {asset.id for asset in manager.choose()}

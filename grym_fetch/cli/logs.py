@@ -30,7 +30,7 @@ MAX_OLD_LOGS = 5
 
 
 class SafeFormatter(logging.Formatter):
-    """Escapes what a terminal or a log reader could take for more than text; tracebacks keep their lines, indented."""
+    """Escapes what a terminal or a log reader could take for more than text; the lines of tracebacks are indented."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Format the record; a traceback that another formatter left in it is formatted again."""
@@ -61,14 +61,14 @@ class JsonFormatter(logging.Formatter):
 
 
 class _SayHandler(logging.Handler):
-    """Hands records to the live display, which writes them above its bars."""
+    """Passes records to the live display, which writes them above its bars."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         super().__init__()
         self._say = say
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hand on the record."""
+        """Pass on the record."""
         self._say(self.format(record))
 
 
@@ -93,7 +93,7 @@ class _FileHandler(logging.Handler):
 
 
 class LogSetup:
-    """The handlers of one run. `close` takes them away again."""
+    """The handlers of one run. `close` removes them again."""
 
     def __init__(self, common: Common) -> None:
         self._common = common
@@ -112,7 +112,7 @@ class LogSetup:
         self.wants_events = common.log_file is not None or _is_production()
 
     def redirect(self, say: Callable[[str], None]) -> None:
-        """From now on hand what goes to stderr to the live display."""
+        """From now on, pass what goes to stderr to the live display."""
         handler = _SayHandler(say)
         handler.setFormatter(self._stderr.formatter)
         handler.setLevel(self._level)
@@ -129,9 +129,9 @@ class LogSetup:
             self._root.addHandler(self._stderr)
 
     def add_file(self, root: Callable[[], Path]) -> None:
-        """Write to the log files that are wanted: the named one, and in production the project's. Idempotent.
+        """Write to the requested log files: the named one, and in production the project's. Idempotent.
 
-        If one cannot be opened, warn and go without it. What ``root`` raises leaves the named one open.
+        If one cannot be opened, warn and do without it. If ``root`` raises, the named one stays open.
         """
         if self._files:
             return
@@ -147,8 +147,8 @@ class LogSetup:
             handler.handle(record)
 
     def _open(self, path: Path, *, below: str = "") -> None:
-        """Write to this file. ``below`` names its folder if nobody else has: then no link there is followed."""
-        from grym_fetch.disk.log_file import LogFile  # for a file few ask for
+        """Write to this file. ``below`` names its folder if the user has not: then no link there is followed."""
+        from grym_fetch.disk.log_file import LogFile  # few users want a log file
 
         try:
             if below:
@@ -170,13 +170,13 @@ class LogSetup:
         self._root.addHandler(handler)
 
     async def log_events(self, subscription: Subscription) -> None:
-        """Write every event but progress to the log."""
+        """Write every event except progress to the log."""
         async for event in subscription:
             if not isinstance(event, ProgressMade):
                 log_event(event)
 
     def close(self) -> None:
-        """Take the handlers away."""
+        """Remove the handlers."""
         for handler in self._handlers:
             self._root.removeHandler(handler)
             handler.close()

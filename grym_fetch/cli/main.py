@@ -108,7 +108,7 @@ class LazyGroup(click.Group):
     """A group that knows its commands' names and summaries, and imports a command only to run it."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does, with common options also before the command."""
+        """As in click, but common options may also come before the command."""
         return super().parse_args(ctx, behind_the_command(args))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -136,7 +136,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, with the nearest names for an unknown one."""
+        """As in click, but an unknown command gets the nearest names."""
         name = args[0] if args else ""
         if name and not name.startswith("-") and name not in COMMANDS:
             raise WrongUsage(f"no such command {name!r}", ctx, hint=nearest(name, list(COMMANDS)))

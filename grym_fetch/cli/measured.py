@@ -1,4 +1,4 @@
-"""How a person, or a pipe, is told of checksums that are in the manifest now."""
+"""How checksums that are now in the manifest are reported to a person or a pipe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def tell_measured(word: str, rows: Sequence[tuple[str, int | None, Checksum | None, str]]) -> None:
     """Write what was measured to stdout: ``✓ added bar  19.1 MiB  sha256:d2d1…``; whole and plain into a pipe.
 
-    Each row has id, size, checksum and a note. A path as the note is left out for a person.
+    Each row has id, size, checksum and a note. For a person, a note that is a path is left out.
     """
     from grym_fetch.cli import streams
     from grym_fetch.core.cells import cells, padded

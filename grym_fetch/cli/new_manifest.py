@@ -1,4 +1,4 @@
-"""The manifest that ``add`` and ``import`` make where there is none."""
+"""The manifest that ``add`` and ``import`` make if there is none."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def _make_manifest(common: Common) -> Path | None:
-    """Make an empty manifest where none is found, and return its path; one that is named must be there."""
+    """Make an empty manifest if none is found, and return its path; one that is named must exist."""
     from grym_fetch.cli.exit_codes import exit_code
     from grym_fetch.core.errors import ForeignManifest, GrymFetchError, ManifestMissing
     from grym_fetch.core.text import safe_text
@@ -26,7 +26,7 @@ def _make_manifest(common: Common) -> Path | None:
     try:
         find_project(config=common.config, assets_dir=common.assets_dir, environ=os.environ, cwd=Path.cwd())
     except ForeignManifest:
-        return None  # the runner says whose it is
+        return None  # the runner says whom it belongs to
     except ManifestMissing:
         if common.config is not None:
             return None  # the runner says what is wrong with it
@@ -54,7 +54,7 @@ def with_manifest(common: Common) -> Iterator[None]:
 
 
 def _remove_if_empty(manifest: Path, common: Common) -> None:
-    """Remove the manifest that was made for an asset which could not be added; else a failure would leave it behind."""
+    """Remove the manifest made for an asset that could not be added; otherwise a failure would leave it behind."""
     from grym_fetch.core.errors import GrymFetchError
     from grym_fetch.core.text import safe_text
     from grym_fetch.disk.project import load_manifest

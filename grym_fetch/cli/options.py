@@ -39,7 +39,7 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
 
 
 class Flag(click.types.BoolParamType):
-    """Yes or no in an environment variable; on the command line, a flag has no text."""
+    """Yes or no in an environment variable; a flag on the command line has no value."""
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> bool:
         """Read the text as the Python API reads it, or fail with the variable's name and what is allowed."""
@@ -76,12 +76,12 @@ def option(*names: str, **settings: Any) -> Callable[[F], F]:
 
 
 def minimal_option(text: str) -> Callable[[F], F]:
-    """``--minimal``; None if it is not given, which leaves it to files and then to the default."""
+    """``--minimal``; None if it is not given: then files decide, and then the default."""
     return option("--minimal", is_flag=True, default=None, help=text)
 
 
 def setting(*names: str, **settings: Any) -> Callable[[F], F]:
-    """An `option` that is a field of `Settings`, and is held to the rule of that field."""
+    """An `option` for a field of `Settings`, checked by the rule of that field."""
     return option(*names, callback=_checked, **settings)
 
 
@@ -117,7 +117,7 @@ def is_given(context: click.Context, name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Common:
-    """What every command takes. Folders that the environment names are None here: they are the project's affair."""
+    """The options of every command. Folders that the environment names are None here: `find_project` reads those."""
 
     config: str | None
     assets_dir: str | None
@@ -127,9 +127,9 @@ class Common:
     json: bool
     log_file: Path | None
     progress: str = "auto"
-    """Of a command with `progress_options`: what is shown of work under way."""
+    """For a command with `progress_options`: how to show work under way."""
     progress_interval: float = 30.0
-    """Seconds between two lines of progress where no bar is shown."""
+    """Seconds between two lines of progress if no bar is shown."""
 
 
 def common_options(command: F) -> F:
@@ -172,7 +172,7 @@ def common_options(command: F) -> F:
 
 
 def progress_options(command: F) -> F:
-    """Add the options that say how work under way is shown; the command gets them in `Common`."""
+    """Add the options for how to show work under way; the command gets them in `Common`."""
     for decorate in (
         option("--progress-interval", type=click.FloatRange(min=0, min_open=True), default=30.0, metavar="S",
                show_default=True, help="Where no bar is shown, print a line of progress every so many seconds."),
@@ -184,9 +184,9 @@ def progress_options(command: F) -> F:
 
 
 def transfer_options(command: F) -> F:
-    """Add the options that say how assets are fetched; the command gets them as keywords of `Settings`.
+    """Add the options for how to fetch assets; the command gets them as keywords of `Settings`.
 
-    And those of `progress_options`.
+    Also adds those of `progress_options`.
     """
     wrapped: Any = progress_options(command)
     for decorate in (
@@ -219,7 +219,7 @@ def transfer_options(command: F) -> F:
 
 
 def _listed(ctx: click.Context) -> tuple[Asset, ...]:
-    """The assets that a shell can complete: those of the manifest, none if it cannot be read."""
+    """The assets that a shell can complete: those in the manifest; none if it cannot be read."""
     from grym_fetch.core.errors import GrymFetchError
     from grym_fetch.disk.project import find_project, load_manifest
 
@@ -231,7 +231,7 @@ def _listed(ctx: click.Context) -> tuple[Asset, ...]:
 
 
 def complete_ids(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The ids that begin like this, with their names; not those that are named already."""
+    """The ids that begin like this, with their names, except those given already."""
     named = ctx.params.get("ids") or ()
     return [
         CompletionItem(asset.id, help=asset.name if asset.name != asset.id else None)
@@ -267,7 +267,7 @@ def ids_argument(command: F) -> F:
 
 
 def one_asset(manager: AssetManager, text: str) -> Asset:
-    """Return the asset that an id, or a glob that fits no other, names. Raises `UnknownAsset`, or a usage error."""
+    """Return the asset with this id, or the only one that this glob matches. Raises `UnknownAsset` or a usage error."""
     first, *others = manager.manifest.pick([text])
     if others:
         from grym_fetch.core.text import safe_text

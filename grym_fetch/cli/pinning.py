@@ -52,7 +52,7 @@ def pin_command(
                 on_pinned=pinned.append,
             )
         finally:
-            # Those that are in the manifest now are told of also where others have failed.
+            # Report those that are now in the manifest even if others have failed.
             _tell_pinned(pinned, common)
         if not pinned and not common.quiet:
             what = "its checksum and pieces" if pieces else "its checksum"

@@ -1,4 +1,4 @@
-"""Commands that remove something: ``remove`` an asset, ``prune`` what earlier runs left over."""
+"""Commands that remove something: ``remove`` an asset, ``prune`` what earlier runs left behind."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def prune_command(common: Common, dry_run: bool) -> int:
 
 
 async def _agreed(places: list[Path]) -> bool:
-    """Ask whether these may be deleted, if there are any. In a thread, so that Ctrl-C is heard."""
+    """Ask whether these may be deleted, if there are any. In a thread, so that Ctrl-C works."""
     import anyio.to_thread
 
     from grym_fetch.core.text import safe_text

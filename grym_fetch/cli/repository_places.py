@@ -1,4 +1,4 @@
-"""The folders that commands about a repository work in: the one that is named, and where files are moved to."""
+"""The folders that repository commands work in: the one that is named, and those that files are moved to."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def existing_folder(folder: Path) -> Path:
 
 
 def external_dirs(common: Common, root: Path) -> list[Path]:
-    """The folder that was named, or else those of the project or beside the repository, the likeliest first."""
+    """The folder that was named, or else those of the project or next to the repository, likeliest first."""
     from grym_fetch.core.errors import ForeignManifest, ManifestMissing
     from grym_fetch.disk.project import expand_home, external_folder, find_project
     from grym_fetch.repo.target import external_folders, unnamed_folders

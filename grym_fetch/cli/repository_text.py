@@ -111,7 +111,7 @@ def survey_record(found: Survey, prefix: str, history: History | None) -> dict[s
 
 
 def history_lines(history: History, limit: int) -> Iterator[str]:
-    """What is large in the history, as far as it is here."""
+    """What is large in the part of the history that is here."""
     blobs = history.blobs
     yield ""
     if not blobs:
@@ -150,7 +150,7 @@ def weight_of(found: Survey, past: History | None, prefix: str, limit: int) -> s
 
 
 def purge_lines(*arguments: str) -> Iterator[str]:
-    """How to take it out of there, by hand."""
+    """How to remove it from there by hand."""
     yield "To take them out of the history, which gives every commit a new id, in a fresh clone:"
     yield f"  {command_line('git', 'filter-repo', *arguments)}"
     yield "Keep a backup; everybody must clone anew afterwards. Nothing here does that for you."
@@ -182,7 +182,7 @@ def plan_records(plan: Plan) -> Iterator[dict[str, object]]:
 
 
 def clean_record(plan: Plan, gitignore: Sequence[str], added: Sequence[str]) -> dict[str, object]:
-    """How `clean` has ended: the last record."""
+    """The last record: how `clean` ended."""
     return {
         "v": 1, "type": "clean", "target": str(plan.target), "gitignore": list(gitignore),
         "added_to_manifest": list(added),
@@ -190,7 +190,7 @@ def clean_record(plan: Plan, gitignore: Sequence[str], added: Sequence[str]) -> 
 
 
 def restored_lines(missed: Sequence[str], seen: Sequence[str]) -> Iterator[str]:
-    """What git makes of files that are back: of whose placeholders, and of those that it does not ignore."""
+    """The warnings about restored files: git misses some placeholders, and does not ignore some of the files."""
     if missed:
         yield "git shows the placeholders as deleted; do not commit that: `git restore -- '*.asset-ref'` puts them back"
     if seen:

@@ -78,7 +78,7 @@ def _restorer(common: Common, root: Path, emit: Callable[[Event], None], fetch: 
 
 
 async def _restore(common: Common, restorer: Restorer, paths: Sequence[str], everything: bool, force: bool) -> int:
-    """Restore one after the other; a failure does not keep the others from being restored."""
+    """Restore one file after the other; a failure does not stop the others."""
     from grym_fetch.cli import exit_codes
     from grym_fetch.cli.repository_text import counted, restored_lines, shown
     from grym_fetch.cli.runner import print_error

@@ -1,8 +1,8 @@
 """Runs a command's work in an event loop: signals, display, JSON, log, errors, exit code. In this one place.
 
-Rules: the first SIGINT or SIGTERM stops the work, which keeps what has arrived; two seconds later, or at the second
-one, the process is gone whatever happens, even if the loop hangs in a write to a pipe that no one reads: Python itself
-handles signals, in the middle of that. The disk is right at every instant, so a hard end loses nothing more.
+Rules: the first SIGINT or SIGTERM stops the work, which keeps what has arrived. Two seconds later, or at the second
+signal, the process is gone whatever happens, even if the loop hangs while writing to a pipe that nobody reads: Python
+handles the signal in the middle of that. The disk is right at every moment, so a hard end loses nothing more.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from grym_fetch.settings import Settings
 log = logging.getLogger(__name__)
 
 GRACE_S = 1.6
-"""How long after the first signal the process ends itself."""
+"""The process ends itself this long after the first signal."""
 
 MANY_CONNECTIONS = 32
-"""With more than this, a usual limit of open files may be too low."""
+"""With more than this many, a common limit on open files may be too low."""
 
 LARGE_MANIFEST_BYTES = 512 * 1024
 """Of a larger one it is said that it is being read."""
@@ -58,7 +58,7 @@ Body = Callable[[AssetManager], Awaitable[int]]
 
 @dataclass(eq=False, slots=True)
 class _Run:
-    """One run of a command, and who hears of it. ``display`` is there while it stands on the screen."""
+    """One run of a command, and its listeners. ``display`` is set while it is on the screen."""
 
     common: Common
     body: Body
@@ -68,7 +68,7 @@ class _Run:
     tells: Tells
     json_events: bool
     progress: Callable[[], str] = str
-    """How far it is, for a person."""
+    """How far the run is, for a person."""
     display: Display | None = None
 
 
@@ -83,15 +83,15 @@ def run(
 ) -> int:
     """Run ``body`` with a manager and return the exit code. Prints errors; raises nothing but `SystemExit`.
 
-    ``tells``: what the display tells of the assets' ends; a command may have its own words for that.
-    ``json_events``: whether ``--json`` also writes the events, and not only what the command prints itself.
+    ``tells``: which assets the display reports at their end; a command may report them itself.
+    ``json_events``: whether ``--json`` also writes the events, and not only what the command itself prints.
     """
 
     def work(setup: LogSetup) -> int:
         if descriptors.are_scarce():
             descriptors.raise_limit()
         threads.save_memory()
-        # Not `anyio.run`, which is 35 ms of imports away.
+        # Not `anyio.run`, whose imports take 35 ms.
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_main(_Run(common, body, setup, settings, minimal, tells, json_events)))
 
@@ -99,7 +99,7 @@ def run(
 
 
 def run_plain(common: Common, work: Callable[[], int]) -> int:
-    """Do work that needs neither manager nor event loop and return the exit code, with errors told as `run` does."""
+    """Do work that needs neither manager nor event loop and return the exit code. Reports errors like `run`."""
 
     def logged(setup: LogSetup) -> int:
         setup.add_file(_repository_root)
@@ -200,14 +200,14 @@ async def _main(this: _Run) -> int:
         loop.call_soon_threadsafe(work.cancel)
 
     def end(*_: object) -> NoReturn:
-        """End without waiting for threads: one may be in a long fsync, and none holds anything that is not safe.
+        """End without waiting for threads: one may be in a long fsync, and none holds anything that could be lost.
 
-        Nothing is flushed: what was written is out already, or a reader that has stopped does not take it.
+        Nothing is flushed: output is already written, or its reader has stopped and does not take it.
         """
         nonlocal is_told
         if not this.common.quiet and not is_told:
             is_told = True  # another signal may come in the middle of this
-            # Below a region that stands there still, whose last row has the cursor and the terminal's ``^C``.
+            # Below a region that is still there, whose last row has the cursor and the terminal's ``^C``.
             below = "\n" if this.display is not None and this.display.is_live else ""
             streams.tell_and_go(below + interrupted(this.progress(), at_once=len(received) > 1))
         os._exit(exit_codes.ended_by(received[0]))
@@ -226,7 +226,7 @@ async def _main(this: _Run) -> int:
 
 
 def interrupted(progress: str, *, at_once: bool) -> str:
-    """Return the last line of a run that a signal ends. ``progress``: how far it was; ``at_once``: it came twice."""
+    """Return the last line of a run ended by a signal. ``progress``: how far it was; ``at_once``: it came twice."""
     where = f" at {progress}" if progress else ""
     return f"interrupted{where}{', ended at once' if at_once else ''}; run the same command to go on"
 
@@ -293,7 +293,7 @@ def _reading(manager: AssetManager, common: Common) -> Iterator[None]:
 
 @asynccontextmanager
 async def _listening(this: _Run, manager: AssetManager, display: Display | None) -> AsyncIterator[None]:
-    """Let the display, ``--json`` and the log hear of the run; at its end, wait until they have told all of it."""
+    """Let the display, ``--json`` and the log follow the run; at its end, wait until they have reported all of it."""
     loop = asyncio.get_running_loop()
     listeners = []
     with ExitStack() as stack:
@@ -320,7 +320,7 @@ async def _listening(this: _Run, manager: AssetManager, display: Display | None)
 
 
 def short_path(path: Path) -> str:
-    """Return a path as a person in the working folder says it: ``./assets``, or else the whole path."""
+    """Return a path as a person in the working folder would write it: ``./assets``, or else the whole path."""
     with suppress(OSError, ValueError):
         inside = path.relative_to(Path.cwd())
         return safe_text(f"./{inside}" if inside.parts else ".", limit=4000)
@@ -353,16 +353,16 @@ def _write(text: str) -> bool:
 
 
 def print_data(lines: Iterable[str], *, color: bool | None = None) -> None:
-    """Write data to stdout, many lines at a time: each write is flushed. ``color``: with the colours it has."""
+    """Write data to stdout, many lines at a time: each write is flushed. ``color``: whether to keep its colours."""
     waiting = iter(lines)
     while block := list(islice(waiting, BLOCK_LINES)):
         click.echo("\n".join(block), color=color)
 
 
 def print_error(error: GrymFetchError, *, manifest: Path | None = None) -> None:
-    """Write an error to stderr: of a sync, each asset's in a block of its own, none twice.
+    """Write an error to stderr: for a sync, each asset's in its own block, none twice.
 
-    In a job of GitHub Actions, each is an annotation of the ``manifest``.
+    In a GitHub Actions job, each is an annotation of the ``manifest``.
     """
     errors = list(error.failures.values()) if isinstance(error, SyncFailed) else [error]
     told: dict[str, GrymFetchError] = {}

@@ -13,7 +13,7 @@ from grym_fetch.settings import Settings
 def settings_from(options: dict[str, Any]) -> Settings:
     """Return the settings that `transfer_options` has read, also from the environment.
 
-    Those that were not given are not named: files decide them, see `AssetManager`.
+    Settings that were not given are not named, so that files decide them: see `AssetManager`.
     """
     context = click.get_current_context()
     given = {name: value for name, value in options.items() if is_given(context, name)}

@@ -14,7 +14,7 @@ MIB = 1024 * 1024
 
 
 class Megabytes(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on only
-    """A number of MB (1024 * 1024 bytes), which may be a fraction; as bytes."""
+    """A number of MB (1024 * 1024 bytes), which may be a fraction; converted to bytes."""
 
     name = "size_mb"
 
@@ -56,7 +56,7 @@ size_option = option(
 
 
 def chosen_size(size: int | None, *words: str | None) -> tuple[int, list[str | None]]:
-    """The size, and the words after it: with ``--size``, all of them are. One in the environment is only a default."""
+    """The size, and the remaining words: with ``--size``, all of them. A size in the environment is only a default."""
     context = click.get_current_context()
     if size is not None and context.get_parameter_source("size") is ParameterSource.COMMANDLINE:
         if words[-1] is not None:

@@ -1,9 +1,9 @@
 """The standard streams, however a shell, a supervisor or a reader that went away has left them.
 
-Rules: descriptors 0 to 2 are never free for a file of ours, because printed text would end up in it. If the reader of
-stdout goes away, the work and the exit code stay the same. Data that cannot be written for another reason is an error,
-`OutputLost`. A message that stderr does not take is dropped. At the exit, nothing waits for a reader that has stopped.
-While a live display stands on the terminal, nothing else is written into it: see `sharing`.
+Rules: descriptors 0 to 2 are never left free for a file of ours, because printed text would end up in it. If the reader
+of stdout goes away, the work and the exit code stay the same. If data cannot be written for another reason, that is an
+error, `OutputLost`. A message that stderr does not take is dropped. At exit, nothing waits for a reader that has
+stopped. While a live display is on the terminal, nothing else is written into it: see `sharing`.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 
 
 class OutputLost(OSError):
-    """Stdout does not take what is written: its disk is full, for example."""
+    """Stdout cannot be written to; for example, its disk is full."""
 
 
 class Screen(Protocol):
-    """What stands on the terminal: `Display`."""
+    """The live region on the terminal: `Display`."""
 
     def try_beside(self, write: Callable[[], object]) -> bool:
-        """Call ``write`` unless that would break what stands there; return whether it was called."""
+        """Call ``write`` unless that would break the region; return whether it was called."""
 
     def say(self, text: str) -> None:
-        """Show a line above what stands there."""
+        """Show a line above the region."""
 
 
 class _Output(io.FileIO):
-    """Once it has failed, everything else written to it is dropped."""
+    """After the first failure, everything else written to it is dropped."""
 
     screen: Screen | None = None
-    """What stands on the same terminal."""
+    """The live region on the same terminal, if any."""
     _held = b""
 
     def write(self, data: ReadableBuffer) -> int:
@@ -54,7 +54,7 @@ class _Output(io.FileIO):
         return len(block)
 
     def release(self) -> None:
-        """Nothing stands on the terminal any more: write what was held back."""
+        """The live region is gone: write what was held back."""
         self.screen = None
         remaining, self._held = memoryview(self._held), b""
         while remaining:
@@ -73,7 +73,7 @@ class _Output(io.FileIO):
 
 
 class _Messages:
-    """Stderr while a display stands on it: whole lines appear above it."""
+    """Stderr while a live display is on it: whole lines appear above the display."""
 
     def __init__(self, stream: TextIO, screen: Screen) -> None:
         self._stream = stream
@@ -116,9 +116,9 @@ def prepare() -> None:
         try:
             os.fstat(number)
         except OSError:
-            # The lowest free number is taken, which is this one.
+            # This takes the lowest free number, which is this one.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-    # Python has None for a stream whose descriptor was closed when it began.
+    # Python sets a stream to None if its descriptor was closed at the start.
     if sys.stdin is None:
         sys.stdin = open(0, closefd=False)  # noqa: SIM115 - for the whole run
     if sys.stderr is None:
@@ -135,10 +135,10 @@ def prepare() -> None:
 
 @contextmanager
 def sharing(screen: Screen) -> Iterator[None]:
-    """While a display stands on the terminal, keep all else from being written into it.
+    """While a live display is on the terminal, keep everything else from being written into it.
 
-    Messages to stderr become lines above it. What goes to stdout, if that is a terminal, too, is held back while
-    anything stands there, and written in the end.
+    Messages to stderr become lines above it. Output to stdout, if that is also a terminal, is held back while the
+    display is there, and written at the end.
     """
     messages = sys.stderr
     sys.stderr = cast(TextIO, _Messages(messages, screen))
@@ -177,13 +177,13 @@ def _write_over(text: str) -> None:
 
 
 def tell(text: str) -> None:
-    """Write a line to stderr, if it can be written. Its colours are as its `Sheet` has them."""
+    """Write a line to stderr, if possible. Its `Sheet` decides about colours."""
     with suppress(OSError, ValueError):
         click.echo(text, err=True, color=True)
 
 
 def sheet(stream: TextIO | None = None) -> Sheet:
-    """Return what makes text for a person, on stderr unless another stream is named."""
+    """Return the sheet that formats text for a person, on stderr unless another stream is given."""
     from grym_fetch.display.sheet import Sheet
 
     return Sheet(stream or sys.stderr, os.environ)
@@ -192,7 +192,7 @@ def sheet(stream: TextIO | None = None) -> Sheet:
 def tell_and_go(text: str) -> None:
     """Write a line to stderr from a thread, and wait only a moment: its reader may have stopped, and we are leaving.
 
-    Past Python's stream and the locks of `threading`: this is called by signal handlers, in the middle of anything.
+    Bypasses Python's stream and the locks of `threading`: signal handlers call this, in the middle of anything.
     """
     written = _thread.allocate_lock()
     written.acquire()

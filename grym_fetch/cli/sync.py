@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def refuse_header(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> None:
-    """A header may hold a secret, and a command line is seen by every user of the machine."""
+    """Refuse ``--header``: it may hold a secret, and every user of the machine can see a command line."""
     if value:
         raise click.UsageError(
             "--header is not accepted: others can read a command line. Put a token into GRYM_FETCH_TOKEN_<HOST> "
@@ -100,7 +100,7 @@ def sync_command(
 
 
 def say_default(manager: AssetManager, common: Common, *, exclude: tuple[str, ...] = ()) -> None:
-    """Say what is taken where nothing was chosen and nothing is marked."""
+    """Say what is used if nothing was chosen and nothing is marked."""
     if common.quiet:
         return
     if not manager.manifest.assets:

@@ -1,6 +1,6 @@
-"""The last catch: explains an error that nothing else has explained.
+"""The last resort: explains an error that nothing else has explained.
 
-Rules: an error of the operating system is called that; anything else is called a bug, with what to report.
+Rules: an operating-system error is described as such; anything else is called a bug, with what to report.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from grym_fetch.core.text import redact_text, safe_text
 
 
 def tell_unexpected(error: Exception, *, more_is_shown: bool) -> int:
-    """Write it in one line, and return the exit code. ``more_is_shown``: the traceback is shown elsewhere (``-vv``)."""
+    """Write the error in one line; return the exit code. ``more_is_shown``: the traceback is shown too (``-vv``)."""
     if isinstance(error, OSError) and error.errno is not None:
         if _is_without_folder():
             streams.tell("error: the working folder was deleted or cannot be entered\nhint: change to another one (cd)")

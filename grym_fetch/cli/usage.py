@@ -1,6 +1,6 @@
-"""Wrong usage, told as every other error is: ``error:`` says what is wrong, ``hint:`` what to do.
+"""Reports wrong usage like every other error: ``error:`` says what is wrong, ``hint:`` what to do.
 
-A mistyped variable is told, too: nothing else would say that it has no effect.
+A mistyped variable is reported too: nothing else would say that it has no effect.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WITHOUT_OPTION = frozenset({CLIENT_CERT, CLIENT_KEY, "GRYM_FETCH_ENV"})
 
 
 class WrongUsage(click.UsageError):
-    """A usage error that knows what was perhaps meant."""
+    """A usage error with a hint at what was perhaps meant."""
 
     def __init__(self, message: str, ctx: click.Context | None = None, *, hint: str = "") -> None:
         super().__init__(message, ctx)
@@ -56,7 +56,7 @@ def tell_usage(error: click.ClickException) -> None:
 
 
 def nearest(word: str, known: Iterable[str], *, likeness: float = 0.6) -> str:
-    """A hint with the words that look like this one; empty if there are none."""
+    """A hint with the known words that look like this one; empty if there are none."""
     import difflib
 
     near = difflib.get_close_matches(word, list(known), n=2, cutoff=likeness)
@@ -64,13 +64,13 @@ def nearest(word: str, known: Iterable[str], *, likeness: float = 0.6) -> str:
 
 
 def warn_of_variables(context: click.Context) -> None:
-    """Tell of variables of ours that mean nothing to any command and look like one that does."""
+    """Warn about variables of ours that no command knows but that look like one that a command knows."""
     ours = {name for name in os.environ if name.startswith(PREFIX) and not name.startswith(_PER_HOST)}
     if not (unknown := ours - _variables_of(context.command) - WITHOUT_OPTION):
         return
     known, group = set(WITHOUT_OPTION), context.find_root().command
     for name in group.list_commands(context) if isinstance(group, click.Group) else ():
-        # All commands are imported only to say that something is wrong, or where something is set for another one.
+        # All commands are imported only if something is wrong, or if a variable is set for another command.
         if isinstance(group, click.Group) and (command := group.get_command(context, name)) is not None:
             known |= _variables_of(command)
     for name in sorted(unknown - known):

@@ -1,7 +1,7 @@
-"""Addresses: which may be asked, where a redirect leads, and who gets which credentials.
+"""Addresses: which may be requested, where a redirect leads, and who gets which credentials.
 
 Rules: http and https only, on every hop; never from https down to http; no userinfo in a redirect. Credentials belong
-to one scheme, host and port: no other gets them, and plain http gets them only on loopback.
+to one scheme, host and port: nobody else gets them, and plain http gets them only on loopback.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ METADATA_ADDRESSES = frozenset(
         "fd00:42::42",  # Scaleway
     }
 )
-"""Where clouds hand out their machines' credentials to whoever asks from inside."""
+"""The addresses at which clouds hand out a machine's credentials to anyone who asks from inside it."""
 _METADATA = frozenset(ipaddress.ip_address(text) for text in METADATA_ADDRESSES)
 _METADATA_4 = frozenset(int(address) for address in _METADATA if address.version == 4)
 
 
 def parse_address(text: str) -> URL:
-    """Read an absolute http or https address; `PolicyRefused` for anything else."""
+    """Read an absolute http or https address. Raises `PolicyRefused` for anything else."""
     try:
         url = _read(text)
         usable = url.scheme in ("http", "https") and bool(url.host) and url.port is not None
@@ -57,23 +57,23 @@ def parse_address(text: str) -> URL:
 
 @lru_cache(maxsize=1024)
 def to_the_letter(text: str) -> URL:
-    """Read an address that is encoded already, and change no letter of its path and query: a signature may cover them.
+    """Read an address that is already encoded without changing its path and query: a signature may cover them.
 
-    Raises ValueError for what is no address.
+    Raises ValueError for anything that is not an address.
     """
     try:
         url = URL(text, encoded=True)
         if not url.raw_query_string and "?" in text.partition("#")[0]:
-            # yarl drops the question mark of an empty query; as part of the path it stays.
+            # yarl drops the question mark of an empty query, but keeps it as part of the path.
             path = f"{url.raw_path}?"
             return URL.build(scheme=url.scheme, authority=url.raw_authority, path=path, encoded=True)
     except IndexError:
-        raise ValueError("no address") from None  # yarl's word for `http://[::]:x@`
+        raise ValueError("no address") from None  # yarl raises IndexError for `http://[::]:x@`
     return url
 
 
 def _read(text: str) -> URL:
-    """Read an address as a person or a server writes it: what cannot be sent is encoded, and nothing else changed."""
+    """Read an address as a person or a server writes it: only characters that cannot be sent are encoded."""
     if _SENDABLE.fullmatch(text):
         return to_the_letter(text)
     match = _PARTS.fullmatch(text)
@@ -84,7 +84,7 @@ def _read(text: str) -> URL:
             authority = f"//{URL((scheme or 'http:') + authority).raw_authority}"
         except IndexError:
             raise ValueError("no address") from None
-    # By UTF-8 (RFC 3986 section 2.5).
+    # As UTF-8 (RFC 3986 section 2.5).
     encoded = "".join(char if _SENDABLE.fullmatch(char) else _percent_encoded(char) for char in rest)
     return to_the_letter(f"{scheme}{authority}{encoded}")
 
@@ -98,9 +98,9 @@ def _percent_encoded(char: str) -> str:
 
 
 def _read_field(value: str) -> URL:
-    """Read an address from a header field, whose characters stand for the bytes that came (latin-1).
+    """Read an address from a header field, whose characters stand for the bytes received (latin-1).
 
-    In a host name these are UTF-8; anywhere else they are encoded as they are, whatever they mean.
+    In a host name the bytes are UTF-8; anywhere else they are percent-encoded unchanged, whatever they mean.
     """
     match = _PARTS.fullmatch(value)
     assert match is not None, "it matches anything"
@@ -117,7 +117,7 @@ def origin_key(url: URL) -> tuple[str, str, int]:
 
 
 def server_mark(url: URL) -> str:
-    """Stands for scheme, host and port where they are compared and not told: a journal may be read by others."""
+    """Stands for scheme, host and port where they must be compared but not revealed: others may read a journal."""
     return _mark(*origin_key(url))
 
 
@@ -135,14 +135,14 @@ def host_of(address: str) -> str:
 
 
 def host_in(url: URL) -> str:
-    """Host and port of an address that was read, as `host_of` gives them."""
+    """Host and port of a parsed address, in the form of `host_of`."""
     return url.authority.rpartition("@")[2]
 
 
 def follow_redirect(current: URL, location: str) -> URL:
     """Return where a redirect leads (RFC 9110 section 10.2.2), or raise `PolicyRefused`."""
     try:
-        # Read anew, the base has lost the question mark of an empty query, which is no part of its path.
+        # Reparsed, so that the question mark of an empty query is dropped: it is not part of the base's path.
         text = str(URL(str(current), encoded=True).join(_read_field(location)).with_fragment(None))
     except ValueError:
         raise PolicyRefused(str(current), "a redirect to an unreadable address") from None
@@ -155,7 +155,7 @@ def follow_redirect(current: URL, location: str) -> URL:
 
 
 def forbidden_reason(ip: str, *, allow_private: bool) -> str | None:
-    """Say why this address is never connected to, or None. ``ip`` is what the name resolved to."""
+    """Say why this address is never connected to; None if it may be. ``ip`` is what the name resolved to."""
     try:
         address = ipaddress.ip_address(ip.partition("%")[0].rstrip("."))
     except ValueError:
@@ -172,7 +172,7 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def _is_public(address: _Address) -> bool:
-    """Whether it may be anywhere. Multicast reaches this network; fec0::/10 was private (RFC 3879)."""
+    """Whether it is a public address. Multicast reaches this network; fec0::/10 was private (RFC 3879)."""
     is_site_local = isinstance(address, ipaddress.IPv6Address) and address.is_site_local
     return address.is_global and not address.is_multicast and not is_site_local
 
@@ -191,10 +191,10 @@ def _embedded(address: _Address) -> list[ipaddress.IPv4Address]:
     return [found] if found is not None else []
 
 
-# RFC 6052; the last is what was meant for IPv4 before it was mapped (RFC 4291 section 2.5.5.1).
+# RFC 6052; the last is the form for IPv4 that the mapped form replaced (RFC 4291 section 2.5.5.1).
 _NAT64 = tuple(ipaddress.IPv6Network(text) for text in ("64:ff9b::/96", "::/96"))
 _LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
-"""A network's own prefixes of this length or longer may lie in it (RFC 8215)."""
+"""A network's own prefixes of this length or longer may be in it (RFC 8215)."""
 _PREFIX_LENGTHS = (32, 40, 48, 56, 64, 96)
 _WITHOUT_OCTET = ((1 << 64) - 1) << 64
 
@@ -202,14 +202,14 @@ _WITHOUT_OCTET = ((1 << 64) - 1) << 64
 def _translated(address: ipaddress.IPv6Address, *, shortest: int) -> list[int]:
     """The IPv4 addresses that NAT64 would read from it under a prefix of each length (RFC 6052 section 2.2)."""
     number = int(address)
-    # Bits 64 to 71 belong to no IPv4 address; without them the rest is in one piece.
+    # Bits 64 to 71 are not part of the IPv4 address; without them it is contiguous.
     joined = (number & _WITHOUT_OCTET) >> 8 | (number & ((1 << 56) - 1))
     shifts = ((length, 88 - length) for length in _PREFIX_LENGTHS if shortest <= length < 96)
     return [joined >> shift & 0xFFFFFFFF for _, shift in shifts] + [number & 0xFFFFFFFF]
 
 
 def _translates_to_metadata(address: _Address) -> bool:
-    """Whether NAT64 with any prefix would lead there: a network may have one of its own, which nobody can know."""
+    """Whether NAT64 with any prefix would lead there: a network may have its own prefix, which we cannot know."""
     if not isinstance(address, ipaddress.IPv6Address):
         return False
     return not _METADATA_4.isdisjoint(_translated(address, shortest=32))
@@ -218,8 +218,9 @@ def _translates_to_metadata(address: _Address) -> bool:
 def is_exempt(url: URL, exempt: str) -> bool:
     """Whether ``NO_PROXY`` names this address, in any of the spellings that curl, Go and requests know.
 
-    Hosts by comma or space, each with all below it; with or without a port, a leading ``.`` or ``*.``, a trailing dot,
-    brackets; numbers also as a block (``10.0.0.0/8``), with a zone, or with ``*``; and ``*`` alone.
+    Hosts are separated by commas or spaces and include their subdomains. Each may have a port, a leading ``.`` or
+    ``*.``, a trailing dot, or brackets. IP addresses may also be a block (``10.0.0.0/8``) or have a zone or a ``*``.
+    ``*`` alone means every host.
     """
     host = (url.host or "").lower().rstrip(".")
     number, zone = _number(host)
@@ -237,14 +238,14 @@ def _is_named(host: str, number: _Address | None, zone: str, port: int | None, e
         try:
             return wanted.removeprefix("25") in ("", zone) and number in ipaddress.ip_network(name + bits, strict=False)
         except ValueError:
-            pass  # a name, or a number with a star
+            pass  # a name, or an IP address with a star
     if bits or not name:
         return False
     return host == name or host.endswith(f".{name}") or ("*" in name and fnmatchcase(host, name))
 
 
 def _number(host: str) -> tuple[_Address | None, str]:
-    """The IP address that a host is, if it is one, and its zone (RFC 6874)."""
+    """The host as an IP address, if it is one, and its zone (RFC 6874)."""
     text, _, zone = host.partition("%")
     try:
         return ipaddress.ip_address(text), zone.removeprefix("25")
@@ -259,7 +260,7 @@ _EXEMPT = re.compile(
 
 
 def is_loopback(url: URL) -> bool:
-    """Whether the address names this machine itself. Where a name really leads, the connection knows."""
+    """Whether the address names this machine itself. Only the connection knows where a name really leads."""
     return _is_loopback(url.host or "")
 
 
@@ -285,11 +286,11 @@ VARIABLE_PREFIX = "GRYM_FETCH_TOKEN_"
 
 
 def token_variables(url: URL) -> tuple[str, ...]:
-    """The variables that may hold a token for this address, the usual one first; none for hosts that have none.
+    """The variables that may hold a token for this address, the usual one first; empty if the host has none.
 
     No two hosts share one. ``.`` is written as ``_``, ``-`` as ``__``, ``_`` as ``___``, and a port that is not the
-    scheme's own as ``_PORT_8443``. Hosts whose name would be written as another's (``a._b`` and ``a--b``), and IPv6
-    addresses, have none; the netrc file is for them.
+    scheme's default as ``_PORT_8443``. Hosts whose names would give the same variable (``a._b`` and ``a--b``), and IPv6
+    addresses, have none; use the netrc file for them.
     """
     return _token_variables((url.raw_host or "").lower().rstrip("."), url.port, url.is_default_port())
 
@@ -311,14 +312,14 @@ _PORT_IN_NAME = re.compile(r"\.port\.[0-9]+$", re.ASCII)
 
 
 def _read_back(run: re.Match[str]) -> str:
-    """What a run of underscores stands for. Dots and underscores come alone; dashes may come together (``xn--``)."""
+    """What a run of underscores stands for. Dots and underscores are single; dashes may be repeated (``xn--``)."""
     count = len(run[0])
     return {1: ".", 3: "_"}.get(count) or ("-" * (count // 2) if count % 2 == 0 else "?")
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What is sent as ``Authorization``, and where it is from; its repr says only that."""
+    """The value sent as ``Authorization``, and where it came from; the repr shows only the latter."""
 
     field: str = dataclass_field(repr=False)
     source: str
@@ -328,8 +329,8 @@ class Credentials:
     """Finds the credential for an address: from its userinfo, the environment, or netrc, in this order.
 
     ``netrc`` maps exact host names to (login, password). Hosts are compared as they go over the wire (IDNA, RFC 5891),
-    so that no name which only looks alike gets anything. ``stored_hf_token`` is what ``hf auth login`` has stored; it
-    counts as ``HF_TOKEN`` where that is not set. Never shown: its repr says nothing.
+    so that a name which only looks alike gets nothing. ``stored_hf_token`` is what ``hf auth login`` has stored; it is
+    used as ``HF_TOKEN`` if that is not set. The repr shows nothing.
     """
 
     def __init__(
@@ -353,7 +354,7 @@ class Credentials:
         try:
             self._hf_origin = origin_key(parse_address(environ.get("HF_ENDPOINT") or "https://huggingface.co"))
         except PolicyRefused:
-            # Whoever sets it does not mean huggingface.co, and nobody knows whom.
+            # It is set to mean a host other than huggingface.co, and we cannot tell which.
             self._hf_origin = None
 
     def find(self, url: URL) -> Credential | None:
@@ -380,7 +381,7 @@ class Credentials:
         return found.field if found is not None else None
 
     def advice(self, url: URL) -> str:
-        """Say where a credential for this address would be taken from, and which variable only looks like it."""
+        """Say where a credential for this address would be taken from, and which variable is set but misspelt."""
         if url.scheme != "https" and not is_loopback(url):
             return "credentials travel over https only: use the https address of the server"
         if self._hf_token and self._hf_origin is None:
@@ -396,7 +397,7 @@ class Credentials:
         return "HF_TOKEN" if origin_key(url) == self._hf_origin else next(iter(token_variables(url)), "")
 
     def _misspelt(self, url: URL) -> str:
-        """The variable that is set and that earlier versions took a token for this host from; empty if none."""
+        """The variable, if set, that earlier versions read for a token for this host; else empty."""
         old = VARIABLE_PREFIX + (url.raw_host or "").upper().translate(_AS_UNDERSCORE)
         return old if old in self._tokens and old not in token_variables(url) else ""
 

@@ -1,9 +1,9 @@
-"""What an archive may hold that is unpacked next to itself: names, links, and how much.
+"""What an archive that is unpacked next to itself may hold: names, links, and how much.
 
-Rules: nothing of an archive is believed. A member's path is one that an asset could have (see `grym_fetch.core.paths`);
-no two members share a place, on any file system; links stay inside and nothing lies behind one; devices, pipes and what
-git would take for a repository are refused. What is doubtful is refused, never repaired, and one bad member refuses the
-whole archive.
+Rules: nothing in an archive is trusted. A member's path is one that an asset could have (see `grym_fetch.core.paths`);
+no two members share a path, on any file system; links stay inside, and no member's path goes through one; devices,
+pipes and anything that git would take for a repository are refused. Anything doubtful is refused, never repaired, and
+one bad member means that the whole archive is refused.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ _STAND_IN = f"{STAND_IN_FOLDER}/"
 
 MIB = 1024 * 1024
 MAX_DEPTH = 100
-"""Most folders inside each other."""
+"""The deepest nesting of folders."""
 MAX_STEPS = 40
-"""Most links that are followed from one, as Linux follows them."""
+"""The most links that are followed in a chain, as in Linux."""
 MAX_LINK_DEPTH = 2 * MAX_DEPTH + MAX_STEPS
-"""Most folders inside each other on the way of a link."""
+"""The deepest nesting of folders on the way that a link leads."""
 PLACE_BYTES = 700
-"""What one member costs in memory besides its name, until the tree is recorded; measured, and rounded up."""
+"""Bytes of memory that a member takes besides its name, until the tree is recorded; measured, and rounded up."""
 IMPLIED_FOLDER_BYTES = 4096
-"""What a folder costs more that no member stands for: it takes a block of the disk, and one name implies a hundred."""
+"""Added for a folder without a member of its own: it takes a disk block, and one name may imply a hundred."""
 _NAME_COST = 2
-"""How often a name, or the key that it is compared by, is held or copied. One wide character makes all of it wide."""
+"""How many copies of a name, or of its key, are held. A single wide character makes the whole string wide."""
 _LOOK_EVERY = 1024
-"""Links between two looks at the stop flag."""
+"""How many links are checked between two looks at the stop flag."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much an archive may hold. ``ratio`` is unpacked to packed bytes, and counts beyond ``ratio_free`` bytes.
+    """How much an archive may hold. ``ratio`` is unpacked to packed bytes, and applies beyond ``ratio_free`` bytes.
 
-    ``memory`` is what the list of its members may take, in bytes; a large archive may have ``memory_ratio`` times its
-    own size instead, as an honest one with a million members is large.
+    ``memory`` is how much the list of members may take, in bytes; a large archive may take ``memory_ratio`` times its
+    own size instead, since an honest archive with a million members is large.
     """
 
     members: int = 1_000_000
@@ -67,9 +67,9 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One entry of an archive, as the archive says it. ``path`` has no ``./`` before it and no ``/`` behind it.
+    """One entry of an archive, as the archive describes it. ``path`` has no leading ``./`` and no trailing ``/``.
 
-    ``size`` in bytes; ``target`` is where a link leads; ``is_executable`` is all of the mode that is kept.
+    ``size`` in bytes; ``target`` is where a link leads; of the mode, only ``is_executable`` is kept.
     """
 
     path: str
@@ -80,7 +80,7 @@ class Member:
 
 
 def archive_kind(local_path: str) -> ArchiveKind | None:
-    """Return what kind of archive a file of this name is, None if it is none that can be unpacked."""
+    """Return what kind of archive a file of this name is; None if it cannot be unpacked."""
     name = local_path.lower()
     return next((kind for suffix, kind in SUFFIXES.items() if name.endswith(suffix)), None)
 
@@ -105,7 +105,7 @@ def unpacked_path(local_path: str) -> str:
 
 
 def member_path(name: str) -> str:
-    """Return a member's name as a path: without ``./`` before it and ``/`` behind it; empty for the top folder."""
+    """Return a member's name as a path, without leading ``./`` and trailing ``/``; empty for the top folder."""
     while name.startswith("./"):
         name = name[2:].lstrip("/")
     name = name.rstrip("/") if not name.startswith("/") else name
@@ -113,10 +113,10 @@ def member_path(name: str) -> str:
 
 
 class Census:
-    """Takes an archive's members one by one and refuses what is not safe. `close` judges them together.
+    """Checks an archive's members one by one and refuses what is not safe. `close` judges them together.
 
-    ``archive`` names it in errors; ``packed`` is its size in bytes. ``check_stopped`` is called often while much is
-    done without a member coming out; it raises if the caller no longer wants the tree.
+    ``archive`` names it in errors; ``packed`` is its size in bytes. ``check_stopped`` is called often during long work
+    that yields no member; it raises if the caller no longer wants the tree.
     """
 
     def __init__(
@@ -131,13 +131,13 @@ class Census:
         self._most = min(limits.bytes, max(limits.ratio_free, limits.ratio * packed))
         self._count = 0
         self._bytes = 0
-        # By the key under which two names are one file somewhere: the path as it was, and what is there.
+        # By collision key, under which some file system would see one file: the original path, and the kind of member.
         self._places: dict[str, tuple[str, MemberKind]] = {}
         self._heads: list[str] = []
-        """The keys of all that is named ``HEAD``."""
+        """The keys of all members named ``HEAD``."""
         self._links: dict[str, str] = {}
         self._targets: dict[str, str] = {}
-        """The same by the key of the link's path."""
+        """The same, by the key of the link's path."""
 
     @property
     def links(self) -> Mapping[str, str]:
@@ -145,7 +145,7 @@ class Census:
         return self._links
 
     def admit(self, member: Member) -> bool:
-        """Take a member; False for a folder that is there already. Raises `UnsafeArchive`."""
+        """Accept a member; False for a folder that is there already. Raises `UnsafeArchive`."""
         self._count += 1
         if self._count > self._limits.members:
             raise self.refusal(f"has more than {self._limits.members:,} members")
@@ -173,29 +173,29 @@ class Census:
         return True
 
     def count(self, size: int) -> None:
-        """Take note of bytes that were unpacked. Raises `UnsafeArchive` past the limit."""
+        """Count unpacked bytes. Raises `UnsafeArchive` past the limit."""
         self._bytes += size
         if self._bytes > self._most:
             raise self._too_much()
 
     def check_directory(self, entries: int, size: int) -> None:
-        """Refuse a list of members (in bytes ``size``) that would take too much memory, before it is made."""
+        """Refuse a list of members that would take too much memory, before it is made. ``size`` in bytes."""
         if entries > self._limits.members:
             raise self.refusal(f"has more than {self._limits.members:,} members")
         if size + entries * PLACE_BYTES > self._most_memory:
             raise self._too_large_a_list()
 
     def check_stream(self, position: int) -> None:
-        """Refuse a stream that is longer than any content allowed, headers and all. Looks at the stop flag, too."""
+        """Refuse a stream that, headers included, is longer than any allowed content. Also checks the stop flag."""
         self.check_stopped()
         if position > self._most + 2048 * (self._count + 16) + MIB:
             raise self._too_much()
 
     def close(self) -> None:
-        """Judge what several members make together, now that all of them are known.
+        """Judge the members together, now that all of them are known.
 
-        No folder may be a git repository, and no symlink may lead out, by whatever way. The work is in proportion to
-        the links' targets: each is walked once, and where it ends is remembered.
+        No folder may be a git repository, and no symlink may lead out of the tree, directly or not. The work grows with
+        the length of the links' targets: each is followed once, and its end is remembered.
         """
         for head in self._heads:
             self._check_git_folder(head)
@@ -228,13 +228,13 @@ class Census:
         if member.path.count("/") >= MAX_DEPTH:
             raise self._refused(member, f"lies more than {MAX_DEPTH} folders deep")
         try:
-            # Behind a folder of ours, so that names that are reserved at the top of the assets folder are free here.
+            # Below a made-up folder, so that names reserved at the top of the assets folder are allowed here.
             check_local_path(f"x/{member.path}")
         except ValueError as error:
             raise self._refused(member, str(error)) from None
 
     def _take_parents(self, member: Member, key: str) -> None:
-        # The key of a folder is the beginning of the member's: no rule of either crosses a "/".
+        # The key of a folder is the beginning of the member's key: no rule for keys crosses a "/".
         for parent, parent_key in zip(_parents(member.path), _parents(key), strict=True):
             there = self._places.get(parent_key)
             if there is None:
@@ -284,13 +284,13 @@ class Census:
 
 
 Place = tuple[int, int]
-"""Where a way has come to: a node of the tree of links, and how many folders below it that no link lies in."""
+"""A point on the way: a node in the tree of links, and the number of folders below it that contain no link."""
 
 
 class _Ways:
-    """The ways symlinks lead, through other symlinks, as the kernel would go: on any file system.
+    """Follows symlinks, through other symlinks, as the kernel would on any file system.
 
-    ``targets`` has where each link leads, by the key of its path.
+    ``targets`` says where each link leads, by the key of its path.
     """
 
     def __init__(self, targets: Mapping[str, str]) -> None:
@@ -318,7 +318,7 @@ class _Ways:
         """Where the link with this key ends, and how many links were followed.
 
         Raises:
-            ValueError: outside, or nowhere; the message continues "a symlink that …".
+            ValueError: it leads outside, or nowhere; the message continues "a symlink that …".
         """
         return self._follow(self._nodes[key], 1)
 

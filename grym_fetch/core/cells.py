@@ -1,8 +1,8 @@
-"""How wide text is on a terminal, and text made as wide as it should be.
+"""The width of text on a terminal, and text padded, shortened or wrapped to a width.
 
-Rules: wide and full-width characters take two cells (Unicode Standard Annex #11), marks that combine with the
-character before them none. Text is broken between words; a word that is wider than the line is left whole, since it may
-be a path or a checksum that somebody will copy.
+Rules: wide and full-width characters take two cells (Unicode Standard Annex #11), combining marks none. Lines are
+broken between words; a word that is wider than the line is left whole, since it may be a path or a checksum that
+somebody will copy.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ def cells(text: str) -> int:
 
 
 def padded(text: str, width: int, *, right: bool = False) -> str:
-    """Return the text with spaces up to ``width`` cells; ``right``: before it."""
+    """Return the text padded with spaces to ``width`` cells; ``right`` aligns it to the right."""
     space = " " * max(0, width - cells(text))
     return space + text if right else text + space
 
 
 def shortened(text: str, width: int) -> str:
-    """Return the text in at most ``width`` cells, without its middle if need be: a name's end says more than that."""
+    """Return the text in at most ``width`` cells, cut in the middle if need be: the end of a name says more."""
     if cells(text) <= width:
         return text
     if width < 3:
@@ -34,7 +34,7 @@ def shortened(text: str, width: int) -> str:
 
 
 def wrapped(text: str, width: int, *, indent: str = "") -> list[str]:
-    """Return the text as lines of at most ``width`` cells where words allow it, each but the first indented."""
+    """Return the text as lines of at most ``width`` cells where words allow it, all but the first indented."""
     lines = [text[: len(text) - len(text.lstrip(" "))]]
     for word in text.lstrip(" ").split(" "):
         joined = f"{lines[-1]} {word}" if lines[-1].strip() else lines[-1] + word

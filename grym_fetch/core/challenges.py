@@ -1,11 +1,11 @@
-"""What a registry asks for in ``WWW-Authenticate: Bearer realm=…``, and where its token is to be fetched.
+"""What a registry asks for in ``WWW-Authenticate: Bearer realm=…``, and where to fetch its token.
 
 The protocol is that of container registries (distribution.github.io, "Token Authentication Specification"): the realm,
 asked with ``service`` and ``scope``, gives a token for a few minutes.
 
-Rules: a token of the user goes to the realm only if that is at the registry's own origin, or known to belong to it.
-Else any server could name somebody else's realm, have us fetch a token there with that host's credential, and be sent
-it (compare CVE-2020-15157). From https no realm leads down to http.
+Rules: the user's token goes to the realm only if the realm is at the registry's own origin, or is known to belong to
+it. Otherwise any server could name somebody else's realm, have us fetch a token there with that host's credential, and
+be sent that token (compare CVE-2020-15157). From https no realm leads down to http.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ MAX_TOKEN_RESPONSE_BYTES = 64 * 1024
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PARAMETER = re.compile(rf'[ \t,]*({_WORD})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s",]+))[ \t]*(?=,|$)')
 _SCHEME = re.compile(rf"[ \t,]*({_WORD})(?:[ \t]+[A-Za-z0-9._~+/-]+=*[ \t]*(?=,|$)|(?=[ \t,]|$))")
-"""A scheme, with all that it says where that is one word (RFC 9110 section 11.2)."""
+"""A scheme, and its token68 if it has one (RFC 9110 section 11.2)."""
 _TOKEN = re.compile(r"[!-~]{1,16384}", re.ASCII)
 _REALMS_ELSEWHERE = frozenset({(("https", "registry-1.docker.io", 443), ("https", "auth.docker.io", 443))})
-"""Registries whose realm is on another host of theirs."""
+"""Registries whose realm is on another of their hosts."""
 
 
 def token_address(here: URL, challenges: Sequence[str]) -> URL | None:
-    """Where the token for ``here`` is to be fetched, by the ``WWW-Authenticate`` fields of its 401, if anywhere."""
+    """Where to fetch the token for ``here``, according to the ``WWW-Authenticate`` fields of its 401, if anywhere."""
     for text in challenges:
         for parameters in _bearer_challenges(text) if len(text) <= MAX_CHALLENGE_CHARS else ():
             try:
@@ -72,7 +72,7 @@ def trusts_realm(registry: URL, realm: URL) -> bool:
 
 
 def read_token(data: bytes) -> str | None:
-    """Return the token from a realm's JSON, or None; for any bytes."""
+    """Return the token from a realm's JSON, or None. Accepts any bytes."""
     try:
         answer = json.loads(data[:MAX_TOKEN_RESPONSE_BYTES])
     except (ValueError, RecursionError):

@@ -1,6 +1,6 @@
 """Lines of text that prove themselves undamaged: ``<crc32 in 8 hex digits> <JSON>\\n``, in ASCII.
 
-A checksum may be chained: begun with that of the line before, it covers that line, too, and all those before it.
+A checksum may be chained: started from the checksum of the line before, it covers that line and all earlier ones too.
 """
 
 from __future__ import annotations
@@ -9,24 +9,24 @@ import json
 import zlib
 
 _PREFIX = 9
-"""Length of the checksum and the space behind it."""
+"""Length of the checksum and the space after it."""
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
 _from_json = json.JSONDecoder().decode
 
 
 def encode_line(value: object, chain: int = 0) -> bytes:
-    """Return the line for a value that JSON can hold. ``chain``: the checksum of the line before, see `chain_of`."""
+    """Return the line for a JSON value. ``chain``: the checksum of the line before, see `chain_of`."""
     text = _to_json(value).encode("ascii")
     return b"%08x %s\n" % (zlib.crc32(text, chain), text)
 
 
 def chain_of(line: bytes) -> int:
-    """The checksum that a line begins with, to chain the next one to it."""
+    """The checksum at the beginning of a line, to chain the next line to it."""
     return int(line[: _PREFIX - 1], 16)
 
 
 def text_of(line: bytes, chain: int = 0) -> bytes:
-    """Return a line's JSON, unread. Raises `ValueError` unless it is exactly as it was written."""
+    """Return a line's JSON, not parsed. Raises `ValueError` unless it is exactly as it was written."""
     text = line[_PREFIX:].removesuffix(b"\n")
     if line[:_PREFIX] != b"%08x " % zlib.crc32(text, chain):
         raise ValueError("the line is damaged")

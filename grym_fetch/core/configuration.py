@@ -1,9 +1,9 @@
 """Settings in files: ``[tool.grym-fetch]`` of a project's pyproject.toml, and the user's own ``config.toml``.
 
-Rules: keys have the names of options. All problems of a file are told together, and a file with one is refused as a
-whole: what somebody wanted to forbid must not be allowed by a typing error. A project's file comes with a stranger's
-repository, so it may choose how fast files come, and where they go below itself, and may forbid things; it may allow
-nothing that is forbidden without it.
+Rules: keys have the names of options. All problems in a file are reported together, and a file with any problem is
+refused as a whole: a typing error must not allow what somebody wanted to forbid. A project's file comes with a
+stranger's repository, so it may choose how fast files are fetched and where below the project they go, and it may
+forbid things; it may not allow anything that is forbidden without it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from grym_fetch.core.validation import Rule, instance_of, number, one_of, whole_
 from grym_fetch.core.variables import MINIMAL, VARIABLES, parse_rate
 
 TABLE = "grym-fetch"
-"""The table of ours: ``[tool.grym-fetch]``."""
+"""Our table: ``[tool.grym-fetch]``."""
 MAX_CONFIGURATION_BYTES = 1024 * 1024
 MOST_CONNECTIONS_OF_A_PROJECT = 64
-"""More are a burden for servers, and the servers' owners blame the user and not the project."""
+"""More are a burden for servers, whose owners blame the user and not the project."""
 
 FETCHING: Mapping[str, Rule] = {
     "parallel": whole_number(1),
@@ -41,14 +41,14 @@ FETCHING: Mapping[str, Rule] = {
     "allow_private_addresses": instance_of(bool),
     "pipelining": instance_of(bool),
 }
-"""The allowed values of the settings that say how assets are fetched."""
+"""The allowed values of the settings for fetching assets."""
 
 Origin = Literal["project", "user"]
 
 
 @dataclass(frozen=True, slots=True)
 class SettingKey:
-    """A key of a file: the setting it gives, its environment variable, and what a project may say with it."""
+    """A key in a file: its setting, its environment variable, and what a project may do with it."""
 
     name: str
     setting: str
@@ -92,13 +92,13 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """What files choose, by `SettingKey.setting`. ``sources`` are the files that were read, the strongest first."""
+    """The choices made in files, by `SettingKey.setting`. ``sources`` are the files that were read, strongest first."""
 
     choices: Mapping[str, Choice] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
 
     def over(self, weaker: Configuration) -> Configuration:
-        """This one's choices, and where there is none, the other's."""
+        """These choices, completed by those of ``weaker``."""
         return Configuration({**weaker.choices, **self.choices}, self.sources + weaker.sources)
 
     @property
@@ -108,7 +108,7 @@ class Configuration:
 
 
 def parse_configuration(data: bytes, source: str, origin: Origin) -> Configuration:
-    """Read a file of settings; of a project's pyproject.toml only our table. Raises `ConfigurationError`."""
+    """Read a settings file; only our table of a project's pyproject.toml. Raises `ConfigurationError`."""
     shown = safe_text(source, limit=4000)
     if len(data) > MAX_CONFIGURATION_BYTES:
         raise ConfigurationError(
@@ -116,13 +116,13 @@ def parse_configuration(data: bytes, source: str, origin: Origin) -> Configurati
         )
     if origin == "project" and TABLE.encode() not in data:
         return Configuration()
-    import tomllib  # not needed where no file has a table of ours
+    import tomllib  # not needed if no file has our table
 
     try:
         table: object = tomllib.loads(data.decode())
     except RecursionError:
         raise ConfigurationError(shown, [Problem("not TOML", "", "it is nested too deeply")]) from None
-    except ValueError as error:  # also a wrong encoding
+    except ValueError as error:  # this includes a wrong encoding
         raise ConfigurationError(shown, [Problem("not TOML", "", safe_text(str(error)))]) from None
     if origin == "project":
         for name in ("tool", TABLE):

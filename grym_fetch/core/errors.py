@@ -5,12 +5,12 @@
     GrymFetchError
     ├── ManifestError            the user's file; every problem at once
     │   ├── ManifestMissing      no file there
-    │   ├── ForeignManifest      found, not named, and another user's
+    │   ├── ForeignManifest      found, not named, and belongs to another user
     │   ├── StaleManifest        expired, or older than one seen before
-    │   └── EditRefused          a change would break it; it is as it was
-    ├── ConfigurationError       a file of settings; every problem at once
-    ├── UnknownAsset             no such id; with the nearest ones
-    ├── UnknownSource            a short address that leads to nothing; with the nearest ones
+    │   └── EditRefused          a change would break it; it is unchanged
+    ├── ConfigurationError       a settings file; every problem at once
+    ├── UnknownAsset             no such id; with the nearest ids
+    ├── UnknownSource            a short address that leads nowhere; with the nearest ones
     ├── UnpinnedAsset            no checksum, and unpinned assets were not allowed
     ├── AssetMissing             offline, and the file is not there
     ├── TransferError            the remote side
@@ -24,25 +24,25 @@
     │   ├── RangeRefused         the server will not serve ranges, or serves wrong ones
     │   ├── ContentChanged       the origin now serves other content than before
     │   ├── TooManyRedirects
-    │   ├── SourceFailed         a hub refuses, or answers nonsense, too much or too slowly
-    │   ├── ProxyRefused         the proxy does not connect us, and will not: final
+    │   ├── SourceFailed         a hub refuses, or its answer is nonsense, too long or too slow
+    │   ├── ProxyRefused         the proxy will not connect us: final
     │   └── PolicyRefused        a redirect or address we never follow
     ├── IntegrityError           never retried on the same origin, never a warning
     │   ├── LengthMismatch
     │   ├── DigestMismatch
     │   └── UnsafeArchive        an archive that is damaged, or not safe to unpack
-    ├── StorageError             this machine's disk: never retried
+    ├── StorageError             the local disk: never retried
     │   ├── DiskFull
     │   ├── NotWritable
     │   ├── UnsafePath
-    │   └── Locked               another process holds the asset past the wait
+    │   └── Locked               another process still holds the asset after the wait
     ├── MirrorsExhausted         every origin failed; each one's reason
     ├── SyncFailed               what a sync raises at its end: a group of each asset's error
-    └── RepositoryError          a git repository, or what was asked of it, does not allow this
+    └── RepositoryError          a git repository does not allow this, or it makes no sense there
 
 Rules: an error keeps what it was made from, as attributes and in ``args``, and builds its text in `__str__`: what
-happened, to which asset and address, and what to do next. So it can be copied and pickled, and comes whole out of a
-process pool. Addresses are kept without userinfo, query and fragment, so that no error can carry a secret.
+happened, to which asset and address, and what to do next. So it can be copied and pickled, and comes out of a process
+pool complete. Addresses are kept without userinfo, query and fragment, so that no error can carry a secret.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from urllib.parse import urlsplit
 from grym_fetch.core.text import redact_text, redact_url, safe_text
 
 MOST_SHOWN = 200
-"""Problems that the text of a `ManifestError` spells out; its ``problems`` has all."""
+"""How many problems the text of a `ManifestError` spells out; its ``problems`` has all of them."""
 
 
 E = TypeVar("E", bound=Exception)
@@ -67,19 +67,19 @@ class GrymFetchError(Exception):
     asset_id: str | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Not by calling the class with ``args``, as other exceptions do: what a class takes is its own affair, and an
-        # error that cannot be made again hangs `multiprocessing.Pool` and breaks `ProcessPoolExecutor`.
+        # Unlike other exceptions, do not call the class with ``args``: each class has its own parameters, and an error
+        # that cannot be unpickled hangs `multiprocessing.Pool` and breaks `ProcessPoolExecutor`.
         return _remade, (type(self), self.args), self.__dict__
 
 
 def _remade(kind: type[E], args: tuple[Any, ...]) -> E:
-    """An error as it is before `__init__`, to be given its attributes."""
+    """Make an error without calling `__init__`; unpickling then sets its attributes."""
     return kind.__new__(kind, *args)
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong in a manifest: where it is, and what is allowed there."""
+    """One problem in a manifest: where it is, and what is allowed there."""
 
     where: str
     key: str
@@ -91,7 +91,7 @@ class Problem:
 
 
 class ManifestError(GrymFetchError):
-    """The manifest cannot be used. ``problems`` has everything that is wrong with it, not only the first thing."""
+    """The manifest cannot be used. ``problems`` has every problem, not only the first."""
 
     def __init__(self, source: str, problems: Sequence[Problem]) -> None:
         self.source = source
@@ -120,7 +120,7 @@ class ManifestMissing(ManifestError):
 
 
 class ForeignManifest(ManifestError):
-    """The manifest was found, not named, and belongs to another user. ``owner`` says to whom."""
+    """The manifest was found rather than named, and belongs to another user. ``owner`` says which."""
 
     def __init__(self, source: str, owner: str) -> None:
         super().__init__(source, [Problem("file", "", f"belongs to {owner}")])
@@ -148,14 +148,14 @@ class StaleManifest(ManifestError):
 
 
 class EditRefused(ManifestError):
-    """The manifest is as it was, because the change would break it or cannot be made."""
+    """The manifest is unchanged, because the change would break it or cannot be made."""
 
     def __str__(self) -> str:
         return "\n".join([f"{self.source} was not changed", *(f"  {problem}" for problem in self.problems)])
 
 
 class ConfigurationError(GrymFetchError):
-    """A file of settings cannot be used. ``problems`` has everything that is wrong with it, ``source`` is its path."""
+    """A settings file cannot be used. ``problems`` has everything that is wrong with it; ``source`` is its path."""
 
     def __init__(self, source: str, problems: Sequence[Problem]) -> None:
         self.source = source
@@ -170,7 +170,7 @@ class ConfigurationError(GrymFetchError):
 
 
 class UnknownAsset(GrymFetchError, LookupError):
-    """No asset of the manifest has this id, or matches this glob. ``suggestions`` are the nearest ids."""
+    """No asset in the manifest has this id, or matches this glob. ``suggestions`` are the nearest ids."""
 
     def __init__(self, asset_id: str, suggestions: Sequence[str] = ()) -> None:
         self.asset_id: str = asset_id
@@ -183,7 +183,7 @@ class UnknownAsset(GrymFetchError, LookupError):
 
 
 class UnknownTag(GrymFetchError, LookupError):
-    """No asset of the manifest has this tag, or none of these. ``known`` are those that there are."""
+    """No asset in the manifest has this tag, or any of these tags. ``known`` are the tags that exist."""
 
     def __init__(self, tags: Sequence[str], known: Sequence[str] = ()) -> None:
         self.tags = tuple(tags)
@@ -191,7 +191,7 @@ class UnknownTag(GrymFetchError, LookupError):
         super().__init__(self.tags, self.known)
 
     def __str__(self) -> str:
-        import difflib  # not needed to begin
+        import difflib  # rarely needed
 
         near = [each for tag in self.tags for each in difflib.get_close_matches(tag, self.known, n=2)]
         hint = f" Did you mean {', '.join(dict.fromkeys(near))}?" if near else ""
@@ -200,9 +200,9 @@ class UnknownTag(GrymFetchError, LookupError):
 
 
 class UnknownSource(GrymFetchError, LookupError):
-    """A short address leads to nothing: its scheme, repository, version or file is not known. ``reason`` says which.
+    """A short address leads nowhere: its scheme, repository, version or file is not known. ``reason`` says which.
 
-    ``suggestions`` are the nearest that there are.
+    ``suggestions`` are the nearest known ones.
     """
 
     def __init__(self, address: str, reason: str, suggestions: Sequence[str] = ()) -> None:
@@ -212,7 +212,7 @@ class UnknownSource(GrymFetchError, LookupError):
         super().__init__(self.address, reason, self.suggestions)
 
     def __str__(self) -> str:
-        # No question: behind an address, its mark would begin a query.
+        # Not a question: after an address, a question mark would begin a query.
         hint = f". Nearest: {', '.join(self.suggestions)}" if self.suggestions else ""
         return f"{self.address}: {self.reason}{hint}"
 
@@ -263,7 +263,7 @@ class ConnectFailed(TransferError):
 
 
 class CertificateRejected(ConnectFailed):
-    """The server's certificate does not prove that it is the host we asked for, or it does not accept ours."""
+    """The server's certificate does not prove that it is the host we asked for, or the server rejects ours."""
 
 
 class ConnectionLost(TransferError):
@@ -284,7 +284,7 @@ class BadStatus(TransferError):
 
 
 class Throttled(BadStatus):
-    """The server asks to be left alone for a while (429, 503). ``retry_after`` is in seconds, None if unsaid."""
+    """The server asks us to wait (429, 503). ``retry_after`` is in seconds; None if it does not say how long."""
 
     def __init__(self, url: str, status: int, reason: str, retry_after: float | None) -> None:
         super().__init__(url, status, reason)
@@ -309,7 +309,7 @@ class TooManyRedirects(TransferError):
 
 
 class SourceFailed(TransferError):
-    """A hub did not say what a short address leads to. ``hub`` is its name."""
+    """A hub did not say where a short address leads. ``hub`` is its name."""
 
     def __init__(self, url: str, hub: str, reason: str) -> None:
         super().__init__(url, f"{hub}: {reason}")
@@ -322,7 +322,7 @@ class PolicyRefused(TransferError):
 
 
 class ProxyRefused(TransferError):
-    """The proxy that the environment names does not connect us, and would not if it were asked again."""
+    """The proxy that the environment names will not connect us; asking again would not help."""
 
 
 class IntegrityError(GrymFetchError):
@@ -331,7 +331,7 @@ class IntegrityError(GrymFetchError):
 
 @dataclass(frozen=True, slots=True)
 class OriginFailure:
-    """Why one origin could not deliver. ``url`` is redacted."""
+    """Why one origin failed. ``url`` is redacted."""
 
     url: str
     error: GrymFetchError
@@ -392,7 +392,7 @@ class DigestMismatch(IntegrityError):
 
 
 class UnsafeArchive(IntegrityError):
-    """An archive is damaged, or holds what must not be unpacked. ``path`` is where it lies; nothing was unpacked."""
+    """An archive is damaged or not safe to unpack. ``path`` is where it is; nothing was unpacked."""
 
     def __init__(self, path: str, reason: str) -> None:
         self.path = path
@@ -407,7 +407,7 @@ class UnsafeArchive(IntegrityError):
 
 
 class StorageError(GrymFetchError):
-    """The local disk refused. ``path`` is where."""
+    """The local disk failed or refused. ``path`` says where."""
 
     def __init__(self, path: object, reason: str) -> None:
         self.path = str(path)
@@ -431,7 +431,7 @@ class UnsafePath(StorageError):
 
 
 class Locked(StorageError):
-    """Another process holds the asset, and did not finish within the wait."""
+    """Another process holds the asset and did not finish in time."""
 
 
 class MirrorsExhausted(GrymFetchError):
@@ -457,8 +457,8 @@ class MirrorsExhausted(GrymFetchError):
 class SyncFailed(GrymFetchError, ExceptionGroup[GrymFetchError]):
     """Some assets could not be made present: a group of their errors. ``failures`` has each asset's error by its id.
 
-    Catch it whole with ``except SyncFailed``, or by kind with ``except* DiskFull``; what `split` and `subgroup` return
-    knows its assets, too.
+    Catch it as a whole with ``except SyncFailed``, or by kind with ``except* DiskFull``; the groups that `split` and
+    `subgroup` return have ``failures`` too.
     """
 
     failures: dict[str, GrymFetchError]
@@ -470,7 +470,7 @@ class SyncFailed(GrymFetchError, ExceptionGroup[GrymFetchError]):
         return self
 
     def __init__(self, failures: Mapping[str, GrymFetchError]) -> None:
-        """Do nothing: `__new__` has, and a group's own `__init__` would take ``args`` to be something else."""
+        """Do nothing: `__new__` has done it, and the `__init__` of a group would misread ``args``."""
 
     def derive(self, errors: Sequence[Any], /) -> ExceptionGroup[Any]:
         """Return a group of these errors: a `SyncFailed` if all of them are members of this one."""
@@ -482,7 +482,7 @@ class SyncFailed(GrymFetchError, ExceptionGroup[GrymFetchError]):
 
     @property
     def message(self) -> str:
-        """The whole text, which `pytest.raises` matches of a group."""
+        """The whole text, which is what `pytest.raises` matches for a group."""
         return str(self)
 
     def __str__(self) -> str:

@@ -1,7 +1,7 @@
-"""What happens to an asset, as values. Published on the bus; read by the display, ``--json``, the log and callbacks.
+"""What happens to an asset, as values. Emitted on the bus; read by the display, ``--json``, the log and callbacks.
 
 Rules: one frozen record per event; ``progress`` is absolute, never a delta, and never exceeds the total; addresses are
-redacted before they get here. The order in an asset's life::
+redacted before they get here. The order of an asset's events::
 
     asset_waiting* -> asset_damaged? -> asset_planned | asset_reused
       -> (asset_waiting | progress | retry_scheduled | mirror_switched | asset_restarted)*
@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from typing import ClassVar
 
 FORMAT_VERSION = 1
-"""The ``v`` of the JSON form. It grows when readers would have to change."""
+"""The ``v`` of the JSON form. It increases when readers have to change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +89,7 @@ class AssetPlanned(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetReused(Event):
-    """A file was already there and is right; ``unverified`` if the asset is unpinned, so that no one can tell."""
+    """A file was already there and is right; ``unverified`` if the asset is unpinned, so that nobody can tell."""
 
     type: ClassVar[str] = "asset_reused"
     path: str
@@ -108,7 +108,7 @@ class ProgressMade(Event):
 
 
 AWAY = "server away"
-"""In a reason: nothing is wrong with the asset, and its server is waited for."""
+"""Used in a reason: nothing is wrong with the asset, and we are waiting for its server."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +185,7 @@ class AssetFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetWaiting(Event):
-    """``holder`` is waited for: a process that fetches the asset, or a host that others have brought to its limits."""
+    """Waiting for ``holder``: a process that is fetching the asset, or a host that has no room for one more request."""
 
     type: ClassVar[str] = "asset_waiting"
     holder: str

@@ -13,7 +13,7 @@ def format_size(count: float) -> str:
 
 
 def format_part(count: float, total: float) -> str:
-    """Return how many of ``total`` bytes, both in one unit: ``36.7 of 60.0 MiB``."""
+    """Return a part of ``total`` bytes, both in the same unit: ``36.7 of 60.0 MiB``."""
     shown, unit = format_size(total).split(" ")
     scale = 1024.0 ** _UNITS.index(unit)
     digits = 1 if "." in shown or (unit != "B" and count / scale < 100) else 0
@@ -52,7 +52,7 @@ def format_clock(seconds: float) -> str:
 
 
 def format_left(seconds: float) -> str:
-    """Return time left as people say it, never less than it is: ``40 s``, ``3 min``, ``2 h 5 min``, ``4 days``."""
+    """Return time left as people say it, rounded up: ``40 s``, ``3 min``, ``2 h 5 min``, ``4 days``."""
     whole = math.ceil(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -65,7 +65,7 @@ def format_left(seconds: float) -> str:
 
 
 def lacking(needed: int, free: int) -> str:
-    """Return what is needed and what is free, exactly where both look the same: ``900 GiB needed, 72.6 GiB free``."""
+    """Return what is needed and what is free, in bytes if both look the same: ``900 GiB needed, 72.6 GiB free``."""
     if format_size(needed) == format_size(free):
         return f"{needed:,} bytes needed, {free:,} free"
     return f"{format_size(needed)} needed, {format_size(free)} free"

@@ -1,4 +1,4 @@
-"""What content an asset asks for, as a short text: what is kept under it serves any asset that asks for the same."""
+"""Identifies the content that an asset asks for: data kept under it can be used by any asset that asks for the same."""
 
 from __future__ import annotations
 

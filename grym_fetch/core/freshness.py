@@ -1,7 +1,7 @@
 """Whether a manifest is still fresh: not past its ``expires``, and not older than a version seen before.
 
-Rules: the manifest states both itself, so they guard against an old manifest, from a stale mirror or cache or on
-purpose, but not against one written to deceive. A manifest that has neither is always fresh.
+Rules: the manifest states both itself, so they guard against an old manifest, whether it comes from a stale mirror or
+cache or is served on purpose, but not against one written to deceive. A manifest that has neither is always fresh.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def parse_expiry(text: str) -> float:
     try:
         if not _TIME.fullmatch(text):
             raise ValueError
-        # In UTC, as it will be shown: the zone may lead out of the supported years.
+        # In UTC, as it will be shown: the zone may move it out of the supported years.
         return datetime.fromisoformat(text.upper()).astimezone(UTC).timestamp()
     except (ValueError, OverflowError):
         raise ValueError(f"is not a valid time; allowed: {EXPIRY_RULE}") from None
@@ -45,7 +45,7 @@ def version_number(text: str | None) -> VersionNumber | None:
 
 
 def why_stale(version: str | None, expires: float | None, *, now: float, last_seen: str | None) -> str | None:
-    """Say why a manifest is refused, or None. ``expires`` and ``now`` in seconds since the epoch."""
+    """Say why a manifest is refused; None if it is not. ``expires`` and ``now`` in seconds since the epoch."""
     if expires is not None and now >= expires:
         return f"expired on {_shown(expires)} (it is {_shown(now)} by this machine's clock)"
     seen = version_number(last_seen)

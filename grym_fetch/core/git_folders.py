@@ -1,9 +1,9 @@
 """Which files together make a folder that git takes for a repository, without any ``.git``.
 
-Rules: git enters every folder that has ``HEAD``, ``objects`` and ``refs`` (setup.c, is_git_directory), as soon as it is
-run there or below, and obeys the ``config`` beside them, which can name programs to run. With a file ``commondir``, the
-other two and ``config`` may lie elsewhere. Names are compared as any file system may: a folder that is a repository on
-one system is one everywhere.
+Rules: git takes every folder with ``HEAD``, ``objects`` and ``refs`` for a repository (setup.c, is_git_directory) when
+it is run there or below, and obeys the ``config`` next to them, which can name programs to run. If there is a file
+``commondir``, the other two and ``config`` may be elsewhere. Names are compared as loosely as on any file system: a
+folder that would be a repository on one system counts as one everywhere.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from grym_fetch.core.paths import collision_key
 from grym_fetch.core.text import safe_text
 
 HEAD = "head"
-"""The file without which git looks no further; in lower case, as all names here are compared."""
+"""The file without which git does not look further; in lower case, because names are compared in lower case here."""
 _COMMON = "commondir"
 _BOTH = ("objects", "refs")
 BESIDE_HEAD = (*_BOTH, _COMMON)
@@ -25,9 +25,9 @@ _PART = re.compile(rf"(?:^|/)(?:{'|'.join((HEAD, *BESIDE_HEAD))})(?:/|$)", re.IG
 
 
 class GitFolder(NamedTuple):
-    """A folder that git would take for a repository: the file ``HEAD`` in it, and what else makes it one.
+    """A folder that git would take for a repository: its file ``HEAD``, and what else makes it one.
 
-    These are indices of the paths; ``folder`` is as the path of ``HEAD`` has it, empty for the top.
+    Both are indices of paths; ``folder`` is taken from the path of ``HEAD``, and is empty for the top.
     """
 
     folder: str
@@ -36,26 +36,26 @@ class GitFolder(NamedTuple):
 
     @property
     def parts(self) -> tuple[int, ...]:
-        """All that make it one, ``HEAD`` first."""
+        """The indices of all parts that make it a repository, ``HEAD`` first."""
         return (self.head, *self.others)
 
 
 def makes_a_repository(others: Iterable[str]) -> str:
-    """Continue "the path …" with why it is refused together with these."""
+    """Complete the sentence "the path …": why it is refused together with these others."""
     shown = " and ".join(f"'{safe_text(other)}'" for other in others)
     return f"makes a git repository together with {shown}: git run there would start the programs that its config names"
 
 
 def may_make_a_repository(path: str) -> bool:
-    """Whether a part of the path is one of those that make a repository; true of nearly no path."""
+    """Whether a part of the path is one of those that make a repository; rarely true."""
     return _PART.search(path if path.isascii() else collision_key(path)) is not None
 
 
 def find_git_folders(files: Sequence[str], folders: Iterable[str] = ()) -> list[GitFolder]:
-    """Return each folder that these files, and everything in these folders, would make a repository.
+    """Return each folder that these files, together with anything in these folders, would make a repository.
 
-    An index past the files counts on in ``folders``. Nearly nobody has a file named ``HEAD``: without one this is a
-    look at the end of each path.
+    Indices past the files continue in ``folders``. Hardly anybody has a file named ``HEAD``: without one, only the end
+    of each path is looked at.
     """
     heads: dict[tuple[str, ...], int] = {}
     for index, path in enumerate(files):
@@ -79,7 +79,7 @@ def find_git_folders(files: Sequence[str], folders: Iterable[str] = ()) -> list[
 
 
 class _Folder:
-    """A folder on the way to a ``HEAD``, and what in it may make it a repository."""
+    """A folder above a ``HEAD``, and what in it may make it a repository."""
 
     __slots__ = ("below", "there")
 
@@ -88,14 +88,14 @@ class _Folder:
         self.there: dict[str, int] = {}
 
     def make(self, path: Iterable[str]) -> _Folder:
-        """Return the folder with this path below, made with those above it if it is not there."""
+        """Return the folder at this path below this one; make it and those above it if need be."""
         folder = self
         for name in path:
             folder = folder.below.setdefault(name, _Folder())
         return folder
 
     def note(self, path: Iterable[str], index: int) -> None:
-        """Note what this path has in each folder on its way. Each part of it is looked at once."""
+        """Note the parts of this path in each folder on the way. Each part is looked at once."""
         folder: _Folder | None = self
         for name in path:
             if folder is None:
@@ -106,7 +106,7 @@ class _Folder:
 
 
 def needed_of(names: Mapping[str, object]) -> tuple[str, ...]:
-    """Return which names beside ``HEAD`` make a folder with these names a repository, none if it is not one."""
+    """Return which names besides ``HEAD`` make a folder with these names a repository; empty if it is not one."""
     if _COMMON in names:
         return (_COMMON,)
     return _BOTH if all(name in names for name in _BOTH) else ()

@@ -1,11 +1,11 @@
 """What each host allows, learned once for all assets of a run: how many attempts at a time, and from when on.
 
-Rules: if a host refuses an attempt while another one receives there, that is a lesson and not a failure; so is a prompt
-refusal while another one waits for its answer. Only some failures can mean "not so many"; but where the very same
-address is serving another attempt, every status does. The limit is learned as in congestion control (additive increase,
+Rules: if a host refuses an attempt while another one is receiving from it, that is a lesson and not a failure; so is a
+prompt refusal while another one waits for its answer. Only some failures can mean "not so many"; but if the very same
+address is serving another attempt, any status can. The limit is learned as in congestion control (additive increase,
 multiplicative decrease): it falls to what was not refused, and rises by one after a quiet time, which doubles with each
 further refusal. When a host asks for a pause, all assets wait. Time is an argument, in monotonic seconds; only `Hosts`
-changes what is known of a host.
+changes what is known about a host.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from grym_fetch.core.errors import (
 from grym_fetch.core.http import MAX_RETRY_AFTER_S
 
 PROBE_S = 5.0
-"""A learned limit is tried with one attempt more after this long; each refusal doubles the time to the next try."""
+"""After this long, one attempt more than a learned limit is tried; each refusal doubles the time to the next try."""
 GRACE_S = 1.0
 """A host may still count an attempt for this long after its last byte; until then, that explains a refusal."""
 PROMPT_S = 3.0
@@ -36,17 +36,17 @@ SERVING_S = 60.0
 """A host that says "too many requests" and has served us within this time is busy, not broken."""
 FIRST_PAUSE_S = 0.25
 MAX_PAUSE_S = 60.0
-"""How long to leave a host alone that refuses and names no time; each further pause is twice the one before."""
+"""Leave a host alone for this long if it refuses and names no time; each further pause is twice as long."""
 TRY_AHEAD = 2
-"""How many requests are sent ahead to a host that has not answered as many: one alone may be in time for its turn."""
+"""Send this many ahead to a host that has not answered as many yet: one alone may arrive just in its turn."""
 TRY_S = 10.0
-"""After so long without a further try, somebody else may try whether a host takes requests ahead."""
+"""After this long without a further try, another connection may try whether a host takes requests ahead."""
 MAX_IN_VAIN = 3
 """After this many refused requests for the whole in a row, skip the range for whatever fits one response."""
 
 
 def grace_of(error: GrymFetchError, *, is_served: bool = False) -> float | None:
-    """For how many seconds after the host last served us this failure may mean "not so many", or "not so often".
+    """For how many seconds after the host last served us this failure may mean "not so many" or "not so often".
 
     0: only while it is serving us. None: it never means that. ``is_served``: the same address is sending its content
     over another connection, or just was, so that no answer can mean the content itself: neither a status, nor a
@@ -71,7 +71,7 @@ class _Host:
     limit: int | None = None
     """How many attempts it allows at once; None until it has refused one."""
     is_void: bool = False
-    """Whether the limit means nothing, because all were refused. Until one is served, they go one at a time."""
+    """Whether the limit means nothing because all attempts were refused. Until one is served, they go one at a time."""
     probe: object | None = None
     """The attempt that is one more than the limit."""
     alone: object | None = None
@@ -84,13 +84,13 @@ class _Host:
     served_at: float = -math.inf
     """When it last served an attempt."""
     refusals: int = 0
-    """In a row, since it last served an attempt."""
+    """Refusals in a row since it last served an attempt."""
     takes_ahead: bool = True
-    """Whether requests may be sent ahead of their turn; lost with the first sign that something there cannot do it."""
+    """Whether requests may be sent ahead of their turn; False after the first sign that something cannot do it."""
     kept_ahead: int = 0
-    """How many of them it has answered as it should."""
+    """How many requests sent ahead it has answered correctly."""
     prober: object | None = None
-    """Who tries whether it takes them: one connection, so that no other loses anything if it does not."""
+    """The one connection that tries whether it takes them, so that no other loses anything if it does not."""
     prober_until: float = -math.inf
     refuses_early: bool = False
     """Whether it has refused a connection that was only opened: then each is opened when it is needed."""
@@ -118,7 +118,7 @@ class _Host:
 class Hosts:
     """What is known about all hosts. ``per_host``: the most attempts at one host at once, whatever it allows.
 
-    ``ahead``: whether requests may be sent ahead of their turn, as long as nothing speaks against it.
+    ``ahead``: whether requests may be sent ahead of their turn, as long as a host takes them.
     """
 
     def __init__(self, per_host: int, *, ahead: bool = False) -> None:
@@ -154,7 +154,7 @@ class Hosts:
         return most - len(known.at_work)
 
     def opens_at(self, host: str) -> float:
-        """When the host may be asked again, if it must be left alone now; otherwise some moment in the past."""
+        """When the host may be asked again if it must be left alone now; otherwise a moment in the past."""
         known = self._hosts.get(host)
         return -math.inf if known is None else known.not_before
 
@@ -164,7 +164,7 @@ class Hosts:
         return None if known is None or known.is_void else known.limit
 
     def next_opening(self, now: float) -> float | None:
-        """When the first of the hosts that are left alone may be asked again."""
+        """When the first host that must be left alone now may be asked again."""
         return min((host.not_before for host in self._hosts.values() if host.not_before > now), default=None)
 
     def is_serving(self, host: str) -> bool:
@@ -202,14 +202,14 @@ class Hosts:
         return self._ahead and (known is None or (known.takes_ahead and now >= known.not_before))
 
     def has_proved_ahead(self, host: str) -> bool:
-        """Whether it has answered requests that were sent ahead of their turn as it should."""
+        """Whether it has correctly answered requests that were sent ahead of their turn."""
         known = self._hosts.get(host)
         return known is not None and known.kept_ahead >= TRY_AHEAD
 
     # -- what happened ----------------------------------------------------------------------------------------------
 
     def may_ask_ahead(self, connection: object, host: str, now: float, most: int) -> int:
-        """How many requests may be under way ahead over this connection: ``most``, or a few while one tries it."""
+        """How many requests may be sent ahead over this connection: ``most``, or only a few while one is trying it."""
         if not self.takes_ahead(host, now):
             return 0
         if self.has_proved_ahead(host):
@@ -221,7 +221,7 @@ class Hosts:
         return min(most, TRY_AHEAD)
 
     def kept_ahead(self, host: str) -> None:
-        """It has answered a request sent ahead with what was asked for."""
+        """It has answered a request sent ahead with the content asked for."""
         known = self._hosts.setdefault(host, _Host())
         known.kept_ahead += 1
         if known.kept_ahead >= TRY_AHEAD:
@@ -248,7 +248,7 @@ class Hosts:
         self.began(attempt, host)
 
     def receives(self, attempt: object, now: float, *, whole: bool = False) -> None:
-        """The host serves it: the response is content. ``whole``: it was asked for without a range."""
+        """The host serves the attempt: the response is content. ``whole``: it was asked for without a range."""
         known = self._hosts[self._place[attempt]]
         known.receiving.setdefault(attempt, now)
         if whole:
@@ -262,7 +262,7 @@ class Hosts:
             known.alone = None
 
     def ended(self, attempt: object, now: float) -> None:
-        """It is over, however it ended."""
+        """The attempt is over, however it ended."""
         place = self._place.pop(attempt, None)
         if place is None:
             return
@@ -290,7 +290,7 @@ class Hosts:
         took: float = math.inf,
         is_served: bool = False,
     ) -> bool:
-        """It was refused before a byte of content came. Return whether that is a lesson, and not a failure.
+        """The attempt was refused before a byte of content came. Return whether that is a lesson, not a failure.
 
         ``error`` is how it failed, ``took`` seconds after it began. ``is_served``: see `grace_of`.
         """
@@ -330,12 +330,12 @@ class Hosts:
             known.lower(len(known.at_work) + others, now)
 
     def refused_whole(self, attempt: object, error: GrymFetchError) -> None:
-        """It asked for the whole, without a range, and that failed."""
+        """The attempt asked for the whole, without a range, and that failed."""
         if isinstance(error, BadStatus):
             self._hosts[self._place[attempt]].in_vain += 1
 
     def lost_ahead(self, host: str) -> None:
-        """Requests sent ahead came to nothing, or to something else than alone: it is asked in turn from now on."""
+        """Requests sent ahead got no answer, or another than in turn: from now on, ask this host only in turn."""
         self._hosts.setdefault(host, _Host()).takes_ahead = False
 
     def left_alone(self, host: str, until: float) -> None:

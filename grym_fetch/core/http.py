@@ -1,11 +1,10 @@
 """What a response to our request means, judged before a byte of its body is used.
 
-Rules (RFC 9110): a 206 is believed only if its Content-Range starts where we asked (section 15.3.7), its total and
-validator are the known ones. Content under an encoding's label is taken as it comes, undecoded, where a checksum
-decides, and else refused. A 200 to a ranged request is the whole content or nothing
-(section 14.2), never quietly a success. Parts are combined only under the same strong validator (section 15.3.7.3).
-What a server says about the digest of its own content (RFC 9530) can condemn that and never approve it.
-Nothing here raises for any status or header text.
+Rules (RFC 9110): a 206 is believed only if its Content-Range starts where we asked (section 15.3.7), and its total and
+validator are the known ones. Content labelled as encoded is taken as it comes, undecoded, if a checksum decides, and
+otherwise refused. A 200 to a ranged request is the whole content or nothing (section 14.2), never quietly a success.
+Parts are combined only under the same strong validator (section 15.3.7.3). What a server says about the digest of its
+own content (RFC 9530) can condemn the content but never approve it. Nothing here raises for any status or header text.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ from grym_fetch.core.suspicion import POINTER_SIZES
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 """The statuses whose ``Location`` is followed."""
 MAX_RETRY_AFTER_S = 120.0
-"""A server that asks to wait longer is left for another origin, or asked again after this long."""
+"""If a server asks us to wait longer than this, use another origin, or ask it again after this long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Validator:
-    """What names one representation at one origin (RFC 9110 section 8.8): a strong ETag, or nothing we can send.
+    """Identifies one representation at one origin (RFC 9110 section 8.8): a strong ETag, or nothing we can send.
 
     ``etag`` is the field as received, weak or strong; ``last_modified`` likewise. ``server`` stands for the server that
-    sent them, at the end of the redirects; empty where it is not known. Another server may name the same bytes
-    otherwise.
+    sent them, at the end of the redirects; empty if not known. Another server may have other validators for the same
+    bytes.
     """
 
     etag: str | None = None
@@ -54,7 +53,7 @@ class Validator:
         return self.server in ("", server)
 
     def contradicts(self, other: Validator) -> bool:
-        """Whether the two certainly name different representations: what both carry differs, at one server.
+        """Whether the two certainly identify different representations: at one server, what both have differs.
 
         A strong and a weak ETag of the same content differ by the ``W/`` alone, so weak comparison is used.
         """
@@ -67,7 +66,7 @@ class Validator:
         return False
 
     def proves(self, other: Validator) -> bool:
-        """Whether the two certainly name the same bytes: the same strong ETag, at one server (section 15.3.7.3)."""
+        """Whether the two certainly identify the same bytes: the same strong ETag, at one server (section 15.3.7.3)."""
         return self.is_strong and self.etag == other.etag and self.is_for(other.server)
 
     def __bool__(self) -> bool:
@@ -80,10 +79,10 @@ NO_VALIDATOR = Validator()
 
 @dataclass(frozen=True, slots=True)
 class ResponseHead:
-    """Status and header fields. Names are lower case; a field that came several times has several values.
+    """Status and header fields. Names are in lower case; a field that came several times has several values.
 
-    ``server`` stands for the server that sent them; see `Validator`. ``is_local`` says whether it came straight from
-    this machine itself and through no proxy; None where the transport does not know.
+    ``server`` stands for the server that sent them; see `Validator`. ``is_local`` says whether it came directly from
+    this machine itself, not through a proxy; None if the transport does not know.
     """
 
     status: int
@@ -92,7 +91,7 @@ class ResponseHead:
     is_local: bool | None = None
 
     def get(self, name: str) -> str | None:
-        """The field's value, joined by commas as RFC 9110 section 5.3 says, or None. Equal ones count once."""
+        """The field's values, joined by commas as in RFC 9110 section 5.3, or None. Equal values count once."""
         values = self.fields.get(name)
         return ", ".join(dict.fromkeys(values)) if values else None
 
@@ -103,21 +102,21 @@ class ResponseHead:
 
     @property
     def encoding(self) -> str | None:
-        """What the content is labelled to be encoded with, or None. Labels are wrong more often than not."""
+        """The encoding that the content is labelled with, or None. Labels are wrong more often than not."""
         encoding = (self.get("content-encoding") or "identity").strip().lower()
         return None if encoding in ("", "identity") else encoding if _CODING.fullmatch(encoding) else "strangely"
 
     @property
     def is_page(self) -> bool:
-        """Whether the content calls itself a web page. Few assets are; most often it is a login or an error."""
+        """Whether the content is labelled a web page. Few assets are; it is usually a login or an error."""
         return "html" in (self.get("content-type") or "").lower()
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What we asked, and what we know. ``wanted`` is None for the whole content; ``total`` None while unknown;
-    ``ranges_proven`` says that this origin has served a range before; ``checksum`` is the manifest's; ``past_caches``
-    that no cache on the way may answer for the origin."""
+    """What we asked, and what we know. ``wanted`` is None for the whole content; ``total`` is None while unknown;
+    ``ranges_proven``: this origin has served a range before; ``checksum`` is the manifest's; ``past_caches``: no cache
+    on the way may answer for the origin."""
 
     wanted: ByteRange | None
     total: int | None = None
@@ -138,8 +137,8 @@ class Partial:
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """The body is the whole content. ``length`` is None where the server does not say; ``framed`` is false where
-    only the end of the connection ends the body, so that a cut cannot be told from the end."""
+    """The body is the whole content. ``length`` is None if the server does not say; ``framed`` is false if only the
+    end of the connection ends the body, so that a broken connection looks like the end."""
 
     length: int | None
     validator: Validator
@@ -148,7 +147,7 @@ class Whole:
 
 @dataclass(frozen=True, slots=True)
 class Unsatisfiable:
-    """No such range (416). ``total`` is the content's length where the server says it."""
+    """No such range (416). ``total`` is the content's length if the server says it."""
 
     total: int | None
 
@@ -185,14 +184,14 @@ class Redirected:
 
 @dataclass(frozen=True, slots=True)
 class UnusableRange:
-    """The server refuses the range, or answers it with other bytes; asked for the whole it may still serve."""
+    """The server refuses the range, or sends other bytes; it may still serve the whole content."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorStatus:
-    """No content: a status of 400 or above, or 202. ``retry_after`` in seconds, where the server names it."""
+    """No content: a status of 400 or above, or 202. ``retry_after`` is in seconds, if the server says it."""
 
     status: int
     reason: str
@@ -200,12 +199,12 @@ class ErrorStatus:
 
     @property
     def is_throttling(self) -> bool:
-        """Whether it says that it was asked too often, or is to be left alone for a while."""
+        """Whether the server says that it was asked too often, or asks us to wait."""
         return self.status in _TOO_MANY or self.retry_after is not None
 
 
 _TOO_MANY = frozenset({420, 429, 430, 503, 509, 529})
-"""429 and 503 as in RFC 6585 and 9110; the others are what servers say instead, in no standard."""
+"""429 and 503 as in RFC 6585 and 9110; the others are non-standard, but servers use them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,10 +229,10 @@ Verdict = (
 
 
 def is_chunked(head: ResponseHead) -> bool | None:
-    """Whether the body comes in chunks, which have an end of their own; None for any other transfer coding.
+    """Whether the body comes in chunks, which mark its end; None for any other transfer coding.
 
-    We offer none (RFC 9110 section 10.1.4), so `chunked` alone is a coding that may come (RFC 9112 section 6.1). Of
-    any other, ``identity`` included, nobody can say where its body ends.
+    We offer no coding (RFC 9110 section 10.1.4), so only `chunked` may be used (RFC 9112 section 6.1). With any other,
+    ``identity`` included, it is not certain where the body ends.
     """
     coding = head.get("transfer-encoding")
     if coding is None:
@@ -242,14 +241,14 @@ def is_chunked(head: ResponseHead) -> bool | None:
 
 
 def judge(asked: Asked, head: ResponseHead) -> Verdict:
-    """Say what a response means. Total: every status and any header text gives a verdict, nothing raises."""
+    """Say what a response means. Every status and any header text gives a verdict; nothing raises."""
     status = head.status
     if status in (200, 203, 206) and is_chunked(head) is None:
         return Broken("a Transfer-Encoding other than chunked, which nobody asked for")
     if status == 206:
         return _judge_partial(asked, head)
     if status == 200 or (status == 203 and asked.checksum is not None):
-        # 203: something on the way may have changed the content (RFC 9110 section 15.3.4). The checksum tells.
+        # 203: something on the way may have changed the content (RFC 9110 section 15.3.4). The checksum decides.
         return _judge_whole(asked, head)
     if status == 416:
         content_range = parse_content_range(head.get("content-range") or "")
@@ -275,7 +274,7 @@ def _judge_partial(asked: Asked, head: ResponseHead) -> Verdict:
         return UnusableRange(f"an invalid Content-Range {_shown(text)}")
     got, total = content_range.range, content_range.total
     if head.encoding and (asked.checksum is None or total is None or total != asked.total):
-        # RFC 9110 section 8.4: the range is one of the encoded bytes, not of ours. Unless the label is wrong: then the
+        # RFC 9110 section 8.4: the range counts encoded bytes, not ours, unless the label is wrong. In that case the
         # total is the right one, and the checksum decides.
         return UnusableRange(f"a range of {head.encoding}-encoded content although identity was asked for")
     if got.start != asked.wanted.start or got.stop > asked.wanted.stop:
@@ -289,7 +288,7 @@ def _judge_partial(asked: Asked, head: ResponseHead) -> Verdict:
         )
     if (stated := _stated_otherwise(asked, head)) is not None:
         return WrongDigest(stated)
-    # Ask for the validator first: where it differs, a different total is the consequence, not the fault.
+    # Compare the validators first: if they differ, a different total is the consequence, not the fault.
     if asked.validator.contradicts(head.validator):
         return OtherRepresentation("the content at this address has changed", head.validator)
     if asked.total is not None and total is not None and total != asked.total:
@@ -301,8 +300,8 @@ def _judge_whole(asked: Asked, head: ResponseHead) -> Verdict:
     if head.encoding and asked.checksum is None:
         return Broken(f"{head.encoding}-encoded content although identity was asked for, and no checksum to tell")
     if head.encoding and asked.total is None and asked.wanted is not None:
-        # Nothing tells a wrong label from encoded content before the checksum does. Asked once more, a server that
-        # encodes now and then may not.
+        # Only the checksum can tell a wrong label from encoded content. A server that encodes only sometimes may not do
+        # so if asked again.
         return UnusableRange(f"{head.encoding}-encoded content although identity was asked for")
     chunked = is_chunked(head)
     lengths = [
@@ -312,14 +311,14 @@ def _judge_whole(asked: Asked, head: ResponseHead) -> Verdict:
         return Broken("an invalid Content-Length")
     if len(set(lengths)) > 1:
         return Broken("Content-Length fields that differ")
-    # RFC 9112 section 6.3: where both are sent, Transfer-Encoding wins and the length means nothing.
+    # RFC 9112 section 6.3: if both are sent, Transfer-Encoding wins and the length means nothing.
     length = None if chunked or not lengths else lengths[0]
     if "content-range" in head.fields:
-        # RFC 9110 section 14.4: no meaning on a 200. Servers that send it have sent the slice, not the whole.
+        # RFC 9110 section 14.4: it has no meaning on a 200. Servers that send it have sent the slice, not the whole.
         return UnusableRange("status 200 with a Content-Range")
     if asked.wanted is not None and length == asked.wanted.length and length != asked.total:
-        # The slice without the words for it; or, while the total is unknown, a file of just this length. Asking for
-        # the whole tells which.
+        # The slice without a Content-Range; or, while the total is unknown, a file of exactly this length. Asking for
+        # the whole shows which.
         return UnusableRange("status 200 with only the slice that was asked for")
     if (stated := _stated_otherwise(asked, head)) is not None:
         return WrongDigest(stated)
@@ -337,23 +336,23 @@ def _judge_whole(asked: Asked, head: ResponseHead) -> Verdict:
 def is_transient(status: int) -> bool:
     """Whether the same request may succeed later (RFC 9110 sections 15.5, 15.6; 425: RFC 8470; 429: RFC 6585).
 
-    Every server error but 501 and 505, which say that the server cannot do it at all, and 511, which waits for a person
+    Every server error except 501 and 505 (the server cannot do it at all) and 511, which waits for a person
     (RFC 6585 section 6).
     """
     return status in (408, 425, *_TOO_MANY) or (500 <= status < 600 and status not in (501, 505, 511))
 
 
 def may_be_for_the_range(status: int) -> bool:
-    """Whether a refusal may mean the Range and not the content: old gateways and filters know many ways to say so.
+    """Whether a refusal may mean the Range rather than the content: old gateways and filters say so in many ways.
 
-    Not one that asks for credentials or patience, or says that the content is gone.
+    Not if it asks for credentials or patience, or says that the content is gone.
     """
     return 400 <= status < 600 and status not in (401, 407, 410, 420, 429, 430)
 
 
 PROXY_ADVICE = "the proxy wants another user or password than HTTP_PROXY and HTTPS_PROXY name"
 
-# Answers that signed addresses and filters give to a Range although they would serve the whole.
+# Signed addresses and filters may answer a Range with these although they would serve the whole.
 _RANGE_ONLY = frozenset({400, 403, 501})
 _ADVICE = {
     401: "the server wants credentials",
@@ -367,7 +366,7 @@ _ADVICE = {
 
 
 def status_text(status: int) -> str:
-    """Return the status and, where that is plain, what it says."""
+    """Return the status and, if that is clear, what it means."""
     phrase = _ADVICE.get(status)
     return f"status {status}" + (f": {phrase}" if phrase else "")
 
@@ -397,9 +396,9 @@ _PLAIN_VALUE = re.compile(r"[!-~ ]{0,60}", re.ASCII)
 
 
 def _shown(value: str) -> str:
-    """A field's value for messages: whole, where it is short and plain, or not at all.
+    """A field's value for messages: shown whole if it is short and plain, otherwise not at all.
 
-    Part of one could be part of a secret that the server repeats, which nobody would recognize.
+    A part of it could be part of a secret that the server repeats, which redaction would not recognise.
     """
     return repr(value) if _PLAIN_VALUE.fullmatch(value) else "that is long or not plain text"
 
@@ -409,9 +408,9 @@ _STATED_DIGEST = re.compile(r"(?:^|,)[ \t]*(sha-256|sha-512)=:([A-Za-z0-9+/]{43,
 
 
 def _stated_otherwise(asked: Asked, head: ResponseHead) -> Checksum | None:
-    """The digest that ``Repr-Digest`` states of the whole content (RFC 9530 section 3), if it is not the manifest's.
+    """The digest that ``Repr-Digest`` states for the whole content (RFC 9530 section 3), if it is not the manifest's.
 
-    Also on a 206 it is the whole's. What cannot be read, and what is stated in two ways, says nothing.
+    It is about the whole content even on a 206. A digest that cannot be read, or contradicts itself, is ignored.
     """
     if asked.checksum is None:
         return None
@@ -425,12 +424,12 @@ def _stated_otherwise(asked: Asked, head: ResponseHead) -> Checksum | None:
     try:
         digest = Checksum(asked.checksum.algorithm, stated.pop())
     except ValueError:
-        return None  # not of the length that a digest has
+        return None  # not the length of a digest
     return None if digest == asked.checksum else digest
 
 
 def length_hint(head: ResponseHead, length: int, expected: int) -> str:
-    """Say what content of ``length`` bytes may be instead of the ``expected`` ones, or return an empty text."""
+    """Say what content of ``length`` instead of ``expected`` bytes may be; empty if there is nothing to say."""
     if head.is_page:
         return "it sent a web page: a login, an error page or a captive portal?"
     if length == 0:
@@ -443,14 +442,14 @@ def length_hint(head: ResponseHead, length: int, expected: int) -> str:
 _LIMITS = re.compile(r'(?:^|,)[ \t]*(?:"[^"]*"|[A-Za-z*][A-Za-z0-9_.*-]*)((?:[ \t]*;[ \t]*[a-z]+(?:=[^;,"]*)?)*)')
 _SECONDS = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,9})?", re.ASCII)
 _DECADE_S = 10 * 365 * 86400
-"""``X-RateLimit-Reset`` is a moment where it is more than this, else a time from now."""
+"""``X-RateLimit-Reset`` is a moment if it is more than this, else seconds from now."""
 
 
 def _stated_wait(head: ResponseHead) -> float | None:
-    """For how many seconds the server wants to be left alone, by any of the fields in which servers say it.
+    """How many seconds the server asks us to wait, from any of the fields that servers use for this.
 
     ``Retry-After``; ``RateLimit`` as of draft-ietf-httpapi-ratelimit-headers (``"name";r=0;t=55``), and its earlier
-    form ``RateLimit-Reset``; ``X-RateLimit-Reset``, a time from now or a moment.
+    form ``RateLimit-Reset``; ``X-RateLimit-Reset``, in seconds from now or a moment.
     """
     wait = parse_retry_after(head.get("retry-after"), head.get("date"))
     if wait is not None:
@@ -482,7 +481,7 @@ def _seconds_until(moment: float, date: str | None) -> float | None:
 
 
 def parse_retry_after(text: str | None, date: str | None) -> float | None:
-    """Read ``Retry-After`` (RFC 9110 section 10.2.3) as seconds from now, at least 0; None if absent or rubbish.
+    """Read ``Retry-After`` (RFC 9110 section 10.2.3) as seconds from now, at least 0; None if absent or invalid.
 
     A date is measured against the response's own ``Date``, never against our clock, which may be wrong.
     """
@@ -496,5 +495,5 @@ def parse_retry_after(text: str | None, date: str | None) -> float | None:
     try:
         return max(0.0, (parsedate_to_datetime(text) - parsedate_to_datetime(date or "")).total_seconds())
     except (TypeError, ValueError, OverflowError):
-        # TypeError: one of the two dates carries a zone and the other none.
+        # TypeError: one of the two dates has a zone and the other does not.
         return None

@@ -1,13 +1,13 @@
 """The journal: which pieces of a part file were written, so that a later process can resume where this one stopped.
 
 Rules: append only. Every record is one line (see checked_lines.py), and its checksum is chained: it covers the line
-and, through its start value, every line before it. So a journal that was cut off, flipped, zero-filled or spliced is
-valid up to the first damaged byte and not one record further. A record claims; it proves nothing: each piece has a
-digest of its bytes, which is compared with the disk on resuming. No address is stored, only its hash.
+and, through its start value, every line before it. So a journal that was cut off, bit-flipped, zero-filled or spliced
+is valid up to the first damaged byte and not one record further. A record only makes a claim; it proves nothing: each
+piece has a digest of its bytes, which is compared with the disk on resuming. No address is stored, only its hash.
 
 A line is ``<8 hex digits> <JSON object>\\n`` with one of these objects, the first one always a header::
 
-    {"journal": 1, "asset": "…"}                         names the content that is being fetched
+    {"journal": 1, "asset": "…"}                         identifies the content that is being fetched
     {"size": 1048576}                                    the content's length, once known
     {"origin": 0, "address": "…", "etag": …, "modified": …, "server": "…"}
     {"piece": [start, length, "xxh3-128", origin]}
@@ -37,17 +37,17 @@ _SEED = zlib.crc32(b"grym-fetch journal")
 
 
 def piece_digest(data: bytes | memoryview) -> str:
-    """Return the XXH3-128 digest of a piece in hex: as fast as memory, and wide enough to catch any accident."""
+    """Return the XXH3-128 digest of a piece in hex: as fast as memory, and long enough to catch any accident."""
     return xxhash.xxh3_128_hexdigest(data)
 
 
 def piece_hasher() -> xxhash.xxh3_128:
-    """Return what computes a `piece_digest` of bytes that come bit by bit."""
+    """Return a hasher that computes a `piece_digest` step by step."""
     return xxhash.xxh3_128()
 
 
 def address_hash(url: str) -> str:
-    """Return what stands for an address in a journal: a journal may be read by others, an address may be secret."""
+    """Return the hash that stands for an address in a journal, which others may read: an address may be secret."""
     return hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
@@ -109,7 +109,7 @@ class PieceTable:
 
 @dataclass(slots=True)
 class OriginRecord:
-    """What a journal remembers of an origin: the hash of its address and the validator of its content."""
+    """What a journal records about an origin: the hash of its address and the validator of its content."""
 
     address: str
     validator: Validator = NO_VALIDATOR
@@ -117,7 +117,7 @@ class OriginRecord:
 
 @dataclass(slots=True)
 class JournalState:
-    """What a journal claims. ``valid_bytes`` is the length of its undamaged beginning, ``chain`` the checksum there."""
+    """What a journal claims. ``valid_bytes`` is the length of its undamaged part, ``chain`` the checksum at its end."""
 
     asset: str | None = None
     size: int | None = None
@@ -128,7 +128,7 @@ class JournalState:
 
 
 class JournalEncoder:
-    """Makes records. It holds the chain, so one encoder writes one journal, in order."""
+    """Encodes records. It keeps the chain, so one encoder writes one journal, in order."""
 
     def __init__(self, chain: int = _SEED) -> None:
         self._chain = chain
@@ -139,7 +139,7 @@ class JournalEncoder:
         return line
 
     def header(self, asset: str) -> bytes:
-        """The first record: what names the content that is being fetched."""
+        """The first record, which identifies the content that is being fetched."""
         return self._line({"journal": JOURNAL_VERSION, "asset": asset})
 
     def size(self, size: int) -> bytes:
@@ -168,7 +168,7 @@ class JournalEncoder:
 
 
 def _bounded(text: str | None) -> str | None:
-    # A validator too long for a line is not worth a resume: without it the content is proved by its digests alone.
+    # Do not store a validator that is too long for a line: without it the content is proved by its digests alone.
     return text if text is not None and len(json.dumps(text)) <= 1000 else None
 
 
@@ -192,7 +192,7 @@ def read_journal(data: bytes) -> JournalState:
 
 
 def _apply(state: JournalState, record: object) -> bool:
-    """Take in one record; False if it is not one that this version writes."""
+    """Apply one record; False if it is not one that this version writes."""
     match record:
         case {"journal": 1, "asset": str(asset)} if state.asset is None:
             state.asset = asset

@@ -34,7 +34,7 @@ from grym_fetch.core.segments import MIB
 from grym_fetch.core.text import redact_url
 
 CRAWL_BYTES_PER_S = 1024.0
-"""Over all connections to an origin. If it stays slower, it is left for another one, if there is one."""
+"""The least speed over all connections to an origin. If it stays slower, another one is used if there is one."""
 PROGRESS_BYTES = 2 * MIB
 """What counts as progress: this many bytes renew an origin's retry budget."""
 DOUBTFUL_FAILURES = 2
@@ -65,7 +65,7 @@ class Origin:
     is_mixed: bool = field(default=False, init=False)
     """Whether its bytes in this run came from several servers: then perhaps only one of them is wrong."""
     failures: int = field(default=0, init=False)
-    """Since its last progress, counting each outage once."""
+    """Failures since its last progress, counting each outage once."""
     ready_at: float = field(default=float("-inf"), init=False)
     last_error: GrymFetchError | None = field(default=None, init=False)
     is_out: bool = field(default=False, init=False)
@@ -73,7 +73,7 @@ class Origin:
     changes: int = field(default=0, init=False)
     """How often its content changed while we fetched."""
     past_caches: bool = field(default=False, init=False)
-    """Whether it is asked so that no cache on the way answers for it."""
+    """Whether it is asked in a way that no cache answers for it."""
     has_sent_page: bool = field(default=False, init=False)
     """Whether it sent a web page: the likely reason for a wrong checksum."""
     encoding: str | None = field(default=None, init=False)
@@ -85,11 +85,11 @@ class Origin:
     rate: float | None = field(default=None, init=False)
     """One connection's speed, in bytes per second, smoothed."""
     has_crawled: bool = field(default=False, init=False)
-    """Whether it was left for crawling. Each is left only once: after that, the line is slow, or all of them are."""
+    """Whether it was left because it crawled. Each is left only once: after that, the line or every origin is slow."""
     wait: float = field(default=0.0, init=False)
     """Seconds from a request to the first byte, at the recent worst."""
     has_given: bool = field(default=False, init=False)
-    """Whether bytes that were missing came from here in this run."""
+    """Whether any missing bytes came from here in this run."""
     sent_at: float = field(default=float("-inf"), init=False)
     """When the last response with its bytes ended."""
     _away_since: float | None = field(default=None, init=False, repr=False)
@@ -315,7 +315,7 @@ class Origin:
 
 
 class Origins:
-    """All origins of one asset, and the current one, which is asked first. ``together``: ask the others, too."""
+    """All origins of one asset, and the current one, which is asked first. ``together``: ask the others too."""
 
     def __init__(self, urls: Sequence[str], *, together: bool = False) -> None:
         self.all = tuple(Origin(number, url) for number, url in enumerate(urls))
@@ -326,7 +326,7 @@ class Origins:
 
     @property
     def usable(self) -> list[Origin]:
-        """Those that may still be asked in this run."""
+        """The origins that may still be asked in this run."""
         return [origin for origin in self.all if not origin.is_out]
 
     def is_replaceable(self, origin: Origin, now: float) -> bool:

@@ -1,4 +1,4 @@
-"""Where an asset may lie inside the assets folder.
+"""Which paths an asset may have inside the assets folder.
 
 Rules: a path is relative, in POSIX form, and means the same file under POSIX and Windows rules, whatever system this
 runs on, so that a manifest that is accepted here is accepted everywhere. A doubtful path is refused, never repaired.
@@ -40,7 +40,7 @@ _ENCODED_DOT = re.compile(r"%2e", re.IGNORECASE)
 # Win32 "Naming Files, Paths, and Namespaces": these are devices in every folder, with any extension.
 _DEVICE = re.compile(r"(?:CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(?:COM|LPT)[0-9¹²³]) *(?:\.|$)", re.IGNORECASE)
 # What git refuses on every system (path.c, is_ntfs_dotgit and is_hfs_dotgit): .git in any case, and the short names
-# that NTFS may give to it. Endings that Windows cuts off, streams and invisible characters are refused in any name.
+# that NTFS may give it. Endings that Windows cuts off, streams and invisible characters are refused in any name.
 _GIT = re.compile(r"\.git|git~[0-9]+")
 
 
@@ -130,10 +130,10 @@ def _check_reserved(segments: list[str]) -> None:
 
 
 def collision_key(path: str) -> str:
-    """Return what two paths have in common when some file system takes them for one.
+    """Return a key that is the same for two paths if some file system takes them for one.
 
-    Canonical caseless matching (Unicode 3.13, D145): Linux, macOS and Windows differ in whether they tell case and
-    composed from decomposed letters apart.
+    Canonical caseless matching (Unicode 3.13, D145): Linux, macOS and Windows differ in whether they distinguish case,
+    and composed from decomposed letters.
     """
     if path.isascii():
         return path.lower()
@@ -141,7 +141,7 @@ def collision_key(path: str) -> str:
 
 
 def find_collisions(paths: Sequence[str]) -> list[Collision]:
-    """Return which of ``paths`` cannot exist together, each with the nearest it clashes with.
+    """Return which of ``paths`` cannot exist together, each with the nearest one it clashes with.
 
     Two paths clash if their `collision_key` is the same, or if one would have to be a folder for the other. A path is
     reported with the first one equal to it, else with the closest file above it that would have to be a folder; so

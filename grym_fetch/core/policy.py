@@ -1,4 +1,4 @@
-"""What to do after a failure, and when: decided here, in one place, without its own clock or randomness.
+"""What to do after a failure, and when. Decided only here; time and randomness are arguments.
 
 Rules: there are three kinds of failure. *Permanent*: the origin is not asked again in this run. *Transient*: it is
 asked again after a delay, or left for another origin. *Local* (`StorageError`): these never come here, because no
@@ -29,7 +29,7 @@ from grym_fetch.core.errors import (
 from grym_fetch.core.http import MAX_RETRY_AFTER_S, is_transient
 
 MAX_AWAY_DELAY_S = 10.0
-"""A server that is waited for is asked at least this often."""
+"""The longest delay between two requests to a server that seems to be away."""
 MAX_THROTTLED_DELAY_S = 60.0
 
 
@@ -37,7 +37,7 @@ MAX_THROTTLED_DELAY_S = 60.0
 class RetryPolicy:
     """How often and how long. ``retries``: further attempts on one origin without progress; times in seconds.
 
-    ``patience``: for how long one that has served bytes in this run is waited for, once it is away.
+    ``patience``: how long to wait for an origin that has served bytes in this run and is now away.
     """
 
     retries: int = 5
@@ -50,7 +50,7 @@ class RetryPolicy:
 class Retry:
     """Ask the same origin again after ``delay`` seconds. ``attempt`` counts from 1.
 
-    ``patience``: for how many seconds it is waited for, where it seems to be away.
+    ``patience``: how many seconds to wait for it, if it seems to be away.
     """
 
     attempt: int
@@ -114,9 +114,9 @@ def next_step(
 ) -> Decision:
     """Decide what follows a failure.
 
-    ``failures`` counts those on this origin since it last made progress, this one included; ``alternatives`` says
-    whether another origin could be asked now. ``patience``: for how many seconds more the origin is waited for because
-    it has served bytes in this run; ``is_last``: whether no other origin is left.
+    ``failures`` counts those of this origin since it last made progress, including this one; ``alternatives`` says
+    whether another origin could be asked now. ``patience``: how many more seconds to wait for the origin because it has
+    served bytes in this run; ``is_last``: whether no other origin is left.
     """
     is_waited_for = patience > 0 and may_pass(error)
     if is_permanent(error) and not is_waited_for:
@@ -130,19 +130,19 @@ def next_step(
         return GiveUp()
     delay = backoff(failures, policy, jitter)
     if is_spent:
-        # Often enough to see it come back, and never at once: it is known to be away.
+        # Often enough to notice when it is back, but never immediately: it is known to be away.
         delay = (0.5 + 0.5 * jitter) * min(MAX_AWAY_DELAY_S, policy.base_delay * 2.0 ** min(failures, 30))
     if isinstance(error, Throttled) and error.retry_after is not None:
         # Wait at least as long as the server asks, with a little jitter so that not all clients come back at once.
         delay = min(error.retry_after, MAX_RETRY_AFTER_S) + delay * 0.1
     elif isinstance(error, Throttled) and error.status == 429:
-        # Asked too often, and not told how long to wait: in steps that reach a minute.
+        # We asked too often and were not told how long to wait: double the delay, up to a minute.
         delay = min(MAX_THROTTLED_DELAY_S, 2.0 ** min(failures - 1, 30)) + delay * 0.1
     if is_waited_for and is_spent:
         delay = min(delay, patience)
         if not is_last:
             return Leave(delay)
-    # A server that does not answer at all, or wants to be left alone, is left at once. One that broke off gets a
+    # A server that does not answer at all, or asks us to wait, is left at once. One that broke off gets a
     # second chance first: most such breaks pass, and the way to it is known to be good.
     if alternatives and (failures >= 2 or isinstance(error, ConnectFailed | Throttled | BadResponse)):
         return Leave(delay)
@@ -151,7 +151,7 @@ def next_step(
 
 
 class TokenBucket:
-    """A rate limit in bytes per second over all connections. Pure: time is an argument."""
+    """A limit of bytes per second over all connections. Pure: time is an argument."""
 
     def __init__(self, rate: float, now: float) -> None:
         self._rate = rate

@@ -1,4 +1,4 @@
-"""Speed, time left and percentage: computed only here, so that display, JSON and callbacks agree.
+"""Speed, time left and percentage, computed only here, so that display, JSON and callbacks agree.
 
 Rules: numbers are absolute. Bytes on hand never go back and never exceed the total (a restart freezes them until the
 old mark is passed; only a shrinking total lowers them). The rate counts what recently came over the network, never what
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 RATE_WINDOW_S = 5.0
 """The rate is an average over this much of the past."""
 SAMPLE_INTERVAL_S = 0.1
-"""Between two samples: bounds a meter's memory and the rate of its reports."""
+"""The least time between two samples: bounds a meter's memory and the rate of its reports."""
 PACE_S = 0.4
 """How fast a `Pace` forgets: bytes that came this long ago count about a third."""
 

@@ -24,7 +24,7 @@ class ByteRange:
 
     @property
     def length(self) -> int:
-        """How many bytes it has, at least one."""
+        """The number of bytes, at least one."""
         return self.stop - self.start
 
 
@@ -39,7 +39,7 @@ class IntervalSet:
             self.add(member.start, member.stop)
 
     def add(self, start: int, stop: int) -> None:
-        """Put ``[start, stop)`` in, merged with what it overlaps or touches."""
+        """Add ``[start, stop)``, merged with the ranges that it overlaps or touches."""
         if start >= stop:
             return
         first = bisect_left(self._stops, start)
@@ -50,7 +50,7 @@ class IntervalSet:
         self._replace(first, last, [(start, stop)])
 
     def remove(self, start: int, stop: int) -> None:
-        """Take ``[start, stop)`` out; what lies outside of it stays."""
+        """Remove ``[start, stop)``; everything outside it stays."""
         if start >= stop:
             return
         first = bisect_right(self._stops, start)
@@ -86,7 +86,7 @@ class IntervalSet:
 
     @property
     def total(self) -> int:
-        """How many bytes are in, all members together."""
+        """The number of bytes in all members together."""
         return self._total
 
     def __iter__(self) -> Iterator[ByteRange]:
@@ -106,7 +106,7 @@ class IntervalSet:
         return f"IntervalSet({', '.join(f'[{r.start}, {r.stop})' for r in self)})"
 
 
-# A length of more digits than this is rubbish (2**63 has 19), and int() of thousands of digits is slow or refused.
+# A length with more digits than this is invalid (2**63 has 19), and int() of thousands of digits is slow or refused.
 _DIGITS = r"[0-9]{1,19}"
 _MOST = (1 << 63) - 1
 _CONTENT_RANGE = re.compile(
@@ -129,10 +129,10 @@ def range_header(wanted: ByteRange) -> str:
 
 
 def parse_content_range(text: str) -> ContentRangeField | None:
-    """Read a ``Content-Range`` field; None where RFC 9110 section 14.4 calls it invalid.
+    """Read a ``Content-Range`` field; None if RFC 9110 section 14.4 calls it invalid.
 
-    Invalid are another unit, a last position before the first one, a total that ends before the last position, and
-    ``*/*``. An unknown total (``bytes 0-9/*``) is legal.
+    Another unit, a last position before the first one, a total that ends before the last position, and ``*/*`` are
+    invalid. An unknown total (``bytes 0-9/*``) is legal.
     """
     match = _CONTENT_RANGE.fullmatch(text)
     if match is None:

@@ -1,8 +1,8 @@
-"""The secrets that this run has sent, so that no server can have them printed by repeating them.
+"""The secrets that this run has sent, so that a server cannot get them printed by repeating them.
 
-Rule: what a server says is shown, logged or stored only after every one of them was taken out, in whatever case and
-percent-encoded or not. Kept in memory alone, and never shown. Of the secrets in addresses the last ones are known: each
-file may have one of its own, and a server can repeat only what it was just sent.
+Rule: text from a server is shown, logged or stored only after every one of them has been removed, in any case and
+percent-encoded or not. They are kept only in memory, and never shown. Of the secrets in addresses only the latest are
+kept: each file may have its own, and a server can repeat only what it was just sent.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from grym_fetch.core.errors import GrymFetchError
 from grym_fetch.core.signatures import query_secrets
 
 MIN_SECRET_CHARS = 4
-"""Shorter ones would be found in any text, and are no secrets."""
+"""Anything shorter would be found in any text, and is not a secret."""
 HIDDEN = "…"
 MAX_IN_ADDRESSES = 100
-"""Far more than requests are under way at once."""
+"""How many secrets from addresses to keep: far more than there are requests under way at once."""
 
 
 def _spelt(words: Iterable[str]) -> re.Pattern[str]:
@@ -38,10 +38,10 @@ class SentSecrets:
         self._known: set[str] = set()
         self._pattern: re.Pattern[str] | None = None
         self._in_addresses: dict[str, frozenset[str]] = {}
-        """By what was sent: its spellings, in lower case. Each file may bring one, so no pattern is made of them."""
+        """The lower-case spellings of each secret sent. Each file may add one, so no pattern is made of them."""
 
     def note(self, authorization: str) -> None:
-        """This ``Authorization`` field goes out."""
+        """Remember the secrets of an ``Authorization`` field that is being sent."""
         secret = authorization.partition(" ")[2]
         if secret in self._known:
             return
@@ -53,7 +53,7 @@ class SentSecrets:
             self._pattern = _spelt(long_enough)
 
     def note_address(self, url: URL) -> None:
-        """This address is asked."""
+        """Remember the secrets of an address that is being requested."""
         for secret in query_secrets(url):
             if secret not in self._in_addresses:
                 plain = unquote(secret)
@@ -78,7 +78,7 @@ class SentSecrets:
         return {each for spellings in self._in_addresses.values() for each in spellings if each in lowered}
 
     def hide_in(self, error: GrymFetchError) -> None:
-        """Take them out of everything that an error says."""
+        """Remove them from everything that an error says."""
         for name, value in vars(error).items():
             if isinstance(value, str):
                 setattr(error, name, self.hide(value))

@@ -1,7 +1,7 @@
-"""Why a server refused: who it was, whether a credential was sent, and what to do next. For `sync` and `doctor` alike.
+"""Why a server refused: who it was, whether a credential was sent, and what to do next. For both `sync` and `doctor`.
 
-Rules: the host that refused is named where a redirect led to it. A signed address that is refused has most likely
-expired, and no token would mend that.
+Rules: the host that refused is named if a redirect led to it. A signed address that is refused has most likely expired,
+and a token would not help.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from grym_fetch.core.text import safe_text
 from grym_fetch.core.variables import CLIENT_CERT, CLIENT_KEY
 
 _EXPIRED = frozenset({400, 401, 403, 410})
-"""What signed addresses answer once they have expired; 400 is S3's."""
+"""The statuses of signed addresses that have expired; 400 is S3's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What happened, and what to do next, empty if nothing can be said. ``variable`` would hold a token, if any."""
+    """What happened, and what to do next (may be empty). ``variable`` is where a token would be read from, if any."""
 
     reason: str
     advice: str = ""
@@ -34,9 +34,9 @@ class Refusal:
 def explain_refusal(
     status: int, reason: str, *, first: URL, here: URL, sent: Credential | None, credentials: Credentials
 ) -> Refusal:
-    """Explain a status of 400 or above from ``here``, where the manifest's address ``first`` led.
+    """Explain a status of 400 or above from ``here``, to which the manifest's address ``first`` led.
 
-    ``reason`` is what the response's head alone says, and begins with the status.
+    ``reason`` is what the head of the response says by itself, and begins with the status.
     """
     if status in _EXPIRED and is_signed(first):
         reason = f"status {status}: this address is signed and has probably expired"
@@ -57,7 +57,7 @@ def explain_refusal(
             return Refusal(reason, "if the address is signed or holds a token, it may have expired: put a fresh one in")
         return Refusal(reason, credentials.advice(first), credentials.variable(first))
     if status == 400 and here.scheme == "https":
-        # nginx and what is built on it end the handshake well, and ask for the certificate by this status.
+        # nginx and its derivatives complete the handshake, and ask for the certificate with this status.
         advice = f"some servers say so if they want a client certificate ({CLIENT_CERT} and {CLIENT_KEY})"
         return Refusal(reason, advice)
     if status == 404 and sent is not None:
@@ -66,6 +66,6 @@ def explain_refusal(
 
 
 def shown_host(url: URL) -> str:
-    """Host, and port where it is not the scheme's own, for messages."""
+    """Host, and port if it is not the scheme's default, for messages."""
     host = url.host_subcomponent or ""
     return safe_text(host if url.is_default_port() else f"{host}:{url.port}", limit=120)

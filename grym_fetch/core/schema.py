@@ -1,8 +1,8 @@
-"""Kinds of JSON values: each one reads a value, says in words what is allowed, and describes itself as a JSON Schema.
+"""Kinds of JSON values. Each reads a value, says in words what is allowed, and describes itself as a JSON Schema.
 
-Rules: kinds are strict, so ``"12"``, ``1.0`` and ``true`` are not whole numbers. Reading raises `ValueError`; what can
-hold several values raises `Invalid`, with every problem and its place. A message never repeats a string of the file,
-which may hold a secret. The happy path builds no message and no place: 60,000 assets are read in less than a second.
+Rules: kinds are strict, so ``"12"``, ``1.0`` and ``true`` are not whole numbers. Reading raises `ValueError`; a list or
+an object raises `Invalid`, with every problem and its place. A message never repeats a string from the file, which may
+hold a secret. The happy path builds no messages or places: 60,000 assets are read in less than a second.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from grym_fetch.core.text import safe_text
 
 
 class Value(Protocol):
-    """What an object of the file becomes: a dataclass that also keeps the keys that have no meaning."""
+    """What an object in the file becomes: a dataclass that also keeps the unknown keys."""
 
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
@@ -50,7 +50,7 @@ class Invalid(ValueError):
 
 
 class Kind(Protocol[T]):
-    """A kind of value. ``rule`` says what is allowed; what was read can be written, and reads back the same."""
+    """A kind of value. ``rule`` says what is allowed; a value that was read can be written, and reads back the same."""
 
     @property
     def rule(self) -> str: ...
@@ -130,7 +130,7 @@ def whole_number(rule: str, maximum: int, *, minimum: int = 0) -> Kind[int]:
 
 
 def text_or_number(rule: str) -> Kind[str]:
-    """A string, or a number, which is kept as its text."""
+    """A string, or a number, which is kept as text."""
 
     def read(value: object) -> str:
         if type(value) is str:
@@ -168,7 +168,7 @@ def any_object(rule: str) -> Kind[Mapping[str, object]]:
 
 
 def list_of(item: Kind[T], rule: str, *, max_items: int | None = None, distinct: bool = False) -> Kind[tuple[T, ...]]:
-    """A list of one kind of item. ``distinct``: an item that was there before is left out."""
+    """A list of one kind of item. ``distinct``: repeated items are left out."""
 
     def read(value: object) -> tuple[T, ...]:
         if type(value) is not list:
@@ -249,7 +249,7 @@ class Object(Generic[V]):
         self._title = title
         self._description = description
         self._needed = frozenset(key.name for key in keys if key.needed)
-        # What reading looks up for each value, with as few steps as can be.
+        # What `read` looks up for each value, in as few steps as possible.
         self._readers = {key.name: (key.field, key.kind.read, key.needed) for key in keys}
         fields = [each for each in dataclasses.fields(result) if each.init]
         self._makers: dict[str, Callable[[], Any]] = {
@@ -263,7 +263,7 @@ class Object(Generic[V]):
         """Return the value.
 
         Raises:
-            ValueError: it is not an object, or `Invalid`: something in it is not as it must be.
+            ValueError: it is not an object; or `Invalid`: something in it is not allowed.
         """
         if type(value) is not dict:
             raise ValueError(_not_allowed(value, self.rule))
@@ -340,7 +340,7 @@ class Object(Generic[V]):
                 yield (key.name,), f"is missing; needed: {key.kind.rule}{hint}"
 
     def write(self, value: V) -> dict[str, object]:
-        """Return the object, its keys in order and the unknown ones last. Most keys with a default are left out."""
+        """Return the object, its keys in order and unknown ones last. Most keys with a default value are left out."""
         written: dict[str, object] = {}
         for key in self.keys:
             item = getattr(value, key.field)
@@ -378,7 +378,7 @@ class Object(Generic[V]):
 
 
 def problems_of(error: ValueError) -> list[tuple[Location, str]]:
-    """Return what reading a value has found: a place inside the value and a message, for each problem."""
+    """Return the problems found on reading a value: for each, its place inside the value and a message."""
     return error.problems if isinstance(error, Invalid) else [((), str(error))]
 
 
@@ -411,7 +411,7 @@ def _predicate(value: object) -> str:
 
 def nearest_key(key: str, candidates: Iterable[str]) -> str | None:
     """Return the candidate that ``key`` was probably meant to be, whatever its case and separators."""
-    # A typo is not longer, and a file that is made to be slow has millions of keys.
+    # A typo is not longer than this, and a file written to slow us down may have millions of keys.
     plain = {_joined(each): each for each in islice(candidates, _MAX_CANDIDATES) if len(each) <= _MAX_KEY_CHARACTERS}
     matches = difflib.get_close_matches(_joined(key[:_MAX_KEY_CHARACTERS]), plain, n=1, cutoff=0.75)
     return plain[matches[0]] if matches else None

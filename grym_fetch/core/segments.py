@@ -53,7 +53,7 @@ MIN_ROUND_TRIPS = 2
 HOPELESS_RATIO = 8.0
 """Cut off a connection that is this many times slower than an idle one."""
 UNBOUNDED = 1 << 62
-"""The end of a body without a known length."""
+"""The end of a body of unknown length."""
 
 
 @dataclass(eq=False, slots=True)
@@ -102,7 +102,7 @@ class Segments:
         self.in_flight: list[Segment] = []
         self.on_hand_bytes = on_hand.total
         self._covered = IntervalSet(on_hand)
-        """What is not missing: on hand, or promised to a segment that is not a whole stream."""
+        """The bytes not missing: on hand, or promised to a segment that is not a whole stream."""
 
     @property
     def is_complete(self) -> bool:
@@ -114,7 +114,7 @@ class Segments:
         return self.size is not None and self.size <= length and not self.on_hand_bytes
 
     def learn_size(self, size: int) -> None:
-        """Set the length, which is known now: nothing beyond it is wanted."""
+        """Set the length, which is now known: nothing beyond it is wanted."""
         self.size = size
         for segment in self.in_flight:
             if segment.stop > size:
@@ -136,7 +136,7 @@ class Segments:
         gap = self._covered.next_gap(0, limit)
         if gap is None or gap.start >= horizon:
             return None
-        # Never leave a crumb that costs its own request.
+        # Never leave a small rest that costs another request.
         stop = gap.stop if gap.length <= length + self._smallest // 4 else gap.start + length
         segment = Segment(gap.start, stop, gap.start)
         self._covered.add(gap.start, stop)
@@ -157,7 +157,7 @@ class Segments:
         self.on_hand_bytes += count
 
     def missing_in(self, start: int, stop: int) -> ByteRange | None:
-        """Return the first missing range in ``[start, stop)``: what a whole stream must keep of it."""
+        """Return the first missing range in ``[start, stop)``: the part of it that a whole stream must keep."""
         return self._covered.next_gap(start, stop)
 
     def keep(self, start: int, stop: int) -> None:
@@ -166,7 +166,7 @@ class Segments:
         self.on_hand_bytes += stop - start
 
     def give_back(self, segment: Segment) -> None:
-        """The segment's connection is done with it; what has not arrived is missing again."""
+        """The segment's connection is done with it: bytes that have not arrived are missing again."""
         self.in_flight.remove(segment)
         if not segment.whole:
             self._covered.remove(segment.position, segment.stop)

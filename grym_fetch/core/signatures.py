@@ -1,7 +1,7 @@
-"""Signed addresses: what in a query lets whoever has the address in, for a while.
+"""Signed addresses: which parts of a query give access for a while to anyone who has the address.
 
-Rules: `is_signed` is certain, and then no other credential goes along (S3 answers 400 to both). `may_be_signed` is a
-guess by a name that signatures and tokens bear, and changes only what is said and hidden. `is_not_for_all` guesses most
+Rules: `is_signed` is certain; no other credential is then sent (S3 answers 400 to both). `may_be_signed` guesses from
+names that signatures and tokens usually have, and affects only what is said and hidden. `is_not_for_all` guesses most
 freely, and only warns.
 """
 
@@ -12,15 +12,15 @@ from urllib.parse import unquote
 
 from yarl import URL
 
-# Each row: one of the first names, with one of the second where there are any.
+# Each row: one of the first names, together with one of the second if there are any.
 _SIGNATURES: tuple[tuple[frozenset[str], frozenset[str]], ...] = (
-    (frozenset({"x-amz-signature"}), frozenset()),  # S3 version 4, and what speaks like it: R2, B2, MinIO, Spaces
+    (frozenset({"x-amz-signature"}), frozenset()),  # S3 version 4, and what is compatible: R2, B2, MinIO, Spaces
     (frozenset({"x-goog-signature"}), frozenset()),  # Google Cloud Storage, version 4
     (frozenset({"x-oss-signature"}), frozenset()),  # Alibaba, version 4
     (frozenset({"q-signature"}), frozenset()),  # Tencent
     (frozenset({"hdnts", "hdnea", "hdntl"}), frozenset()),  # Akamai
     (frozenset({"jwt"}), frozenset()),  # GitHub's assets, besides `sig`
-    (frozenset({"sig"}), frozenset({"se", "si"})),  # Azure: an end, or the name of a policy
+    (frozenset({"sig"}), frozenset({"se", "si"})),  # Azure: an expiry, or the name of a policy
     (
         frozenset({"signature"}),
         frozenset(
@@ -68,27 +68,27 @@ _SECRETS = frozenset(
         "x-oss-signature",
     }
 )
-"""Names whose value lets somebody in, or makes the rest do so. Not `md5` and `hash`: an ETag may be the same."""
+"""Names whose value gives access, alone or with others. Not `md5` and `hash`: an ETag may be the same."""
 _GUESSED = frozenset({"access_token", "auth_key", "sig", "sign", "signature", "token", "verify"})
-"""What a name alone makes likely."""
+"""Names that by themselves make a signature or token likely."""
 _WORDS = frozenset(
     {"apikey", "auth", "credential", "credentials", "expires", "hmac", "jwt", "key", "password", "secret", "sig"}
     | {"sign", "signature", "token"}
 )
-"""Words in a name that make it likely that the address is somebody's own, or does not last."""
+"""Words in a name that make it likely that the address is personal or temporary."""
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 MIN_VALUE_CHARS = 8
-"""Shorter values would be found in any text, and are no signatures."""
+"""Shorter values would be found in any text, and are not signatures."""
 
 
 def is_signed(url: URL) -> bool:
-    """Whether a signature in the address lets whoever has it in, for a while."""
+    """Whether a signature in the address gives access for a while to anyone who has it."""
     names = _names(url)
     return any(names & needed and (not others or names & others) for needed, others in _SIGNATURES) if names else False
 
 
 def may_be_signed(url: URL) -> bool:
-    """Whether the address has what looks like a signature or a token."""
+    """Whether something in the address looks like a signature or a token."""
     return is_signed(url) or not _names(url).isdisjoint(_GUESSED)
 
 
@@ -100,7 +100,7 @@ def is_not_for_all(url: URL) -> bool:
 
 
 def query_secrets(url: URL) -> list[str]:
-    """Return the values in the query that let somebody in, as they are sent."""
+    """Return the values in the query that give access, as they are sent."""
     if not url.raw_query_string:
         return []
     pairs = (part.partition("=") for part in url.raw_query_string.split("&"))

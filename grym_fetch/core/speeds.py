@@ -1,7 +1,8 @@
-"""How far away and how fast each host is, over one connection: so much may be asked for ahead of its turn.
+"""Measures the latency and speed of each host over one connection, which say how much to ask for ahead of its turn.
 
-Rules: a wait counts only for a request that was not sent ahead, at the recent worst; a speed counts from the first
-bytes of a body to its last ones, so that no round trip is in it. Times in seconds, speeds in bytes per second.
+Rules: a wait counts only for a request that was not sent ahead, and the worst recent one is kept; a speed is measured
+from the first bytes of a body to its last, so that it includes no round trip. Times in seconds, speeds in bytes per
+second.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 DECAY = 0.8
-"""What an earlier measurement weighs against the next one."""
+"""The weight of an earlier measurement against the next one."""
 WAIT_DECAY = 0.7
 ROUND_TRIPS = 1.5
-"""As much is asked for ahead as arrives in so many round trips: one, and some for what varies."""
+"""Ask ahead for as much as arrives in this many round trips: one, and a margin for variation."""
 
 
 @dataclass(slots=True)
@@ -23,18 +24,18 @@ class _Speed:
 
 
 class Speeds:
-    """What was measured at each host."""
+    """The measurements for each host."""
 
     def __init__(self) -> None:
         self._hosts: dict[str, _Speed] = {}
 
     def waited(self, host: str, seconds: float) -> None:
-        """An answer that was not asked for ahead began after so long."""
+        """An answer that was not asked for ahead began after this long."""
         known = self._hosts.setdefault(host, _Speed())
         known.wait = max(seconds, WAIT_DECAY * known.wait)
 
     def measured(self, host: str, count: int, seconds: float) -> None:
-        """So many bytes of a body came in this time."""
+        """This many bytes of a body arrived in this time."""
         known = self._hosts.setdefault(host, _Speed())
         known.count = DECAY * known.count + count
         known.seconds = DECAY * known.seconds + seconds
@@ -45,7 +46,7 @@ class Speeds:
         return 0.0 if known is None else known.wait
 
     def bytes_ahead(self, host: str, least: float = 0.0) -> float:
-        """How many bytes arrive in a round trip, and some more; or in ``least`` seconds, if that is longer."""
+        """How many bytes arrive in a round trip, with a margin; or in ``least`` seconds, if that is longer."""
         known = self._hosts.get(host)
         if known is None or not known.count:
             return 0.0

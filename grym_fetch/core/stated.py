@@ -1,7 +1,7 @@
-"""Digests that hubs state and no manifest takes: MD5, SHA-1, and git's name of a blob.
+"""Digests that hubs state but manifests do not accept: MD5, SHA-1, and git's name of a blob.
 
-Rules: such a digest can condemn what arrives, and never pins it. It is computed beside the SHA-256 while the bytes
-arrive, in one pass; the SHA-256 is what gets into the manifest.
+Rules: such a digest can condemn what arrives, but never pins it. It is computed along with the SHA-256 while the bytes
+arrive, in one pass; the SHA-256 goes into the manifest.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _LOWER_HEX = re.compile(r"[0-9a-f]+")
 class StatedDigest:
     """A digest of the whole content, as a hub states it. ``hexdigest`` is in lower case.
 
-    ``git-blob`` is the SHA-1 of ``blob SIZE``, a zero byte, and the content: what git calls a file. It needs ``size``,
-    the content's length in bytes. Raises `ValueError` for what is not such a digest.
+    ``git-blob`` is the SHA-1 of ``blob SIZE``, a zero byte, and the content: git's name for a file. It needs ``size``,
+    the content's length in bytes. Raises `ValueError` for anything that is not such a digest.
     """
 
     kind: StatedKind
@@ -67,12 +67,12 @@ class StatedDigest:
 
 
 class PairedHasher:
-    """Hashes for a checksum and for a stated digest at once. As a `Hasher`, it is the one for the checksum."""
+    """Hashes for a checksum and for a stated digest at once. Its `Hasher` methods return the checksum's digest."""
 
     def __init__(self, hasher: Hasher, beside: Hasher) -> None:
         self._hasher = hasher
         self.beside = beside
-        """The one for the stated digest."""
+        """The hasher for the stated digest."""
 
     def update(self, data: bytes | bytearray | memoryview, /) -> None:
         """Add more bytes to both."""

@@ -1,8 +1,8 @@
 """JSON that strangers may have written, read strictly and within bounds.
 
-Rules: what would overwhelm the JSON parser is refused before it runs. What it would accept although it misleads (a key
-given twice, half of a surrogate pair, ``NaN``, a number of a million digits) is reported with its place in the file, so
-that it can be reported together with everything else. Nothing in the bytes raises anything but `NotJson`.
+Rules: input that would overwhelm the JSON parser is refused before it runs. Misleading input that the parser would
+accept (a key given twice, half of a surrogate pair, ``NaN``, a number of a million digits) is noted with its place in
+the file, so that it can be reported together with everything else. No input raises anything but `NotJson`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # as signed bytes: one d
 
 
 class NotJson(ValueError):
-    """Bytes that cannot be read at all. ``place``: the line and column, empty if that says nothing."""
+    """Bytes that cannot be read at all. ``place``: the line and column; empty if they would not help."""
 
     def __init__(self, message: str, place: str = "") -> None:
         super().__init__(message)
@@ -52,7 +52,7 @@ class _Unread:
 
 @dataclass(slots=True)
 class _Marks:
-    """What the JSON parser came across that is a problem, once it is known where in the file it is."""
+    """The problems that the JSON parser came across, whose places in the file are found later."""
 
     unread: bool = False
     twice: list[tuple[dict[str, object], list[str]]] = field(default_factory=list)
@@ -66,7 +66,7 @@ def read_json(data: bytes, *, max_bytes: int) -> JsonFile:
     """Read a file of UTF-8 JSON, with or without a byte order mark.
 
     Raises:
-        NotJson: it is none, or too long or too deep to be looked at.
+        NotJson: it is not JSON, or too long or too deeply nested to be read.
     """
     text = _decode(data, max_bytes)
     structure = _structure(data)
@@ -107,14 +107,14 @@ def read_json(data: bytes, *, max_bytes: int) -> JsonFile:
 
     try:
         value = read(object_hook=count_keys)
-        # Each key has its colon: where there are more of these than keys, one was given twice. To see each pair
-        # takes twice as long, so this is done only then.
+        # Each key has a colon: if there are more colons than keys, a key was given twice. Looking at each pair takes
+        # twice as long, so it is done only then.
         if keys != structure.count(b":"):
             value = read(object_pairs_hook=read_object)
     except json.JSONDecodeError as error:
         found = f"is not valid JSON: {error.msg}" if text.strip() else "is empty; allowed: a JSON object"
         raise NotJson(found, f"line {error.lineno}, column {error.colno}") from None
-    # Walking through all of it takes time, so this is done only if there is something to find.
+    # Walking through all of it takes time, so do it only if there is something to find.
     is_suspect = marks.unread or marks.twice or _SURROGATE_ESCAPE.search(text)
     twice = {id(node): keys for node, keys in marks.twice}
     return JsonFile(value, list(_problems(value, (), twice)) if is_suspect else [])
@@ -134,14 +134,14 @@ def _decode(data: bytes, max_bytes: int) -> str:
 
 def _structure(data: bytes) -> bytes:
     """Return the brackets and colons outside strings, exact up to the first fault in ``data``."""
-    # A run of backslashes is read in pairs from its left, so what is left of it escapes the next character.
+    # A run of backslashes is read in pairs from the left, so a remaining one escapes the next character.
     if b"\\" in data:
         data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
     return b"".join(data.translate(None, _NOT_STRUCTURE).split(b'"')[::2])
 
 
 def _depth(structure: bytes) -> int:
-    """Return how deep lists and objects are nested."""
+    """Return how deeply lists and objects are nested."""
     return max(accumulate(memoryview(structure.translate(_STEPS, b":")).cast("b")), default=0)
 
 

@@ -1,7 +1,7 @@
 """What is plainly not an asset: a web page, a git-lfs pointer, an empty file.
 
-With status 200 and no checksum to compare, a login page or a pointer looks like any file. Who adds or pins it makes it
-right forever, so it is looked at first.
+With status 200 and no checksum to compare, a login page or a pointer looks like any file. Adding or pinning it would
+make it right forever, so it is checked first.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ POINTER_SIZES = range(100, 201)
 
 
 def suspicion(beginning: bytes, size: int, *, name: str, url: str) -> str | None:
-    """Say what a file of ``size`` bytes that begins so plainly is instead of an asset, and what to do; or None.
+    """If a file of ``size`` bytes with this beginning is plainly not an asset, say what it is and what to do; or None.
 
-    ``name`` is its path: what is meant to be a page is none to be surprised at.
+    ``name`` is its path: a file that is meant to be a page is not suspicious.
     """
     if size == 0:
         return "this is an empty file"
@@ -39,7 +39,7 @@ def suspicion(beginning: bytes, size: int, *, name: str, url: str) -> str | None
 
 
 def page_advice(url: str) -> str:
-    """What to name instead of the address of a page that shows a file; empty where that is not known."""
+    """What to use instead of the address of a page that shows a file; empty if that is not known."""
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -1,7 +1,7 @@
 """What the header blocks of a tar say: ustar, GNU and pax (POSIX.1-2008), read from bytes.
 
-Rules: a number is read only after its digits were counted, so no header costs more than its own length. What could be
-understood in two ways is refused with `ValueError`: sparse members, and a global header that names or sizes members.
+Rules: a number is read only after its digits were counted, so no header costs more than its own length. Ambiguous input
+is refused with `ValueError`: sparse members, and a global header that names or sizes members.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MAX_EXTENDED_BYTES: Final = 1024 * 1024
 MAX_NAME_BYTES: Final = 8192
 """The longest name or link target; twice what Linux opens."""
 MAX_RECORDS: Final = 4096
-"""Most records of one extended header."""
+"""The most records in one extended header."""
 
 _MAX_DIGITS = 20
 _EMPTY = bytes(BLOCK_BYTES)
@@ -26,7 +26,7 @@ _OF_ONE_MEMBER = frozenset({b"path", b"linkpath", b"size"})
 
 @dataclass(frozen=True, slots=True)
 class TarHeader:
-    """One header block. ``type`` is its typeflag; ``size`` is that of the content, in bytes, where the type has any."""
+    """One header block. ``type`` is its typeflag; ``size`` is the content's, in bytes, if the type has content."""
 
     name: bytes
     type: bytes
@@ -61,7 +61,7 @@ def read_header(block: bytes) -> TarHeader | None:
     if header.size < 0 or header.size >= 2**63:
         raise ValueError("is damaged: it has a member of a length that cannot be")
     if block[257:263] == b"ustar\0" and (prefix := _text(block[345:500])):
-        # GNU tar ("ustar  ") keeps other things there.
+        # GNU tar ("ustar  ") stores other things there.
         return TarHeader(prefix + b"/" + header.name, header.type, header.size, header.mode, header.target)
     return header
 
@@ -88,14 +88,14 @@ def read_records(data: bytes, *, is_global: bool) -> dict[bytes, bytes]:
 
 
 def record_size(value: bytes) -> int:
-    """Return the number of a ``size`` record. Raises `ValueError` where it is none."""
+    """Return the number in a ``size`` record. Raises `ValueError` if it is not a number."""
     if not value.isdigit() or len(value) > _MAX_DIGITS or int(value) >= 2**63:
         raise ValueError("is damaged: it has a member of a length that cannot be")
     return int(value)
 
 
 def _records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield keyword and value of each ``"%d %s=%s\\n"``, where the number is the length of the whole record."""
+    """Yield the keyword and value of each ``"%d %s=%s\\n"``; the number is the length of the whole record."""
     at = 0
     while at < len(data):
         space = data.find(b" ", at, at + _MAX_DIGITS)
@@ -113,7 +113,7 @@ def _text(field: bytes) -> bytes:
 
 
 def _number(field: bytes) -> int:
-    """Read a number: octal digits, or (GNU) big-endian in base 256 behind a first byte of 0x80 or 0xff."""
+    """Read a number: octal digits, or (GNU) big-endian in base 256 after a first byte of 0x80 or 0xff."""
     if field[0] in (0x80, 0xFF):
         value = int.from_bytes(field[1:], "big")
         return value - 256 ** (len(field) - 1) if field[0] == 0xFF else value

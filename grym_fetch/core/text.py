@@ -1,8 +1,8 @@
-"""Foreign text made safe: no secret leaves, no control character reaches a terminal or a log.
+"""Makes text from elsewhere safe: no secret gets out, no control character reaches a terminal or a log.
 
-Rules: an address is shown as scheme, host, port and path only; `redact_text` does so with each one in other text. Text
-from a server or a manifest is shown with every unsafe character escaped, so that it can neither move a cursor nor forge
-a line.
+Rules: an address is shown as scheme, host, port and path only; `redact_text` does this to each address in other text.
+Text from a server or a manifest is shown with every unsafe character escaped, so that it can neither move a cursor nor
+forge a line.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ UNSAFE_CATEGORIES: Mapping[str, str] = {
     "Zl": "a line separator",
     "Zp": "a paragraph separator",
 }
-"""What may move a cursor, hide text or forge a line, by Unicode category; Cf has the bidi overrides, for one."""
+"""Unicode categories that may move a cursor, hide text or forge a line; Cf includes the bidi overrides."""
 
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]{0,20}://"
 _ADDRESS = re.compile(rf"\b{_SCHEME}(?:(?!{_SCHEME})[^\s'\"<>])*")
 _SECRET_FIELD = re.compile(r"\b((?:proxy-)?authorization|(?:set-)?cookie)(['\"]\s*[:,]|\s*[:=])[^\n]*", re.IGNORECASE)
-# What most addresses look like: a host, perhaps a port, and a path, in which no part can be hidden.
+# What most addresses look like: a host, perhaps a port, and a path. Nothing secret can hide in these.
 _PLAIN_ADDRESS = re.compile(r"https?://[a-z0-9.-]+(?::[0-9]{1,5})?(?:/[A-Za-z0-9/._~-]*)?")
 MAX_ADDRESS_CHARACTERS = 500
 """The longest address that is shown whole."""
@@ -33,7 +33,7 @@ _HOST = re.compile(r"(?:\[[^\[\]]*\]|[^:\[\]]*)(?::[0-9]*)?")
 
 def safe_text(text: str, *, limit: int = 300) -> str:
     """Return ``text`` on one line, with unsafe characters escaped and at most ``limit`` characters long."""
-    # Nearly all text; checking each character would take a tenth of the time of a sync of 10,000 files that are there.
+    # Nearly all text; checking each character takes a tenth of the time of a sync of 10,000 files that are all there.
     if len(text) <= limit and text.isprintable():
         return text
     escaped = "".join(
@@ -63,7 +63,7 @@ def redact_url(url: str) -> str:
 def redact_text(text: str) -> str:
     """Return text with every address in it redacted, and without the values of header fields that hold secrets.
 
-    For text that is not ours, such as that of a foreign exception. A value ends with its line.
+    For text that is not ours, such as the message of a foreign exception. A value ends with its line.
     """
     if "://" in text:
         text = _ADDRESS.sub(lambda found: redact_url(found[0]), text)

@@ -1,4 +1,4 @@
-"""What a value that a user chooses may be, in the words that refuse any other.
+"""What a value chosen by a user may be, in words that also refuse any other.
 
 A rule is data, so that a constructor and the command line refuse the same values and say the same.
 """
@@ -14,14 +14,14 @@ from grym_fetch.core.text import safe_text
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """``words`` complete the sentence "must be …"; ``none`` says what None means, where it is allowed."""
+    """``words`` complete the sentence "must be …"; ``none`` says what None means, if it is allowed."""
 
     words: str
     is_met: Callable[[object], bool]
     none: str = ""
 
     def problem(self, value: object) -> str | None:
-        """Say what is allowed instead of ``value``, None if it is allowed."""
+        """Say what is allowed instead of ``value``; None if it is allowed."""
         if self.is_met(value) or (value is None and self.none):
             return None
         none = f", or None for {self.none}" if self.none else ""
@@ -33,7 +33,7 @@ class Rule:
 
 
 def whole_number(least: int) -> Rule:
-    """An ``int`` that is no ``bool``."""
+    """An ``int`` that is not a ``bool``."""
     return Rule(
         f"a whole number of at least {least}",
         lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= least,
@@ -59,7 +59,7 @@ def one_of(*words: str) -> Rule:
 
 
 def instance_of(kind: type) -> Rule:
-    """A value of this class, such as ``bool``: 1 and ``"yes"`` are none."""
+    """A value of this class, such as ``bool``, which excludes 1 and ``"yes"``."""
     words = "True or False" if kind is bool else f"a {kind.__name__}"
     return Rule(words, lambda value: isinstance(value, kind))
 

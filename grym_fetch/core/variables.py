@@ -1,7 +1,7 @@
-"""Environment variables that decide how assets are fetched: one table, for the command line and the Python API alike.
+"""Environment variables that decide how assets are fetched: one table for both the command line and the Python API.
 
-Rules: each has the name of an option of the command line, and means the same everywhere. An empty one is not set. One
-that cannot be read is refused by name: what an operator wanted to forbid must not be allowed by a typing error.
+Rules: each has the name of a command-line option, and means the same everywhere. An empty variable counts as not set.
+One that cannot be read is refused by name: a typing error must not allow what an operator wanted to forbid.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from grym_fetch.core.text import safe_text
 
 MINIMAL = "GRYM_FETCH_MINIMAL"
-"""Use the small stand-ins. Not a setting of how assets are fetched, but of which."""
+"""Use the small stand-ins. This decides not how assets are fetched, but which."""
 CLIENT_CERT = "GRYM_FETCH_CLIENT_CERT"
 CLIENT_KEY = "GRYM_FETCH_CLIENT_KEY"
-"""Files in PEM: the certificate to show to servers that ask for one, and its key. No settings: they have no option."""
+"""PEM files: the certificate to show to servers that ask for one, and its key. Not settings: they have no option."""
 
 _WORDS = {
     **dict.fromkeys(("1", "true", "yes", "on", "y", "t"), True),
@@ -136,7 +136,7 @@ def read_flag(environ: Mapping[str, str], name: str) -> bool:
 
 
 def settings_in(environ: Mapping[str, str], *, without: Collection[str] = ()) -> Iterator[tuple[str, object]]:
-    """Yield the settings that the environment gives, by name, but for those ``without``. Raises `BadVariable`."""
+    """Yield the settings that the environment gives, by name, except those in ``without``. Raises `BadVariable`."""
     for variable in VARIABLES:
         text = environ.get(variable.name, "")
         if variable.setting in without or not text.strip():

@@ -1,8 +1,8 @@
-"""What a transfer needs of the world, as Protocols. Only where the parts are put together is it known who serves them.
+"""What a transfer needs from outside, as Protocols. What implements them is known only where the parts are assembled.
 
 Rules: every method raises only errors of `grym_fetch.core.errors`, or `asyncio.CancelledError`. Blocking work is
-done off the event loop. A cancelled call has ended its work on the disk before it raises.
-`Transport` and what it makes are public, in `grym_fetch.transport`.
+done off the event loop. A cancelled call has finished its work on the disk before it raises.
+`Transport` and the objects it makes are public, in `grym_fetch.transport`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Clock(Protocol):
-    """Time and chance."""
+    """Time and randomness."""
 
     def monotonic(self) -> float:
         """Seconds since some moment; never goes back."""
@@ -27,7 +27,7 @@ class Clock(Protocol):
         """Seconds since the epoch."""
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait for this many seconds."""
 
     def jitter(self) -> float:
         """A random number in [0, 1)."""
@@ -41,10 +41,10 @@ class Response(Protocol):
         """Status and header fields."""
 
     async def readinto(self, buffer: memoryview) -> int:
-        """Wait for at least one byte of the body and put what has come at the front of ``buffer``.
+        """Wait for at least one byte of the body and put what has arrived at the front of ``buffer``.
 
-        Returns how many bytes that were, 0 at the end of the body. A body that breaks off is an error, not an end. The
-        buffer is used again by others: it must not be kept.
+        Returns the number of bytes, 0 at the end of the body. A body that breaks off is an error, not an end. Do not
+        keep the buffer: others will reuse it.
         """
 
     def close(self) -> None:
@@ -58,7 +58,7 @@ class Connection(Protocol):
     def host(self) -> str:
         """Host and port of the open socket, as in a URL; empty if there is none.
 
-        Whoever asks this host next gets this connection. Where keeping a connection gains nothing, empty is right.
+        The next request to this host gets this connection. If keeping a connection gains nothing, return an empty text.
         """
 
     async def get(self, url: str, fields: Mapping[str, str]) -> Response:
@@ -73,10 +73,10 @@ class Connection(Protocol):
 
 
 class AheadConnection(Connection, Protocol):
-    """A connection that can send requests ahead of their turn (RFC 9112 section 9.3.2). No other one needs to.
+    """A connection that can send requests ahead of their turn (RFC 9112 section 9.3.2). This is optional.
 
-    A request sent ahead is a hint, and promises nothing: `get` with the same address and fields gives its answer, in
-    the order of sending. If there is none (the socket is gone, or another request came first), `get` asks as always.
+    A request sent ahead is a hint and promises nothing: `get` with the same address and fields returns its answer, in
+    the order of sending. If there is none (the socket is gone, or another request came first), `get` asks as usual.
     """
 
     def ask_ahead(self, url: str, fields: Mapping[str, str]) -> bool:
@@ -91,32 +91,32 @@ class AheadConnection(Connection, Protocol):
         """Whether the last response that `get` returned answers a request that was sent ahead."""
 
     def lost_ahead(self) -> bool:
-        """Whether, since the last call, requests sent ahead came to nothing through the server or something on the way.
+        """Whether, since the last call, requests sent ahead were lost by the server or something on the way.
 
-        Not what it announced, and not what was our own doing.
+        Not if the server announced it, or if it was our own doing.
         """
 
     def drop_ahead(self) -> None:
-        """Nobody will ask for these answers: close the socket, so that the server does not send them for nothing."""
+        """Nobody will ask for these answers: close the socket, so that the server does not send them in vain."""
 
 
 class Transport(Protocol):
-    """A way to the network: how bytes are got from an address.
+    """A way to the network: how to get bytes from an address.
 
     Its methods, and those of its connections and responses, are called in one event loop. They raise only errors of
     `grym_fetch.errors`, such as `ConnectFailed`, `ConnectionLost` or `Stalled`, and `asyncio.CancelledError`. Time-outs
-    and the refusal of addresses are their business.
+    and the refusal of addresses are up to them.
     """
 
     def connection(self) -> Connection:
-        """Return a new place for a connection. Called ``parallel`` times; nothing is opened yet."""
+        """Return a new place for a connection. Called ``parallel`` times; opens nothing yet."""
 
     async def aclose(self) -> None:
-        """Release what the connections share; each of them was closed before."""
+        """Release what the connections share. All of them have been closed before."""
 
 
 Use = Callable[[memoryview], object]
-"""What is done with bytes that are read back. It must not keep them: the memory is used again."""
+"""Called with bytes that were read back. It must not keep them: the memory is reused."""
 
 
 class Stage(Protocol):
@@ -124,52 +124,52 @@ class Stage(Protocol):
 
     @property
     def recovered(self) -> JournalState:
-        """What an earlier process left behind. It claims; nothing is proved yet."""
+        """What an earlier process left behind. These are claims; nothing is proved yet."""
 
     async def write(self, start: int, data: bytes | memoryview, origin: int) -> Piece:
         """Write a piece and record it. Returns once both are with the operating system."""
 
     async def read(self, start: int, stop: int) -> bytes:
-        """Read bytes back; shorter where the file ends."""
+        """Read bytes back; fewer if the file ends before."""
 
     async def feed(self, start: int, stop: int, use: Use) -> int:
-        """Read bytes back and give them to ``use``, in order and off the loop. Returns how many; fewer at the end."""
+        """Read bytes back and pass them to ``use``, in order and off the loop. Returns how many; fewer at the end."""
 
     async def prove(self, pieces: Sequence[Piece], use: Use) -> int:
-        """Read pieces back and give each to ``use``, up to the first that the disk does not hold. Returns how many."""
+        """Read pieces back and pass each to ``use``, up to the first that the disk does not hold. Returns how many."""
 
     async def note_size(self, size: int) -> None:
-        """Record the content's length. `DiskFull` if the rest would not fit."""
+        """Record the content's length. Raises `DiskFull` if the rest would not fit."""
 
     async def note_origin(self, number: int, url: str, validator: Validator) -> None:
         """Record an origin's validator."""
 
     async def note_void(self, start: int, stop: int) -> None:
-        """Record that claims in this stretch no longer hold."""
+        """Record that claims in this range no longer hold."""
 
     async def publish(self, size: int) -> Path:
-        """Make the part durable and rename it into place; the path is durable on return. The stage is gone then."""
+        """Make the part durable and rename it into place; the path is durable on return, and the stage is gone."""
 
     async def discard(self) -> None:
         """Delete the part and the journal."""
 
     async def close(self) -> None:
-        """Let go; what is there stays for the next process."""
+        """Close the stage; its files stay for the next process."""
 
 
 class Threads(Protocol):
-    """Where heavy work is done that is not the disk's: hashing."""
+    """Threads for heavy work other than the disk's: hashing."""
 
     async def compute(self, function: Callable[..., T], *args: object) -> T:
         """Call ``function(*args)`` off the event loop."""
 
 
 class ThreadPool(Threads, Protocol):
-    """Threads that somebody owns, and ends."""
+    """Threads with an owner, who ends them."""
 
     def close(self) -> None:
-        """End the threads once what they do now is done; what has not begun is dropped."""
+        """End the threads when their current work is done; work that has not begun is dropped."""
 
 
 ThreadPools = Callable[[str, int], ThreadPool]
-"""Makes threads: so many, with this name."""
+"""Makes threads: this many, with this name."""

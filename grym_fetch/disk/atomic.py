@@ -1,9 +1,9 @@
-"""Files that appear whole: written beside their place, flushed, and only then given their name.
+"""Files that appear whole: written next to their final place, flushed, and only then given their name.
 
-Rules: whichever call fails and whenever the process dies, the name stands for the old file, the whole new one, or, if
-there was none, for nothing. No symlink is followed: one that has the name is replaced, never the file it leads to. A
-failure removes the temporary file; only a killed process can leave one. Every ``OSError`` is raised as it is: the
-caller knows which path it is about.
+Rules: whichever call fails and whenever the process dies, the name refers to the old file, to the whole new one, or, if
+there was no file before, to nothing. No symlink is followed: a symlink with that name is replaced, never the file it
+leads to. The temporary file is removed on failure; only a killed process can leave one behind. Every ``OSError`` is
+raised unchanged: the caller knows which path it is about.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from typing import Self
 from grym_fetch.disk.folders import NEW_FILE, exists, sync, write_all
 
 PRIVATE = 0o600
-"""The mode of a file that is this user's alone."""
+"""The mode of a file that only this user may read and write."""
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
-"""What file systems answer that have no hard links (FAT, some FUSE and SMB), or no more of them."""
+"""The errors of file systems that have no hard links (FAT, some FUSE and SMB), or allow no more of them."""
 
 
 class NewFile:
-    """A file on its way to its name in a folder, which is an open descriptor.
+    """A temporary file that is to get a name in ``folder``, an open descriptor.
 
-    A context manager: the file is removed unless it got its name. ``mode`` are its first permissions, less the umask.
+    A context manager: the file is removed unless it got its name. ``mode`` is its initial mode, less the umask.
     """
 
     def __init__(self, folder: int, name: str, *, mode: int = 0o666) -> None:
         self._folder = folder
         self._name = name
-        # Cut short: the name itself may be as long as the file system allows.
+        # Shortened: the name itself may be as long as the file system allows.
         self._temporary = f".{name[:40]}.{secrets.token_hex(8)}.tmp"
         self._descriptor = os.open(self._temporary, NEW_FILE, mode, dir_fd=folder)
         self._is_named = False
@@ -55,7 +55,7 @@ class NewFile:
         write_all(self._descriptor, data)
 
     def take_after(self, old: os.stat_result) -> None:
-        """Give the file the permissions of another one, and its owner where that is allowed."""
+        """Give the file the permissions of another file, and its owner where that is allowed."""
         with suppress(OSError):  # only root may give a file away
             os.fchown(self._descriptor, old.st_uid, old.st_gid)
         os.fchmod(self._descriptor, old.st_mode & 0o7777)
@@ -66,20 +66,20 @@ class NewFile:
         return self._descriptor
 
     def flush(self) -> None:
-        """Put the bytes on the disk and close the file; nothing can be added any more. Idempotent."""
+        """Flush the bytes to the disk and close the file; nothing can be added after that. Idempotent."""
         if self._descriptor >= 0:
             sync(self._descriptor)
             self._close()
 
     def replace(self) -> None:
-        """Give the file its name, durably, in the place of whatever file has it."""
+        """Give the file its name, durably, replacing any file that has it."""
         self.flush()
         os.rename(self._temporary, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
         self._is_named = True
         sync(self._folder)
 
     def create(self) -> None:
-        """Give the file its name, durably. Raises `FileExistsError` if anything has it, be it a dangling symlink."""
+        """Give the file its name, durably. Raises `FileExistsError` if anything has it, even a dangling symlink."""
         self.flush()
         rename_new(self._folder, self._temporary, self._name)
         self._is_named = True
@@ -92,10 +92,10 @@ class NewFile:
 
 
 def rename_new(folder: int, old: str, new: str) -> None:
-    """Rename a file of a folder to a name that nothing has yet. Raises `FileExistsError` if anything has it.
+    """Rename a file in a folder to a name that is still free. Raises `FileExistsError` if anything has it.
 
-    A rename alone would replace what has appeared under the name meanwhile; a hard link does not. Without hard links
-    there is an instant between the look and the rename.
+    A plain rename would replace anything that has appeared under the name in the meantime; a hard link does not.
+    Without hard links there is a short gap between the check and the rename.
     """
     try:
         os.link(old, new, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
@@ -110,7 +110,7 @@ def rename_new(folder: int, old: str, new: str) -> None:
 
 
 def replace_file(folder: int, name: str, data: bytes, *, mode: int = 0o666) -> None:
-    """Put a file with these bytes in the place of whatever file has the name, durably."""
+    """Write a file with these bytes under the name, durably, replacing any file that has it."""
     with NewFile(folder, name, mode=mode) as new:
         new.write(data)
         new.replace()

@@ -1,8 +1,8 @@
-"""Who may have a stage: what nobody uses is claimed by renaming it.
+"""Who may use a stage: one that nobody uses is claimed by renaming it.
 
 Rules: whoever writes to a stage holds an flock on its journal, and whoever claims it holds that lock while renaming it.
-So a stage in use is never claimed where flock works, whatever has become of the lock of its asset. Where flock does not
-work, only a stage whose owner is certainly dead is claimed.
+So where flock works, a stage in use is never claimed, whatever has happened to the lock of its asset. Where flock does
+not work, a stage is claimed only if its owner is certainly dead.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from grym_fetch.disk.locks import Flock, try_flock
 from grym_fetch.disk.owner import Owner
 
 ABANDONED_AFTER_S = 180.0
-"""A stage of another machine counts as abandoned once nobody has written to it for this long. No wait for a server is
-as long, nor does a network file system take as long to show what was written."""
+"""A stage of another machine counts as abandoned once nobody has written to it for this long. No wait for a server
+takes as long, and a network file system shows what was written sooner."""
 _NO_JOURNAL = frozenset({errno.EACCES, errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENOSPC, errno.EDQUOT})
-"""Why a journal cannot be opened that nobody can be writing to: it is not a file of ours, or was never made."""
+"""The errors of opening a journal that nobody can be writing to: it is not a file of ours, or was never made."""
 
 
 def is_abandoned(root: int, name: str, owner: Owner | None, *, exclusive: bool) -> bool:
-    """Whether nobody is at work on the stage ``name`` in the open folder ``root``, as far as its owner and age tell.
+    """Whether nobody is using the stage ``name`` in the open folder ``root``, judging by its owner and age.
 
     ``exclusive``: we hold the lock of its asset, and it excludes others on this machine.
     """
@@ -41,7 +41,7 @@ def is_abandoned(root: int, name: str, owner: Owner | None, *, exclusive: bool) 
 
 
 def make(root: int, name: str) -> int | None:
-    """Make a stage in the open folder ``root``. Returns its journal, open and held; None if somebody has claimed it.
+    """Make a stage in the open folder ``root``. Returns its journal, open and locked; None if somebody has claimed it.
 
     Raises ``OSError``.
     """
@@ -50,10 +50,10 @@ def make(root: int, name: str) -> int | None:
 
 
 def claim(root: int, old: str, new: str, owner: Owner | None) -> int | None:
-    """Give an abandoned stage in the open folder ``root`` a name of this process's own. Raises ``OSError``.
+    """Rename an abandoned stage in the open folder ``root``, so that it is this process's. Raises ``OSError``.
 
-    Returns its journal, open and held; None for one that somebody writes to, or has claimed before. Without locks, if
-    two try, one gets it, or each a part of it, which then proves less.
+    Returns its journal, open and locked; None if somebody is writing to the stage or has already claimed it. If there
+    are no locks and two try, one of them gets it, or each gets a part of it, which then proves less.
     """
     journal = _hold(root, old, owner)
     if journal is None:
@@ -69,7 +69,7 @@ def claim(root: int, old: str, new: str, owner: Owner | None) -> int | None:
 
 
 def remove(root: int, name: str, spare: str, owner: Owner | None) -> bool:
-    """Claim an abandoned stage under the name ``spare`` and remove it. Returns whether it was there and unused."""
+    """Claim an abandoned stage under the name ``spare`` and remove it. Returns whether it existed and was unused."""
     try:
         journal = claim(root, name, spare, owner)
     except OSError as error:
@@ -87,9 +87,9 @@ def remove(root: int, name: str, spare: str, owner: Owner | None) -> bool:
 
 
 def _hold(root: int, name: str, owner: Owner | None) -> int | None:
-    """Open the journal and hold it; None if somebody holds it, or it is there no more.
+    """Open and lock the journal; None if somebody else has locked it, or it no longer exists.
 
-    It is made if it is not there yet: whoever is about to make this stage then finds it held.
+    It is created if it does not exist yet: a process that is about to make this stage then finds it locked.
     """
     try:
         folder = open_child(root, name)
@@ -101,7 +101,7 @@ def _hold(root: int, name: str, owner: Owner | None) -> int | None:
         return None
     finally:
         os.close(folder)
-    # A child that was forked by other means than Python's may hold it for a process that is dead.
+    # A child that was not forked through Python may still hold it for a process that is dead.
     is_free = try_flock(journal) is not Flock.BUSY or (owner is not None and owner.is_dead)
     if is_free and is_at(journal, root, f"{name}/journal"):
         return journal
@@ -124,11 +124,11 @@ def _take_over(root: int, old: str, new: str) -> None:
 
 
 def open_ours(folder: int, name: str, flags: int, mode: int) -> int:
-    """Open a file of a stage, or make it. Raises ``OSError`` for what is not a file, or has another owner or name."""
+    """Open or make a file of a stage. Raises ``OSError`` if it is not a file, or has another owner or a second name."""
     flags |= os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     descriptor = os.open(name, flags, mode, dir_fd=folder)
     figures = os.fstat(descriptor)
-    # The owner of the folder is this user, under whatever number the file system knows him.
+    # The owner of the folder is this user, whatever number the file system gives them.
     if stat.S_ISREG(figures.st_mode) and figures.st_nlink == 1 and figures.st_uid == os.fstat(folder).st_uid:
         return descriptor
     os.close(descriptor)

@@ -1,8 +1,8 @@
-"""Finds and reads the files of settings: the project's pyproject.toml, and the user's ``config.toml``.
+"""Finds and reads the settings files: the project's pyproject.toml, and the user's ``config.toml``.
 
-The project's is the first pyproject.toml with our table in the project's root or, within its repository, above it. As
-with the manifest, one that another user has written counts only if its project is named. The user's is
-``grym-fetch/config.toml`` in ``XDG_CONFIG_HOME`` (``~/.config``), and must be the user's own, or root's.
+The project's file is the first pyproject.toml with our table in the project's root or, within its repository, above it.
+As with the manifest, a file that another user has written counts only if its project is named. The user's file is
+``grym-fetch/config.toml`` in ``XDG_CONFIG_HOME`` (``~/.config``), and must belong to the user or to root.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ PROJECT_FILE = "pyproject.toml"
 
 
 def read_configuration(root: Path | None, environ: Mapping[str, str], *, is_named: bool = False) -> Configuration:
-    """What the project at ``root`` and the user have chosen; the project wins.
+    """The settings of the project at ``root`` and of the user; the project's win.
 
-    ``is_named``: the user has named the project, so it may be another user's. Raises `ConfigurationError`, or
+    ``is_named``: the user has named the project, so it may belong to another user. Raises `ConfigurationError`, or
     `StorageError` if a file that is there cannot be read.
     """
     of_project = _read_project(root, environ, is_named=is_named) if root is not None else Configuration()
@@ -31,7 +31,7 @@ def read_configuration(root: Path | None, environ: Mapping[str, str], *, is_name
 
 
 def read_user_configuration(environ: Mapping[str, str]) -> Configuration:
-    """What the user has chosen. Raises like `read_configuration`."""
+    """The user's settings. Raises like `read_configuration`."""
     path = user_file(environ)
     if path is None or (data := _read(path)) is None:
         return Configuration()
@@ -40,7 +40,7 @@ def read_user_configuration(environ: Mapping[str, str]) -> Configuration:
 
 
 def user_file(environ: Mapping[str, str]) -> Path | None:
-    """Where the user's settings are, if there; None without a home folder."""
+    """The path of the user's settings file, whether or not it exists; None without a home folder."""
     named, home = environ.get("XDG_CONFIG_HOME", ""), environ.get("HOME", "")
     if os.path.isabs(named):
         return Path(named) / "grym-fetch" / "config.toml"
@@ -48,7 +48,7 @@ def user_file(environ: Mapping[str, str]) -> Path | None:
 
 
 def _read_project(root: Path, environ: Mapping[str, str], *, is_named: bool) -> Configuration:
-    # Outside of a repository a file further up is not the project's: /tmp and / are everybody's.
+    # Outside a repository, a file further up does not belong to the project: /tmp and / are shared by everybody.
     repository = repository_root(root) or root
     for folder in (root, *(each for each in root.parents if each.is_relative_to(repository))):
         path = folder / PROJECT_FILE
@@ -63,16 +63,16 @@ def _read_project(root: Path, environ: Mapping[str, str], *, is_named: bool) -> 
 
 def _read(path: Path) -> bytes | None:
     """The file's content; None if there is none."""
-    if not os.path.isfile(path):  # unlike Path.is_file, never raises; a pipe is none
+    if not os.path.isfile(path):  # unlike Path.is_file, never raises; False for a pipe
         return None
     with storage_errors(path), open(path, "rb") as file:
         return file.read(MAX_CONFIGURATION_BYTES + 1)
 
 
 def owners(path: Path, environ: Mapping[str, str]) -> set[int]:
-    """Those who can change what the path leads to, and are neither this user nor root.
+    """The users who can change the file that the path leads to and are neither this user nor root.
 
-    As git does (``safe.directory``), root in ``sudo`` also takes the files of the user who called it.
+    As in git (``safe.directory``), root under ``sudo`` also accepts the files of the user who called it.
     """
     trusted = {0, os.geteuid()}
     if os.geteuid() == 0 and (caller := environ.get("SUDO_UID", "")).isascii() and caller.isdigit():
@@ -82,7 +82,7 @@ def owners(path: Path, environ: Mapping[str, str]) -> set[int]:
 
 
 def check_owner(path: Path, environ: Mapping[str, str], advice: str) -> None:
-    """Raise `ConfigurationError` if another user has written a file of settings."""
+    """Raise `ConfigurationError` if another user has written a settings file."""
     if strangers := owners(path, environ):
         reason = f"belongs to {user_name(min(strangers))}, who may not be trusted to choose settings; {advice}"
         raise ConfigurationError(safe_text(str(path)), [Problem("owner", "", reason)])

@@ -1,4 +1,4 @@
-"""Folders, opened through descriptors so that nothing can be swapped in on the way, and what is done with descriptors.
+"""Folders, opened through descriptors so that no part of a path can be swapped, and operations on descriptors.
 
 Rules: no symlink is followed below the assets folder; every part of a path is opened from its parent's descriptor.
 `storage_errors` turns an ``OSError`` into one of our errors, with the path that it is about.
@@ -23,18 +23,18 @@ log = logging.getLogger(__name__)
 
 _READ_BYTES = 1024 * 1024
 RESERVE_BYTES = 1024 * 1024
-"""Kept free for journals and folders when space is counted."""
+"""Bytes kept free for journals and folders when space is counted."""
 
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-"""Flags to open a file that is not there yet, for writing."""
+"""Flags to create a file for writing; fails if it exists."""
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-"""Flags to open a file that others may have put there: no link is followed, no pipe waited for. Look at its type."""
+"""Flags to open a file that others may have put there: follows no link, waits for no pipe. Check its type."""
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-"""Flags to open a folder, but not one that a symlink leads to."""
-# The answers of file systems that have no fsync for this kind of file (SMB, some FUSE).
+"""Flags to open a folder, but not through a symlink."""
+# The errors of file systems that have no fsync for this kind of file (SMB, some FUSE).
 _SYNC_UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOTTY})
 _CANNOT_FLUSH: set[int] = set()
-"""The devices of which the log says so already."""
+"""The devices for which this was already logged."""
 _FULL = {
     errno.ENOSPC: "no space left on the device",
     errno.EDQUOT: "the disk quota is used up",
@@ -55,7 +55,7 @@ _ADVICE = {
 
 @contextmanager
 def storage_errors(path: object) -> Iterator[None]:
-    """Turn any ``OSError`` of the block into a `StorageError` about ``path``."""
+    """Turn any ``OSError`` raised in the block into a `StorageError` about ``path``."""
     try:
         yield
     except GrymFetchError:
@@ -65,7 +65,7 @@ def storage_errors(path: object) -> Iterator[None]:
 
 
 def storage_error(error: OSError, path: object) -> StorageError:
-    """Return our error for one of the operating system."""
+    """Return our error for one from the operating system."""
     number = error.errno or 0
     shown = safe_text(str(path))
     if number == errno.ENOSPC and not _has_inodes(path):
@@ -79,7 +79,7 @@ def storage_error(error: OSError, path: object) -> StorageError:
 
 
 def _has_inodes(path: object) -> bool:
-    """Whether new files can be made where this is, or would be."""
+    """Whether the file system of this path, which need not exist, has inodes left for new files."""
     for place in (Path(str(path)), *Path(str(path)).parents):
         with suppress(OSError, ValueError):
             figures = os.statvfs(place)
@@ -104,16 +104,16 @@ def sync(descriptor: int, *, data_only: bool = False) -> None:
 
 
 def write_all(descriptor: int, data: bytes | bytearray | memoryview) -> None:
-    """Write all of it: one call may take a part only."""
+    """Write all of it: one call may write only a part."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
 
 
 def close_each(*descriptors: int) -> None:
-    """Close these; if one fails, log it and close the others. It is closed all the same (close(2)).
+    """Close these; if one fails, log it and close the others. The failed one is closed all the same (close(2)).
 
-    For descriptors on which nothing depends any more: whatever had to be durable was flushed before.
+    For descriptors that nothing depends on any longer: whatever had to be durable was flushed before.
     """
     for descriptor in descriptors:
         try:
@@ -123,15 +123,15 @@ def close_each(*descriptors: int) -> None:
 
 
 def remove_tree(above: int, name: str) -> None:
-    """Remove a folder of ours in an open one as far as possible; `prune` removes the rest."""
+    """Remove a folder of ours from an open one as far as possible; `prune` removes the rest."""
     with suppress(OSError):  # from a failed close, which rmtree does not ignore
         shutil.rmtree(name, ignore_errors=True, dir_fd=above)
 
 
 def make_root(root: Path) -> None:
-    """Make the folder ``root`` and those above it, and flush it into its parent even if it was there already.
+    """Make the folder ``root`` and those above it, and flush its parent even if the folder existed already.
 
-    Whoever made it may not have flushed it: then a file in it that was reported as done could be lost with it.
+    Whoever made it may not have flushed that: then a file in it that was reported as done could be lost with it.
     """
     missing = [root]
     while not os.path.exists(missing[-1].parent):
@@ -143,7 +143,7 @@ def make_root(root: Path) -> None:
         try:
             above = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except PermissionError:
-            continue  # a folder that may be passed through but not read cannot be flushed either
+            continue  # a folder that may be entered but not read cannot be flushed either
         try:
             sync(above)
         finally:
@@ -155,8 +155,9 @@ def open_folder(
 ) -> int:
     """Return a descriptor of the folder ``root/parts``. ``root`` itself may be reached through symlinks.
 
-    Folders that are made are flushed into their parents, so that a file renamed into them is not lost with them. With
-    ``flushed``, which remembers them, existing ones are flushed too: whoever made one may not have done so yet.
+    When a folder is made, its parent is flushed, so that a file renamed into the folder is not lost with it. With
+    ``flushed``, which remembers the folders done so far, this is done for existing ones too: whoever made one may not
+    have flushed its parent yet.
     """
     if create and not root.is_dir():
         make_root(root)
@@ -190,18 +191,18 @@ def open_folder(
 
 
 def open_child(above: int, name: str) -> int:
-    """Return a descriptor of a folder in an open one; never of one that a symlink leads to."""
+    """Return a descriptor of a folder in an open one, never through a symlink."""
     try:
         return os.open(name, FOLDER, dir_fd=above)
     except NotADirectoryError:
-        # O_NOFOLLOW with O_DIRECTORY reports a symlink this way; tell the two apart for the message.
+        # O_NOFOLLOW with O_DIRECTORY reports a symlink as ENOTDIR; tell the two apart for the message.
         if stat.S_ISLNK(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode):
             raise OSError(errno.ELOOP, "symlink", name) from None
         raise
 
 
 def open_below(above: int, parts: Sequence[str]) -> int:
-    """Return a descriptor of a folder below an open one, or another one of that itself; through no symlink."""
+    """Return a descriptor of a folder below an open one, or a new one of that folder itself; through no symlink."""
     here = os.dup(above)
     for part in parts:
         try:
@@ -214,7 +215,7 @@ def open_below(above: int, parts: Sequence[str]) -> int:
 
 @contextmanager
 def opened_folder(path: Path) -> Iterator[int]:
-    """A descriptor of a folder that the user has named, through symlinks too, for the length of the block."""
+    """Open a folder that the user has named, through symlinks too, for the length of the block."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield descriptor
@@ -225,7 +226,7 @@ def opened_folder(path: Path) -> Iterator[int]:
 def check_destination(root: Path, local_path: str) -> None:
     """Raise `UnsafePath` if a file cannot be put there because a folder, a device or a symlink is in the way.
 
-    And `NotWritable` if this user may make nothing in its folder, or in the nearest one above that is there.
+    Raise `NotWritable` if this user may not create anything in its folder, or in the nearest one above that exists.
     """
     *parents, name = local_path.split("/")
     target = root / local_path
@@ -246,7 +247,7 @@ def check_destination(root: Path, local_path: str) -> None:
 
 
 def is_taken(place: Path) -> bool:
-    """Whether anything is there, a dangling symlink included."""
+    """Whether anything is there, even a dangling symlink."""
     return os.path.lexists(place)
 
 
@@ -268,7 +269,7 @@ def delete_file(root: Path, local_path: str) -> bool:
 
 
 def closed_folders(root: Path, folders: Iterable[str]) -> set[str]:
-    """Return those of these folders, relative to ``root``, in which nothing can be put: see `check_destination`."""
+    """Return the folders, relative to ``root``, in which nothing can be put: see `check_destination`."""
     closed: set[str] = set()
     for path in folders:
         try:
@@ -282,7 +283,7 @@ def closed_folders(root: Path, folders: Iterable[str]) -> set[str]:
 
 
 def _open_usable(root: Path, parents: list[str]) -> int | None:
-    """Open a folder that this user may write to; None if it is not there, and the nearest one above it is such."""
+    """Open a folder that this user may write to; None if it does not exist but the nearest one above it is writable."""
     try:
         folder = open_folder(root, tuple(parents), create=False)
     except FileNotFoundError:
@@ -297,7 +298,7 @@ def _open_usable(root: Path, parents: list[str]) -> int | None:
 
 
 def _check_writable_above(root: Path, parents: list[str]) -> None:
-    """`_check_writable` for the nearest folder that is there; nothing if not even the root is."""
+    """`_check_writable` for the nearest folder that exists; does nothing if not even the root does."""
     for count in reversed(range(len(parents))):
         with suppress(FileNotFoundError):
             folder = open_folder(root, tuple(parents[:count]), create=False)
@@ -317,7 +318,7 @@ def _check_writable(folder: int, shown: Path) -> None:
 
 
 def shut_out(figures: os.stat_result) -> str:
-    """Why this user may not write to a folder: whose it is, and its mode."""
+    """Why this user may not write to a folder: its owner and its mode."""
     return (
         f"this folder belongs to {user_name(figures.st_uid)} (mode {figures.st_mode & 0o777:o}), and this user may not "
         "write there"
@@ -335,7 +336,7 @@ def user_name(number: int) -> str:
 
 
 def exists(folder: int, name: str) -> bool:
-    """Whether anything in the folder has this name, be it a dangling symlink."""
+    """Whether anything in the folder has this name, even a dangling symlink."""
     try:
         os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
@@ -344,7 +345,7 @@ def exists(folder: int, name: str) -> bool:
 
 
 def is_at(descriptor: int, folder: int, name: str) -> bool:
-    """Whether the open file is still the one that has this name, or path, in an open folder."""
+    """Whether this name, or path, in an open folder still refers to the open file."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(name, dir_fd=folder, follow_symlinks=False))
     except OSError:
@@ -362,7 +363,7 @@ def free_bytes(path: Path) -> int:
 
 
 def usable_bytes(path: Path) -> int:
-    """Bytes that may still be written there, less a small reserve."""
+    """Bytes that can still be written there, less a small reserve."""
     return max(0, free_bytes(path) - RESERVE_BYTES)
 
 
@@ -374,7 +375,7 @@ def require_space(path: Path, missing: int) -> None:
 
 
 def open_regular(name: str, folder: int | None = None) -> int:
-    """Open a file to read it. Raises ``OSError`` for symlinks and for what is not a regular file."""
+    """Open a file to read it. Raises ``OSError`` for symlinks and for anything but a regular file."""
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -383,16 +384,16 @@ def open_regular(name: str, folder: int | None = None) -> int:
 
 
 def read_regular(name: str, folder: int | None = None, *, limit: int, owner: int | None = None) -> bytes:
-    """Read a file that others may have put there, as far as ``limit`` bytes: the one reader of all small files of ours.
+    """Read at most ``limit`` bytes of a file that others may have put there. All our small files are read by this.
 
-    Raises ``OSError`` for symlinks, for what is not a regular file, and for one that is not ``owner``'s.
+    Raises ``OSError`` for symlinks, for anything but a regular file, and for a file that does not belong to ``owner``.
     """
     descriptor = open_regular(name, folder)
     try:
         figures = os.fstat(descriptor)
         if owner is not None and figures.st_uid != owner:
             raise PermissionError(errno.EACCES, "belongs to another user", name)
-        data = os.read(descriptor, min(figures.st_size, limit))  # all of it, as a rule
+        data = os.read(descriptor, min(figures.st_size, limit))  # usually all of it
         while len(data) < limit and (more := os.read(descriptor, min(_READ_BYTES, limit - len(data)))):
             data += more
         return data

@@ -1,7 +1,8 @@
 """Finds an asset's file on this machine, and says whether it is right.
 
-It is looked for in the assets folder, in the external folder, and then where ``asset-manifest.json`` in the external
-folder says it was moved. A file is right if its digest is the manifest's; the verified cache saves reading it again.
+The places are, in this order: the assets folder, the external folder, and where ``asset-manifest.json`` in the external
+folder says the file was moved. A file is right if its digest is the manifest's; the verified cache saves reading it
+again.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HASH_BLOCK_BYTES = 4 * 1024 * 1024
-"""Bytes hashed at a time: enough that the call costs next to nothing, few enough to stop soon."""
+"""Bytes hashed at a time: enough that the call costs next to nothing, few enough to stop quickly."""
 TOLD_EVERY_BYTES = 64 * 1024 * 1024
-"""After this many, whoever waits for a file to be hashed is told how far it is: a few times a second."""
+"""Report the progress of hashing a file after this many bytes, which is a few times a second."""
 RECENT_S = 600.0
-"""A file that has changed this recently is flushed before it counts as verified; older ones are on the disk by now."""
+"""A file that changed this recently is flushed before it counts as verified; older ones are on the disk by now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ _UNREAD, _OTHER, _NOTHING = (Look(each) for each in (Presence.UNREAD, Presence.O
 
 
 class LocalFiles:
-    """Finds and verifies files of one project."""
+    """Finds and verifies the files of one project."""
 
     def __init__(self, assets_dir: Path, external_dir: Path, threads: Threads) -> None:
         self._assets_dir = assets_dir
@@ -154,9 +155,9 @@ class LocalFiles:
         return _OTHER if is_other else _NOTHING
 
     def find_verified(self, asset: Asset) -> str | None:
-        """The path of the asset's file, if there is one that was verified and has not changed since. Reads no bytes.
+        """The path of the asset's file, if it was verified and has not changed since. Does not read the file.
 
-        None also where a file that has yet to be read comes before it.
+        Also None if an earlier place has a file that has yet to be read.
         """
         return self.look(asset).path if asset.checksum is not None else None
 
@@ -175,8 +176,8 @@ class LocalFiles:
     async def find(self, asset: Asset, *, full: bool = False, on_hashing: Callable[[int, int], None]) -> Found | None:
         """Look for the asset and verify it: the first right file, else the first wrong one, else None.
 
-        ``full`` reads every byte, whatever the verified cache says. ``on_hashing`` is told how many of how many bytes
-        were read: at first none, and then now and then.
+        ``full`` reads every byte, whatever the verified cache says. ``on_hashing`` is called with the bytes read so far
+        and the file's size: once before the first byte, and then from time to time.
         """
         wrong: Found | None = None
         for place in self.places(asset):
@@ -212,7 +213,7 @@ class LocalFiles:
         digest = content.whole.hexdigest()
         if digest != asset.checksum.hexdigest:
             actual = Checksum(asset.checksum.algorithm, digest)
-            # In the place of an earlier entry: the next run must not trust what a full check has found to be damaged.
+            # Replaces an earlier entry: the next run must not trust a file that a full check has found to be damaged.
             self.verified_cache.record(place, actual, signature)
             error = f"checksum mismatch: expected {asset.checksum}, found {actual}"
             return Found(place, error, verified=False, sums=content.sums)
@@ -258,9 +259,9 @@ class LocalFiles:
     async def digest(
         self, path: Path, checksum: Checksum, *, on_read: Callable[[int], None] = lambda _: None
     ) -> tuple[str, FileSignature]:
-        """Hash a file as ``checksum`` would; return the hex digest and the signature. Cancelling ends it soon.
+        """Hash a file as ``checksum`` was made; return the hex digest and the signature. Stops soon if cancelled.
 
-        ``on_read`` is told in the event loop how many bytes were read, every `TOLD_EVERY_BYTES`.
+        ``on_read`` is called in the event loop with the bytes read so far, every `TOLD_EVERY_BYTES`.
         """
         hasher = checksum.new_hasher()
         signature = await self._read(path, hasher, on_read=on_read)
@@ -283,11 +284,11 @@ class LocalFiles:
             await wait_uncancelled([hashing])
 
     def _moved_files(self) -> dict[str, Path]:
-        """Where the files are that were moved out of the repository, by their digest."""
+        """The paths of the files that were moved out of the repository, by their digest."""
         if self._moved_places is None:
             self._moved_places = {}
             document = None
-            with suppress(OSError, ValueError):  # a record that cannot be used finds nothing
+            with suppress(OSError, ValueError):  # an unusable record finds nothing
                 document = read_document(self._external_dir / MOVED_FILES)
             _, entries = document or ({}, [])
             for entry in entries:
@@ -298,9 +299,9 @@ class LocalFiles:
 
 
 def _is_durable(path: Path, signature: FileSignature) -> bool:
-    """Flush a file that was changed or renamed recently, and its folder: whoever put it there may not have.
+    """Flush a file that was changed or renamed recently, and its folder: whoever put it there may not have done so.
 
-    Else a power cut could leave the cache's entry, and other bytes of the same length. Blocking: for a thread.
+    Otherwise a power cut could leave the cache's entry beside other bytes of the same length. Blocking: for a thread.
     """
     if time.time() - signature.ctime_ns / 1e9 > RECENT_S:
         return True
@@ -318,12 +319,12 @@ def _is_durable(path: Path, signature: FileSignature) -> bool:
 
 
 def hash_file(path: Path, hasher: Updated, on_progress: Callable[[int], bool]) -> os.stat_result:
-    """Feed a whole file to ``hasher``; return its ``stat`` of when it was opened. Blocking: for a thread.
+    """Feed a whole file to ``hasher``; return its ``stat`` from when it was opened. Blocking: for a thread.
 
-    ``on_progress`` gets the bytes read so far; reading ends early where it returns False.
+    ``on_progress`` is called with the bytes read so far; reading ends early if it returns False.
     """
     with storage_errors(path):
-        # Looked at before, but perhaps something else by now: nobody may make us wait for a pipe.
+        # It was checked before, but may be something else by now: do not wait for a pipe.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         try:
             figures = os.fstat(descriptor)

@@ -1,13 +1,13 @@
 """Locks between processes. They save bandwidth; they are not what makes a download correct.
 
-Rules: all users of a folder share its locks. A lock is an flock, so a dead holder blocks nobody. Only its holder
-unlinks its file, while it holds the lock; whoever gets a lock checks that the file still has its name. If flock does
-nothing here (some network file systems), that is noticed, and nothing that depends on the lock is done. If it excludes
-only processes of the same machine (Lustre's ``localflock``, NFS's ``local_lock``), that cannot be noticed: see
+Rules: all users of a folder share its locks. A lock is an flock, so a dead holder blocks nobody. Only the holder
+unlinks the lock file, while it holds the lock; whoever gets a lock checks that the file still has its name. If flock
+does nothing here (some network file systems), that is noticed, and nothing that depends on the lock is done. If it
+excludes only processes of the same machine (Lustre's ``localflock``, NFS's ``local_lock``), that cannot be noticed: see
 `is_abandoned` in claims.py.
 
-A forked child closes what it has of its parent's locks. Where it holds one all the same, because it was forked by other
-means, it does so for a process that may be dead, and nobody waits for that.
+A forked child closes its copies of its parent's locks. A child that was not forked through Python may still hold one
+for a parent that is dead; nobody waits for such a lock.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from grym_fetch.runtime.forks import close_copy, forget_in_child
 
 _BUSY = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
 _READ_ONLY = frozenset({errno.EBADF, errno.EINVAL})
-"""What a descriptor answers that was opened for reading only."""
+"""The errors of writing to a descriptor that was opened for reading only."""
 _LOCK_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
@@ -39,13 +39,13 @@ class Flock(Enum):
 
     TAKEN = auto()
     BUSY = auto()
-    """Somebody else has it."""
+    """Somebody else holds it."""
     UNSUPPORTED = auto()
     """This file system has no locks (ENOLCK, ENOTSUP, …)."""
 
 
 def try_flock(descriptor: int) -> Flock:
-    """Lock an open file or folder, without waiting. The lock lasts for as long as it is open."""
+    """Lock an open file or folder, without waiting. The lock lasts as long as the descriptor is open."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -54,9 +54,9 @@ def try_flock(descriptor: int) -> Flock:
 
 
 class FileLock:
-    """An exclusive lock on one asset: a file ``name`` in a folder. `holder` says who has it if it is busy.
+    """An exclusive lock on one asset: a file ``name`` in a folder. `holder` says who holds it if it is busy.
 
-    ``open_folder`` returns a new descriptor of the folder, and may make it.
+    ``open_folder`` returns a new descriptor of the folder, and may make the folder.
     """
 
     def __init__(self, open_folder: Callable[[], int], name: str) -> None:
@@ -69,7 +69,7 @@ class FileLock:
         """Whether flock really excludes others here. Known once the lock is held."""
         self.holder = ""
         self._dead: Owner | None = None
-        """Who was named as the holder last time, and is dead."""
+        """The dead process that was named as the holder last time."""
 
     def try_acquire(self) -> bool:
         """Take the lock if nobody has it. Raises ``OSError`` if the lock file cannot be opened."""
@@ -98,9 +98,9 @@ class FileLock:
             if outcome is Flock.BUSY:
                 before, (self.holder, owner) = self._dead, _read_holder(descriptor)
                 self._dead = owner if owner is not None and owner.is_dead else None
-                # Named twice: whoever takes the lock of a dead process has not written its own name for a moment.
+                # Wait until it is named twice: a new holder takes a moment to replace the dead one's name with its own.
                 if self._dead is not None and self._dead == before:
-                    # As without locks: whoever holds it does not work.
+                    # Go on as without locks: whoever holds it is not working.
                     self._descriptor, self.is_trustworthy = descriptor, False
                     return True
                 os.close(descriptor)
@@ -132,7 +132,7 @@ class FileLock:
                 raise
 
     def release(self) -> None:
-        """Give the lock back. Idempotent."""
+        """Release the lock. Idempotent."""
         descriptor, self._descriptor = self._descriptor, None
         folder, self._folder = self._folder, -1
         if descriptor is None:
@@ -144,11 +144,11 @@ class FileLock:
             pass  # a lock file that stays behind is empty and harmless; another user's cannot be removed
         finally:
             for each in (descriptor, folder):
-                with suppress(OSError):  # it is closed all the same (close(2)), and so unlocked
+                with suppress(OSError):  # it is closed all the same (close(2)), and thus unlocked
                     os.close(each)
 
     def forget(self) -> None:
-        """In a forked child: close what is the parent's. Closing a copy of a descriptor does not unlock it."""
+        """In a forked child: close the copy of the parent's descriptor. Closing a copy does not unlock the file."""
         descriptor, self._descriptor = self._descriptor, None
         folder, self._folder = self._folder, -1
         for each in (descriptor, folder):
@@ -157,7 +157,7 @@ class FileLock:
 
 
 def open_lock(folder: int, name: str, *, create: bool) -> int:
-    """Open a lock file, which another user may have made. Raises ``OSError``, and `UnsafePath` for anything else."""
+    """Open a lock file, which another user may have made. Raises ``OSError``, or `UnsafePath` if it is not a file."""
     descriptor = -1
     while descriptor < 0:
         try:
@@ -168,7 +168,7 @@ def open_lock(folder: int, name: str, *, create: bool) -> int:
             # Never O_CREAT without O_EXCL: fs.protected_regular forbids that for another user's file (sysctl fs(5)).
             with suppress(FileExistsError):
                 descriptor = os.open(name, _LOCK_FLAGS | os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
-                # Who may work in the folder may lock the file, whatever the umask is.
+                # Whoever may work in the folder may lock the file, whatever the umask is.
                 with suppress(OSError):
                     os.fchmod(descriptor, stat.S_IMODE(os.fstat(folder).st_mode) & 0o666)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -185,10 +185,10 @@ def _open_existing(folder: int, name: str) -> int:
 
 
 def _read_holder(descriptor: int) -> tuple[str, Owner | None]:
-    """Who holds a lock: in words, and as far as it can be asked whether it lives."""
+    """Who holds a lock: in words, and as an `Owner` if the file names one."""
     try:
         record = json.loads(os.pread(descriptor, 500, 0))
         holder = f"process {int(record['pid'])} on {safe_text(str(record['host']), limit=80)}"
         return holder, Owner.parse(str(record.get("owner", "")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        return "another process", None  # what is in the file is anybody's word
+        return "another process", None  # anybody may have written the file

@@ -1,8 +1,8 @@
 """A log file that is rotated: opened, written and renamed through the descriptor of its folder.
 
-Rules: no link in the file's place is followed and no pipe waited for; only a regular file of this user with no other
-name is written to, also after a rotation. Processes that share a file take turns to rotate it, so that each old file is
-renamed once.
+Rules: a link in the file's place is not followed and a pipe is not waited for; only a regular file that belongs to this
+user and has no other name is written to, even after a rotation. Processes that share a file take turns to rotate it, so
+that each old file is renamed once.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK 
 
 
 class LogFile:
-    """An open log. Raises ``OSError`` if the file in its place is not one to write to.
+    """An open log. Raises ``OSError`` if the file in its place must not be written to.
 
-    ``below`` is a folder in ``folder`` that is made if need be, and is not to be a symlink; ``folder`` itself is where
-    the user said, symlink or not. Beyond ``max_bytes`` the file becomes ``<name>.1``, and of those ``keep`` are kept.
+    ``below`` is a folder in ``folder`` that is made if need be, and must not be a symlink; ``folder`` itself is where
+    the user said, symlink or not. Beyond ``max_bytes`` the file becomes ``<name>.1``; ``keep`` old files are kept.
     """
 
     def __init__(self, folder: Path, name: str, *, below: str = "", max_bytes: int, keep: int) -> None:
@@ -69,10 +69,10 @@ class LogFile:
         )
 
     def _rotate(self) -> None:
-        # A descriptor of its own: the lock ends with it.
+        # A separate descriptor: the lock ends with it.
         turn = os.open(".", FOLDER, dir_fd=self._folder)
         try:
-            # Who finds somebody else at it writes a few lines more to the full file. Where there are no locks, go on.
+            # If somebody else is rotating, write a few more lines to the full file. Where there are no locks, go on.
             if try_flock(turn) is Flock.BUSY:
                 return
             if is_at(self._file, self._folder, self._name):

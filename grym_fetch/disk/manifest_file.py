@@ -1,9 +1,9 @@
-"""Changes ``assets.json`` on the disk: all of a change, or nothing of it.
+"""Changes ``assets.json`` on the disk: a change is made completely or not at all.
 
 Rules: a change that would not parse is refused; the file is replaced whole (see atomic.py). Our own processes take
-turns (an flock on the folder). An editor does not, so the file is read once more right before the rename; if it is not
-the one that the change began with, the change is made again to what is there now. A symlink stays one: the file that it
-leads to is replaced.
+turns (an flock on the folder). An editor does not, so the file is read once more right before the rename; if it is no
+longer what the change began with, the change is made again to what is there now. A symlink stays a symlink: the file
+that it leads to is replaced.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from grym_fetch.disk.project import MAX_MANIFEST_BYTES
 log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 5
-"""Give up a change after somebody else has written the file in the midst of it so often."""
+"""Give up a change after somebody else has written the file in the middle of it this many times."""
 _NEW = '{{\n  "version": "1.0",\n  "updated": "{now}",\n  "assets": []\n}}\n'
 
 Change = Callable[[ManifestText, Manifest], ManifestText]
-"""Returns the changed text, given the text and what it means. Called again if the file has changed meanwhile."""
+"""Returns the changed text, given the text and its meaning. Called again if the file has changed in the meantime."""
 
 
 def edit_manifest(path: Path, change: Change) -> ParsedManifest | None:
     """Change the manifest and return it as it is now; None if another process is changing it: try again later.
 
     Blocking: for a thread. Raises `EditRefused` if the result would not be a valid manifest, `ManifestError` if the
-    file is not one now, `StorageError` if it cannot be written, and whatever ``change`` raises.
+    file is not valid now, `StorageError` if it cannot be written, and whatever ``change`` raises.
     """
     real = Path(os.path.realpath(path))
     source = safe_text(str(path))
     with storage_errors(path), opened_folder(real.parent) as folder:
-        # Where there are no locks, the look before the rename must do.
+        # Where there are no locks, the check before the rename has to do.
         if try_flock(folder) is Flock.BUSY:
             return None
         for _ in range(MAX_ATTEMPTS):
@@ -56,7 +56,7 @@ def edit_manifest(path: Path, change: Change) -> ParsedManifest | None:
 
 
 def create_manifest(path: Path, now: float) -> bool:
-    """Make a manifest with no assets; False if there is one already. ``now``: seconds since the epoch."""
+    """Make a manifest without assets; False if there is one already. ``now``: seconds since the epoch."""
     data = ManifestText.read(_NEW.format(now="").encode()).touch(now).encode()
     with storage_errors(path), opened_folder(path.parent) as folder:
         try:
@@ -79,7 +79,7 @@ def _accepted(new: bytes, source: str) -> ParsedManifest:
 
 
 def _replace(folder: int, name: str, old: bytes, new: bytes) -> bool:
-    """Replace ``old`` with ``new``; False, and nothing is done, if something else is there by now."""
+    """Replace ``old`` with ``new``; if something else is there by now, do nothing and return False."""
     with NewFile(folder, name, mode=PRIVATE) as file:
         file.write(new)
         file.take_after(os.stat(name, dir_fd=folder))

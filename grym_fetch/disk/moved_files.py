@@ -1,7 +1,7 @@
 """Reads ``asset-manifest.json``: which files were moved to the external folder, and from where.
 
-Rules: what it says is foreign text, so an entry is used only if its paths are safe. Each reader takes the part of an
-entry that it needs: who looks for a content asks for less than who brings a file back to its place.
+Rules: others may have written it, so an entry is used only if its paths are safe. Each reader takes the part of an
+entry that it needs: looking for content needs less than bringing a file back to its place.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class MovedFile:
         )
 
     def as_json(self) -> dict[str, object]:
-        """The entry as it stands in the file."""
+        """The entry as it is written in the file."""
         return {
             "originalPath": self.original_path,
             "storagePath": self.storage_path,
@@ -60,7 +60,7 @@ class MovedFile:
 
 
 def parse_storage(entry: object) -> tuple[str, Checksum]:
-    """Read where an entry's file lies in the external folder, and its checksum. Raises `ValueError`."""
+    """Read an entry's path in the external folder and its checksum. Raises `ValueError`."""
     fields = _fields(entry)
     return check_local_path(_text(fields, "storagePath")), Checksum.parse(_text(fields, "checksum"))
 
@@ -68,7 +68,7 @@ def parse_storage(entry: object) -> tuple[str, Checksum]:
 def read_document(path: Path) -> tuple[dict[str, object], list[object]] | None:
     """Read the file: all of it, and its list of entries. None if there is no file.
 
-    Raises `ValueError` for any other content, whose message says what is wrong, and ``OSError``.
+    Raises ``OSError``, and `ValueError` for any other content; its message says what is wrong.
     """
     try:
         data = read_regular(os.fspath(path), limit=MAX_RECORD_BYTES + 1)

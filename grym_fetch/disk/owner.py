@@ -1,4 +1,4 @@
-"""Who a process is, and whether what it left behind belongs to anybody.
+"""Identifies a process, and tells whether anybody still uses what it has made.
 
 Rule: a process counts as dead only if that is certain.
 """
@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LEFT_BEHIND_AFTER_S = 24 * 3600.0
-"""Nobody is still at work on something that takes minutes and was begun before that."""
+"""A folder whose owner cannot be checked counts as abandoned after this long: the work takes minutes."""
 _NUMBER = re.compile(r"[0-9]{1,10}")
 """A process number; ``str.isdigit`` also takes digits that ``int`` does not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A process, named so that it can be told from a later one with the same number.
+    """A process, identified so that it is not confused with a later one of the same number.
 
-    ``boot`` names the system's start and the process namespace, ``host`` the machine, as a hash; empty if not known.
+    ``boot`` identifies the boot and the process namespace, ``host`` the machine, as a hash; empty if not known.
     """
 
     pid: int
@@ -44,7 +44,7 @@ class Owner:
         pid, *others = text.split("-")
         if len(others) not in (2, 3) or not _NUMBER.fullmatch(pid):
             return None
-        started, boot, host = (*others, "")[:3]  # the first versions did not name the machine
+        started, boot, host = (*others, "")[:3]  # the first versions did not record the machine
         return cls(int(pid), started, boot, host)
 
     def encode(self) -> str:
@@ -53,21 +53,21 @@ class Owner:
 
     @property
     def is_dead(self) -> bool:
-        """Whether this process certainly no longer runs. False where that cannot be known."""
-        # Of another boot: another machine, or this one before it was restarted. They cannot be told apart here.
+        """Whether this process is certainly no longer running. False if that cannot be known."""
+        # From another boot: another machine, or this one before a restart. The two cannot be told apart here.
         started = _start_of(self.pid) if self._is_of_this_boot else None
         return started is not None and started != self.started
 
     @property
     def is_alive(self) -> bool:
-        """Whether this process certainly runs: on this machine, since this boot."""
+        """Whether this process is certainly running: on this machine, since this boot."""
         return self._is_of_this_boot and not self.is_dead
 
     @property
     def may_be_elsewhere(self) -> bool:
-        """Whether it may run on another machine, whose locks are perhaps not seen here.
+        """Whether it may be running on another machine, whose locks may not be seen here.
 
-        Not if it is of this boot of this system, in whichever container, or of an earlier boot of this machine.
+        False if it is from this boot of this system, in any container, or from an earlier boot of this machine.
         """
         this = Owner.this()
         return self.boot[:_BOOT_DIGITS] != this.boot[:_BOOT_DIGITS] and self.host != this.host
@@ -78,14 +78,14 @@ class Owner:
 
 
 def is_left_behind(owner: Owner | None, folder: Path, *, above: int | None = None) -> bool:
-    """Whether nobody uses a folder that no lock guards: its owner is dead, or began long ago and cannot be asked."""
+    """Whether a folder without a lock is abandoned: its owner is dead, or began long ago and cannot be checked."""
     if owner is None:
         return False
     return owner.is_dead or (owner.boot != Owner.this().boot and _age_s(folder, above=above) > LEFT_BEHIND_AFTER_S)
 
 
 def _age_s(place: Path, *, above: int | None) -> float:
-    """Seconds since it was written to."""
+    """Seconds since it was last written to."""
     try:
         return time.time() - os.stat(place, dir_fd=above, follow_symlinks=False).st_mtime
     except OSError:
@@ -93,14 +93,14 @@ def _age_s(place: Path, *, above: int | None) -> float:
 
 
 _BOOT_DIGITS = 16
-"""The digits that name a boot of the system; those of the namespace follow."""
+"""The digits that identify a boot of the system; those of the namespace follow."""
 
 
 def _start_of(pid: int) -> str | None:
-    """When a process was started, in clock ticks since boot; empty if there is none, None if that cannot be known."""
+    """When a process started, in clock ticks since boot; empty if there is no such process, None if it is unknown."""
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            # proc(5): the command may hold spaces and brackets, so count from the last bracket.
+            # proc(5): the command may contain spaces and brackets, so count from the last bracket.
             return file.read().rpartition(")")[2].split()[19]
     except (FileNotFoundError, ProcessLookupError):
         return ""
@@ -109,7 +109,7 @@ def _start_of(pid: int) -> str | None:
 
 
 def _boot_id() -> str:
-    """Names this boot of this machine, and the process namespace: in another container the numbers mean others."""
+    """Identifies this boot and the process namespace: another container gives the numbers to other processes."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             boot = file.read().strip().replace("-", "")[:_BOOT_DIGITS]

@@ -1,11 +1,11 @@
 """Where a project keeps its manifest and its files.
 
-The manifest is the one that is named, else the first of ``assets.json`` and ``config/assets.json`` in the working
+The manifest is the one that the user names, else the first of ``assets.json`` and ``config/assets.json`` in the working
 directory or its parents, not above the repository's root. The project's root is the manifest's folder, or its parent
-where that folder is named ``config``. One that is found and not named must belong to this user, or to root.
+if that folder is named ``config``. A manifest that is found rather than named must belong to this user or to root.
 
 A relative folder in an argument is relative to the working directory, which is what a shell completes; one in the
-environment or a file is relative to the project's root, so that it means the same from everywhere.
+environment or a file is relative to the project's root, so that it means the same everywhere.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Project:
     assets_dir: Path
     external_dir: Path
     is_external_named: bool = field(default=False, compare=False)
-    """Whether the user has named the external folder: by an argument, in the environment or in their own settings."""
+    """Whether the user has named the external folder: in an argument, the environment or their own settings."""
     is_named: bool = field(default=False, compare=False)
     """Whether the user has named the manifest."""
 
@@ -55,12 +55,11 @@ def find_project(
     environ: Mapping[str, str],
     cwd: Path,
 ) -> Project:
-    """Find the project. Arguments win over the environment, the environment over files, and files over what is found.
+    """Find the project. Arguments override the environment, which overrides files, which override what is found.
 
-    Raises `ManifestMissing` if there is no manifest, `ForeignManifest` if the one that was found, and not named,
-    belongs to another user, `ConfigurationError` for a file of settings that cannot be used, and `UnsafePath` if the
-    assets folder is a symlink that nobody has named: it came with the repository, and may lead to ``.git`` or to the
-    user's home.
+    Raises `ManifestMissing` if there is no manifest, `ForeignManifest` if it was found rather than named and belongs to
+    another user, `ConfigurationError` for a settings file that cannot be used, and `UnsafePath` if the assets folder is
+    a symlink that the user has not named: it came with the repository, and may lead to ``.git`` or to the user's home.
     """
     named = config or environ.get("GRYM_FETCH_CONFIG")
     manifest = _resolved(cwd, named) if named else _search(cwd)
@@ -94,7 +93,7 @@ def _named_folder(
     cwd: Path,
     root: Path,
 ) -> Path | None:
-    """The folder that somebody has named, None if nobody has."""
+    """The folder that was named in an argument, the environment or a file; None if none was."""
     if argument:
         return _resolved(cwd, argument)
     if text := environ.get(key.variable):
@@ -107,15 +106,15 @@ def _named_folder(
 
 
 def external_folder(root: Path, environ: Mapping[str, str]) -> Path | None:
-    """The external folder that the user has named for every project, None if they have named none.
+    """The external folder that the user has named for all projects; None if they have not named one.
 
-    ``root`` is that of a repository without a manifest. Raises like `find_project`.
+    ``root`` is the root of a repository without a manifest. Raises like `find_project`.
     """
     return _named_folder(None, EXTERNAL_DIR, environ, read_configuration(None, environ), cwd=root, root=root)
 
 
 def _no_symlink(above: Path, below: str) -> Path:
-    """A folder that a repository has chosen: no part of the way to it may lead elsewhere."""
+    """The path of a folder that the repository has chosen: no part of it may be a symlink."""
     assets_dir = above / below
     if any(
         os.path.islink(each) for each in (assets_dir, *assets_dir.parents) if each != above and above in each.parents
@@ -127,7 +126,7 @@ def _no_symlink(above: Path, below: str) -> Path:
 
 
 def expand_home(text: str | Path) -> Path:
-    """Put the home folder in the place of ``~``, where there is one. A name like any other where there is none."""
+    """Replace ``~`` with the home folder; if there is none, ``~`` is a name like any other."""
     try:
         return Path(text).expanduser()
     except RuntimeError:
@@ -149,7 +148,7 @@ def _search(cwd: Path) -> Path | None:
 
 
 def _check_owner(manifest: Path, environ: Mapping[str, str]) -> None:
-    """Who has written a manifest decides what is fetched and where it goes: not another user, unless he is named."""
+    """Refuse another user's manifest: its author decides what is fetched and where it goes."""
     if strangers := owners(manifest, environ):
         raise ForeignManifest(safe_text(str(manifest)), user_name(min(strangers)))
 

@@ -1,8 +1,8 @@
 """Removes what earlier runs left in the assets folder and nobody needs: on demand, and a little at each sync.
 
 Rules: a stage is removed only if its owner is certainly gone and nobody holds the asset's lock; a lock file only if
-nobody holds the lock; an entry of the verified cache only if its file has changed or gone. If in doubt (another
-machine's stage where locks do not work, or one that was written to lately) it stays, and so does any name not of ours.
+nobody holds the lock; an entry of the verified cache only if its file has changed or is gone. Anything doubtful stays
+(another machine's stage where locks do not work, or one that was written to lately), and so does any file not ours.
 """
 
 from __future__ import annotations
@@ -36,11 +36,10 @@ _PROJECT = re.compile(r"[0-9a-f]{24}")
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """Something that was removed, or would be, and how many bytes that frees.
+    """Something that was removed, or would be in a dry run, and how many bytes that frees.
 
-    ``kind`` is ``download``, ``lock``, ``verified``, which are entries of the verified cache, ``pieces``, which are
-    the sums of a content's pieces, or ``project``, which is what the user's state folder keeps for a project that is
-    gone.
+    ``kind`` is ``download``, ``lock``, ``verified`` (entries of the verified cache), ``pieces`` (the sums of a
+    content's pieces) or ``project`` (what the user's state folder keeps for a project that is gone).
     """
 
     kind: str
@@ -52,7 +51,7 @@ class Pruned:
 
 @dataclass(frozen=True, slots=True)
 class PruneReport:
-    """What was removed, and how many stages were left because they are, or may be, in use."""
+    """What was removed, and how many stages were left because they are or may be in use."""
 
     removed: tuple[Pruned, ...]
     in_use: int
@@ -68,7 +67,7 @@ def prune(assets_dir: Path, wanted: Mapping[tuple[str, str], str], *, dry_run: b
 
     Blocking: for a thread.
 
-    ``wanted`` maps the path key and the content key of a stage to the id of the manifest's asset. With ``dry_run``
+    ``wanted`` maps the path key and the content key of a stage to the id of the asset in the manifest. With ``dry_run``
     nothing is changed.
     """
     state = StateFolder(assets_dir)
@@ -104,7 +103,7 @@ def prune(assets_dir: Path, wanted: Mapping[tuple[str, str], str], *, dry_run: b
 
 
 def remove_leftovers(assets_dir: Path, local_paths: Iterable[str]) -> None:
-    """Remove the stages that dead processes have left for these places, as far as possible. Blocking: for a thread."""
+    """Remove the stages that dead processes left for these paths, as far as possible. Blocking: for a thread."""
     state = StateFolder(assets_dir)
     path_keys = {StageKey(local_path, "").path_key for local_path in local_paths}
     with suppress(OSError, StorageError), _opened(lambda: state.open("stage")) as stages:
@@ -116,7 +115,7 @@ def remove_leftovers(assets_dir: Path, local_paths: Iterable[str]) -> None:
 
 @contextmanager
 def _opened(open_folder: Callable[[], int]) -> Iterator[int | None]:
-    """A descriptor of a folder for the length of the block; None if there is none."""
+    """Open a folder for the length of the block; yields None if there is none."""
     try:
         folder = open_folder()
     except FileNotFoundError:
@@ -140,7 +139,7 @@ def _is_folder(above: int | None, name: str) -> bool:
 
 
 def _allocated(above: int | None, name: str) -> int:
-    """Bytes that a file, or the files in a folder, take on the disk."""
+    """Bytes that a file, or the files in a folder, take up on the disk."""
     total = 0
     with suppress(OSError):
         figures = os.stat(name, dir_fd=above, follow_symlinks=False)
@@ -158,7 +157,7 @@ def _allocated(above: int | None, name: str) -> int:
 def _remove_stage(
     state: StateFolder, stages: int | None, name: str, path_key: str, owner: Owner | None, *, dry_run: bool
 ) -> bool:
-    """Remove a stage if it is certainly abandoned. Returns whether it was removed, or would be."""
+    """Remove a stage if it is certainly abandoned. Returns whether it was removed, or would be in a dry run."""
     if stages is None or owner is None or owner.is_alive:
         return False
     with _held(state, f"{path_key}.lock", dry_run=dry_run) as excludes_others:
@@ -166,14 +165,14 @@ def _remove_stage(
             return False
         if dry_run:
             return True
-        # Claimed under our own name first, as by a download: if locks do not work, only one of us gets it.
+        # Claim it under our own name first, as a download does: if locks do not work, only one process gets it.
         kind = name.rpartition(".")[0].rpartition(".")[0]
         return remove(stages, name, f"{kind}.{Owner.this().encode()}.{secrets.token_hex(4)}", owner)
 
 
 @contextmanager
 def _held(state: StateFolder, name: str, *, dry_run: bool) -> Iterator[bool | None]:
-    """Hold a lock. Yields whether it excludes others, None if it is busy. A dry run makes no lock file."""
+    """Hold a lock. Yields whether it excludes others; None if it is busy. A dry run makes no lock file."""
     if dry_run:
         with _opened(state.open_locks) as locks:
             yield True if locks is None else _is_free(locks, name)
@@ -189,7 +188,7 @@ def _held(state: StateFolder, name: str, *, dry_run: bool) -> Iterator[bool | No
 
 
 def _is_free(locks: int, name: str) -> bool | None:
-    """What `_held` would yield. Changes nothing."""
+    """What `_held` would yield, without changing anything."""
     try:
         descriptor = open_lock(locks, name, create=False)
     except FileNotFoundError:
@@ -207,21 +206,21 @@ def _is_free(locks: int, name: str) -> bool | None:
 
 
 def _remove_lock(state: StateFolder, locks: int | None, name: str, *, dry_run: bool) -> bool:
-    """Remove a lock file that nobody holds. Returns whether it was removed, or would be."""
+    """Remove a lock file that nobody holds. Returns whether it was removed, or would be in a dry run."""
     try:
         with _held(state, name, dry_run=dry_run) as excludes_others:
             if dry_run or not excludes_others:
                 return bool(excludes_others)
         os.stat(name, dir_fd=locks, follow_symlinks=False)
     except FileNotFoundError:
-        return True  # its holder has removed the file when it gave the lock back
+        return True  # its holder removed the file when it released the lock
     except (OSError, StorageError):
         return False  # a symlink, or something that is not a file
-    return False  # another user's
+    return False  # it belongs to another user
 
 
 def _remove_gone_projects(*, dry_run: bool) -> Iterator[Pruned]:
-    """Remove what this user's state folder keeps for projects that are gone; what cannot be removed stays."""
+    """Remove what this user's state folder keeps for projects that are gone, as far as possible."""
     try:
         home = os.open(state_home(), FOLDER)
     except OSError:
@@ -263,7 +262,7 @@ def _remove_unwanted_sums(sums: int | None, wanted: set[str], *, dry_run: bool) 
 
 
 def _remove_stale_entries(own: int, *, dry_run: bool) -> Pruned | None:
-    """Write the verified cache's log anew, without the entries that no longer hold."""
+    """Rewrite the verified cache's log without the entries that no longer hold."""
     old = read_state(own, LOG, MAX_LOG_BYTES)
     if old is None:
         return None

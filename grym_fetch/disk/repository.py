@@ -1,6 +1,6 @@
-"""Where a git repository begins: the folder that holds ``.git``, which is a file in a worktree or a submodule.
+"""Finds the root of a git repository: the folder that holds ``.git``, which is a file in a worktree or a submodule.
 
-A dangling symlink of that name counts, too: what is wrong with it is for git to say.
+A dangling symlink of that name counts too: git will say what is wrong with it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from grym_fetch.core.text import safe_text
 
 
 def is_repository_root(folder: Path) -> bool:
-    """Whether a git repository begins here."""
+    """Whether this folder is the root of a git repository."""
     return os.path.lexists(folder / ".git")
 
 
@@ -25,14 +25,14 @@ def repository_roots(folder: Path) -> list[Path]:
 
 
 def repository_root(folder: Path) -> Path | None:
-    """The root of the git repository that ``folder`` is in, None if it is in none."""
+    """The root of the git repository that ``folder`` is in; None if it is not in one."""
     return next(iter(repository_roots(folder)), None)
 
 
 def check_makes_no_repository(root: Path, local_path: str) -> None:
-    """Raise `UnsafePath` if git would take a folder for a repository once a file is there: see `core.git_folders`.
+    """Raise `UnsafePath` if git would take a folder for a repository once this file is there: see `core.git_folders`.
 
-    The parts may be those of several manifests, one after the other; only what lies on the disk knows them all.
+    The parts of a repository may come from several manifests, one after the other; only the disk shows them all.
     """
     if not may_make_a_repository(local_path):
         return

@@ -1,9 +1,9 @@
 """The rollback guard: remembers which version of a manifest was last used with an assets folder.
 
-Rules: one small file for each manifest, replaced whole, in two places: in the user's state folder, which outlives the
-assets folder and is there before it, and in the assets folder, which moves with its project. The later version counts.
-A file is trusted only if it is this user's own and undamaged; any other counts as none, so that nobody else who can
-write there can stop a project. Failing to write one is harmless and silent.
+Rules: one small file for each manifest, replaced whole, in two places: in the user's state folder, which exists before
+the assets folder and outlives it, and in the assets folder, which moves with its project. The later version counts. A
+file is trusted only if it belongs to this user and is undamaged; any other is ignored, so that nobody else who can
+write there can block a project. Failing to write one is harmless and silent.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ class RollbackGuard:
     """The last version of one manifest that was used with one assets folder."""
 
     def __init__(self, assets_dir: Path, manifest: Path) -> None:
-        # Not the absolute path: a project that is moved or mounted elsewhere is still the same.
+        # Not the absolute path: a project that is moved or mounted elsewhere is still the same project.
         name = os.path.relpath(manifest, assets_dir)
         key = hashlib.sha256(os.fsencode(name)).hexdigest()[:24]
         self._state = StateFolder(assets_dir)
         self._name = f"manifest-version-{key}"
 
     def read(self) -> str | None:
-        """Return the version, None if there is none that can be trusted."""
+        """Return the version; None if there is none that can be trusted."""
         versions = [self._read_in(self._state.open), self._read_in(self._state.open_elsewhere)]
         return max(filter(None, versions), key=lambda version: version_number(version) or (), default=None)
 
     def write(self, version: str | None) -> None:
-        """Replace the version; None forgets it. Blocking: for a thread."""
+        """Store the version; None forgets the old one. Blocking: for a thread."""
         self._write_in(self._state.open, version)
         self._write_in(self._state.open_elsewhere, version)
 
     def has(self, version: str | None) -> bool:
-        """Whether this version is what `write` would leave. An assets folder that is not there yet lacks nothing."""
+        """Whether this version is stored as `write` would store it. A missing assets folder needs no file."""
         if self._read_in(self._state.open_elsewhere) != version:
             return False
         return self._read_in(self._state.open) == version or not os.path.isdir(self._state.assets_dir)
@@ -79,7 +79,7 @@ def encode_version(version: str) -> bytes:
 
 
 def decode_version(data: bytes) -> str | None:
-    """Read a file's content; None if we have not written it."""
+    """Read a file's content; None if we did not write it."""
     try:
         version = decode_line(data)
     except ValueError:

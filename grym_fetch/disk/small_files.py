@@ -1,10 +1,9 @@
 """Many small files put in place together: written, flushed, renamed and remembered in one go.
 
-Rules: what holds for a large file holds for each of them: its digest is right, its bytes are on the disk before it gets
-its final name, no symlink is followed, and nothing that is not a file is replaced. They share the turn of the thread,
-the flush of each folder and the write to the verified cache; files that are all written before the first one is flushed
-cost the journal of the file system a single commit. A file for which anything goes wrong is left out, and nothing of it
-stays.
+Rules: each of them is treated like a large file: its digest is right, its bytes are on the disk before it gets its
+final name, no symlink is followed, and only files are replaced. They share one run of the thread, one flush of each
+folder and one write to the verified cache; if all are written before the first is flushed, the file system's journal
+commits only once. A file for which anything goes wrong is left out, and nothing of it stays.
 """
 
 from __future__ import annotations
@@ -40,12 +39,12 @@ from grym_fetch.disk.verified import VerifiedFile, mark_time, signature_in_place
 from grym_fetch.runtime.descriptors import spare_descriptors
 
 PATH_KEY, CONTENT_KEY = "0" * 24, "0" * 16
-"""Stand in the names of the folder and of the lock, which for one asset have the hashes of its place and content."""
+"""Used in the names of the folder and the lock, which for a single asset have the hashes of its path and content."""
 QUICK_S = 0.02
-"""A disk that puts files in place within this time is waited for; see `SmallFileWriter.calm`."""
+"""Wait for a disk that puts files in place within this time; see `SmallFileWriter.calm`."""
 MAX_OPEN_FILES = 64
-"""The most files open at a time, if the process may open as many. Each is flushed through the descriptor that wrote it,
-since another one need not be told of an error."""
+"""The most files open at a time, if the process may open that many. Each is flushed through the descriptor that wrote
+it, since a write error need not be reported to another one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +57,7 @@ class SmallFile:
 
 
 class SmallFileWriter:
-    """Puts small files of one assets folder in place. The folder for unfinished ones is made on first use.
+    """Puts small files in place in one assets folder. The folder for unfinished ones is made on first use.
 
     ``flushed_folders``: see `open_folder`.
     """
@@ -78,9 +77,9 @@ class SmallFileWriter:
         self._is_calm.set()
 
     async def put(self, files: Sequence[SmallFile]) -> list[VerifiedFile | None]:
-        """Put these in place; durable on return. Returns each one as it is there, None for one that failed.
+        """Put these in place; durable on return. Returns each file as it is now there; None for one that failed.
 
-        Raises `StorageError` if nothing could be done at all.
+        Raises `StorageError` if not even a start could be made.
         """
         self._under_way += 1
         if self._is_quick:
@@ -93,16 +92,16 @@ class SmallFileWriter:
                 self._is_calm.set()
 
     async def calm(self) -> None:
-        """Wait until the files under way are in place, if the disk is quick.
+        """Wait until the files under way are in place, if the disk is fast.
 
-        They take hundreds of short system calls. The interpreter runs one thread at a time, and changes threads at each
-        of these calls: beside a busy event loop they take five times as long as beside an idle one, and slow it down. A
-        slow disk does not need the interpreter while it works; then nobody waits here.
+        They take hundreds of short system calls. The interpreter runs one thread at a time, and switches threads at
+        each of these calls: beside a busy event loop they take five times as long as beside an idle one, and they slow
+        the loop down. A slow disk does not need the interpreter while it works; then there is no wait.
         """
         await self._is_calm.wait()
 
     async def close(self) -> None:
-        """Remove the folder for unfinished files; what stays is removed by the next run."""
+        """Remove the folder for unfinished files; the next run removes anything left behind."""
         folder, self._folder = self._folder, None
         if folder is not None:
             with suppress(OSError, StorageError):
@@ -145,7 +144,7 @@ class SmallFileWriter:
 
     @contextmanager
     def _parents(self, files: Sequence[SmallFile]) -> Iterator[dict[str, int]]:
-        """The folders that the files belong in, made if need be and open; without those that cannot be used."""
+        """Open the folders that the files belong in, made if need be; those that cannot be used are left out."""
         opened: dict[str, int] = {}
         try:
             for parent in dict.fromkeys(map(_parent, files)):
@@ -157,7 +156,7 @@ class SmallFileWriter:
             close_each(*opened.values())
 
     def _place(self, folder: int, files: Sequence[SmallFile], parents: dict[str, int]) -> dict[SmallFile, VerifiedFile]:
-        """Write, flush and rename; return those that are in their places. Each stays open until it was looked at."""
+        """Write, flush and rename; return those that are in place. Each stays open until it has been checked."""
         written: list[tuple[SmallFile, str, int]] = []
         whole: set[str] = set()
         placed: dict[SmallFile, VerifiedFile] = {}
@@ -169,7 +168,7 @@ class SmallFileWriter:
                     write_all(written[-1][2], file.data)
                     mark_time(written[-1][2])
                     whole.add(name)
-            # All are written before the first is flushed: then one flush takes the others along.
+            # All are written before the first is flushed: then one flush covers the others too.
             for _, name, descriptor in written:
                 try:
                     sync(descriptor)
@@ -187,7 +186,7 @@ class SmallFileWriter:
         return placed
 
     def _rename(self, folder: int, staged: str, descriptor: int, file: SmallFile, parent: int) -> VerifiedFile:
-        """Give a file its name, and return it as it is there. Raises ``OSError`` or `StorageError`."""
+        """Give a file its name, and return it as it is now there. Raises ``OSError`` or `StorageError`."""
         name = file.local_path.rpartition("/")[2]
         with suppress(FileNotFoundError):
             mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
@@ -200,7 +199,7 @@ class SmallFileWriter:
 
 
 def _clear_away(root: int) -> None:
-    """Remove what killed processes have left: a few small files, not worth resuming."""
+    """Remove what killed processes left behind: a few small files, not worth resuming."""
     for name in os.listdir(root):
         fields = name.split(".")
         is_ours = fields[0] == PATH_KEY and len(fields) == 4
@@ -209,7 +208,7 @@ def _clear_away(root: int) -> None:
 
 
 def _remove(folder: int, name: str) -> None:
-    """Remove an unfinished file as far as possible; what stays goes with the folder, or with the next run."""
+    """Remove an unfinished file if possible; otherwise it goes with the folder, or in the next run."""
     with suppress(OSError):
         os.unlink(name, dir_fd=folder)
 
@@ -219,7 +218,7 @@ def _parent(file: SmallFile) -> str:
 
 
 def _flushed(folders: dict[str, int]) -> set[str]:
-    """Flush these; return those for which that worked."""
+    """Flush these folders; return the names of those for which that worked."""
     done = set()
     for parent, descriptor in folders.items():
         with suppress(OSError):

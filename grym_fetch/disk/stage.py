@@ -1,8 +1,8 @@
 """One stage: the part file and the journal of an asset under way, until they become the file in its place.
 
-Rules: a stage belongs to one process, and one thread writes to it. While data arrives it is flushed in the background
-only; publishing flushes the part, renames it, and flushes the folder, in this order. What a failed flush may have lost
-is never claimed again.
+Rules: a stage belongs to one process, and one thread writes to it. While data arrives, it is flushed only in the
+background; publishing flushes the part, renames it, and flushes the folder, in this order. Data that a failed flush may
+have lost is never counted as written again.
 """
 
 from __future__ import annotations
@@ -49,19 +49,19 @@ FLUSH_EVERY_BYTES = 128 * 1024 * 1024
 READ_BLOCK_BYTES = 1024 * 1024
 """Bytes read back at a time: few enough to be in the processor's cache when they are hashed."""
 COPY_BLOCK_BYTES = 4 * 1024 * 1024
-"""Bytes copied at a time to a folder that is a mount of its own."""
+"""Bytes copied at a time to a folder that is a separate mount."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageKey:
-    """What a stage is for: a place in the assets folder, and a content."""
+    """Identifies a stage: a path in the assets folder, and a content."""
 
     local_path: str
     content: str
 
     @property
     def path_key(self) -> str:
-        """Stands for the place in file names, whatever characters it has."""
+        """Stands for the path in file names, whatever characters it has."""
         return hashlib.sha256(self.local_path.encode()).hexdigest()[:24]
 
     @property
@@ -77,7 +77,7 @@ class StageKey:
 
 @dataclass(frozen=True, slots=True)
 class StageThreads:
-    """The threads that work for a stage: one that writes, and some that read back and flush."""
+    """The threads of a stage: one that writes, and others that read back and flush."""
 
     write: ThreadPool
     read: ThreadPool
@@ -93,8 +93,8 @@ class StageThreads:
 class DiskStage:
     """Implements `grym_fetch.core.world.Stage`.
 
-    The stage is the folder ``name`` in ``root``, a descriptor of this user's folder of stages, which it closes in the
-    end; so is ``journal``, which is held (see claims.py). ``shown`` is its path, for messages.
+    The stage is the folder ``name`` in ``root``, a descriptor of this user's folder of stages. ``journal`` is the open
+    and locked journal (see claims.py). The stage closes both in the end. ``shown`` is its path, for messages.
     """
 
     def __init__(
@@ -120,11 +120,11 @@ class DiskStage:
         self._lock = threading.Lock()
         self._part, self._journal = -1, journal
         self.published: FileSignature | None = None
-        """The signature of the file in its place, taken from the descriptor whose bytes were hashed."""
+        """The signature of the published file, taken from the descriptor whose bytes were hashed."""
         self._unflushed = 0
         self._flushing: asyncio.Task[None] | None = None
         self._lost: OSError | None = None
-        """Why a flush of the part failed, if one did: then some of its bytes may not be on the disk."""
+        """Why a flush of the part failed, if one did: some of its bytes may then not be on the disk."""
         forget_in_child(self)
         try:
             folder = open_child(root, name)
@@ -219,7 +219,7 @@ class DiskStage:
                         self.recovered.pieces.add(piece)
 
     def _check_is_ours(self) -> None:
-        """A stage is claimed and renamed by its name and written through its descriptor: both must be one file."""
+        """Check that name and descriptor are the same file: a stage is renamed by one and written through the other."""
         if not is_at(self._part, self._root, f"{self._name}/part"):
             reason = "the download under way was removed or taken over by somebody else; run it again"
             raise StorageError(safe_text(str(self._folder)), reason)
@@ -233,9 +233,9 @@ class DiskStage:
     def _flush_part(self, data_only: bool) -> None:
         """Flush the part; remember if that ever failed. Raises `OSError`.
 
-        The kernel reports a failed flush once, calls the lost pages clean, and goes on showing them to readers: the
+        The kernel reports a failed flush once, marks the lost pages clean, and goes on showing them to readers: the
         next flush would succeed, and the next process could prove pieces that are not on the disk. So nothing of this
-        part is used any more: a journal without its beginning claims nothing.
+        part is used again: a journal without its beginning claims nothing.
         """
         if self._lost is not None:
             raise self._lost
@@ -255,7 +255,7 @@ class DiskStage:
             return os.pread(self._part, stop - start, start)
 
     async def feed(self, start: int, stop: int, use: Use) -> int:
-        """Read bytes back and use each block at once: hashing then takes one turn of a thread and not two."""
+        """Read bytes back and use each block at once: hashing then takes one thread call, not two."""
         return await self._threads.read.compute(self._feed, start, stop, use)
 
     def _feed(self, start: int, stop: int, use: Use) -> int:
@@ -282,7 +282,7 @@ class DiskStage:
         return len(pieces)
 
     def _fill(self, memory: memoryview, start: int) -> int:
-        """Fill the memory, as far as there are bytes; return how many there were."""
+        """Fill the memory as far as there are bytes; return how many there were."""
         at = 0
         while at < len(memory) and (count := os.preadv(self._part, [memory[at:]], start + at)):
             at += count
@@ -304,7 +304,7 @@ class DiskStage:
         await self._note(lambda: self._encoder.origin(number, url, validator))
 
     async def note_void(self, start: int, stop: int) -> None:
-        """Record that claims that touch this range no longer hold."""
+        """Record that claims which touch this range no longer hold."""
         await self._note(lambda: self._encoder.void(start, stop))
 
     async def _note(self, record: Callable[[], bytes]) -> None:
@@ -353,7 +353,7 @@ class DiskStage:
         self.published = signature_in_place(self._part, before, folder, name, final)
 
     def _copy_across(self, folder: int, name: str) -> FileSignature:
-        """The folder is a mount of its own: make a copy there, whole and flushed, which takes the name."""
+        """For a folder that is a separate mount: make a complete, flushed copy there, and give it the name."""
         with NewFile(folder, name) as copy:
             at = 0
             while block := os.pread(self._part, COPY_BLOCK_BYTES, at):
@@ -382,7 +382,7 @@ class DiskStage:
         remove_tree(self._root, self._name)
 
     async def close(self) -> None:
-        """Close the files; they stay for the next process."""
+        """Close the files, which stay for the next process."""
         try:
             await self._end_flushing()
         finally:
@@ -399,7 +399,7 @@ class DiskStage:
             close_each(root)
 
     def forget(self) -> None:
-        """In a forked child: close what is the parent's."""
+        """In a forked child: close the copies of the parent's descriptors."""
         for descriptor in (self._part, self._journal, self._root):
             close_copy(descriptor)
         self._part = self._journal = self._root = -1
@@ -407,5 +407,5 @@ class DiskStage:
     def _close_files(self) -> None:
         descriptors = (self._part, self._journal)
         self._part = self._journal = -1
-        # What is published was flushed; what is kept is proved when it is read back.
+        # Published data was flushed; kept data is proved when it is read back.
         close_each(*(descriptor for descriptor in descriptors if descriptor >= 0))

@@ -1,16 +1,16 @@
-"""Our own folder in the assets folder, opened through descriptors that are judged, and the reader of what is in it.
+"""Our own folder in the assets folder, opened through descriptors that are checked, and the reader of its files.
 
 ::
 
-    <assets>/.grym-fetch/           as the assets folder: who may write there may work here; sticky where others write
+    <assets>/.grym-fetch/           the assets folder's permissions: who may write there may work here; sticky if shared
         .gitignore
         locks/                      common to all users
-        user-<number>/              one user's, 0700: stages, stamps, what was unpacked
+        user-<number>/              one user's, 0700: stages, the verified cache, what was unpacked
 
 Rules: nothing below `.grym-fetch` is reached by path. Each folder is opened from the descriptor of the one above, never
 through a symlink, and a user's folder is used only if it belongs to this user and nobody else may write there. A state
-file is read only if it is a regular file of this user in such a folder, up to a limit, and never waited for. Nobody
-believes what another has written.
+file is read only if it is a regular file of this user in such a folder, up to a limit, and never waited for. No user
+trusts what another has written.
 """
 
 from __future__ import annotations
@@ -45,26 +45,26 @@ from grym_fetch.disk.folders import (
 log = logging.getLogger(__name__)
 
 _EARLIER = re.compile(r"stage|unpack|unpacked|verified\.log|manifest-version-[0-9a-f]{24}")
-"""What lay in `.grym-fetch` itself before each user had a folder there."""
+"""What was in `.grym-fetch` itself before each user had a folder there."""
 _SHUT_OUT = frozenset({errno.EACCES, errno.EPERM})
 _PLACE = "assets-folder"
-"""Says which assets folder a folder in the user's state folder is for, and the device of its project."""
+"""The file that says which assets folder a folder in the user's state folder is for, and its project's device."""
 _MAX_PLACE_BYTES = 64 * 1024
 
 
 class StateFolder:
-    """Where grym-fetch keeps its own files for one assets folder. Nothing is made before it is opened to be written."""
+    """Where grym-fetch keeps its own files for one assets folder. A folder is made only once it is to be written to."""
 
     def __init__(self, assets_dir: Path) -> None:
         self.assets_dir = assets_dir
         self.top = assets_dir / STATE_FOLDER
         self.own = self.top / f"user-{os.geteuid()}"
-        """This user's folder: for messages, never to open anything."""
+        """The path of this user's folder: for messages, never to open anything."""
 
     def open(self, *parts: str, create: bool = False) -> int:
         """Return a descriptor of this user's folder, or of one below it.
 
-        Raises `FileNotFoundError` if there is none and it is not to be made, `NotWritable` or `UnsafePath`, which name
+        Raises `FileNotFoundError` if there is none and it must not be made, `NotWritable` or `UnsafePath`, which name
         the folder that is in the way, and `StorageError`.
         """
         with self._opened_top(create) as top:
@@ -89,7 +89,7 @@ class StateFolder:
             close_each(descriptor)
 
     def open_locks(self, *, create: bool = False) -> int:
-        """Return a descriptor of the folder of the locks, which all users share. Raises as `open` does."""
+        """Return a descriptor of the folder of locks, which all users share. Raises like `open`."""
         with self._opened_top(create) as top, self._named(self.top / "locks"):
             locks = _open_or_make(top, "locks", create)
             try:
@@ -100,10 +100,9 @@ class StateFolder:
             return locks
 
     def open_elsewhere(self, *, create: bool = False) -> int:
-        """Return a descriptor of this user's folder for an assets folder that nothing can be written to.
+        """Return a descriptor of this user's folder for an assets folder that is missing or cannot be written to.
 
-        Or that is not there. It lies in ``XDG_STATE_HOME``. Raises ``OSError``, also if there is no home, or it is not
-        ours.
+        It is in ``XDG_STATE_HOME``. Raises ``OSError``, also if there is no home or it does not belong to this user.
         """
         place = self.elsewhere
         if create:
@@ -133,7 +132,7 @@ class StateFolder:
         try:
             if create:
                 with self._named(self.top), suppress(FileExistsError):
-                    # Neither a file that is there is written to, nor one that a symlink there leads to.
+                    # Never write to an existing file, nor to one that a symlink leads to.
                     marker = os.open(".gitignore", NEW_FILE, 0o666, dir_fd=top)
                     try:
                         write_all(marker, b"*\n")
@@ -170,10 +169,10 @@ class StateFolder:
         return own
 
     def _open_unshared(self, top: int, name: str, create: bool) -> int:
-        """Open this user's folder as it was made: for nobody else to write to.
+        """Open this user's folder, which is made so that nobody else may write to it.
 
-        One that others may write to was opened up since, or was a shared folder of this user's that somebody moved
-        there, with whatever it claims. Nothing in it is deleted, since it may be anything: it is set aside.
+        If others may write to it, its mode was changed later, or it is a shared folder of this user's that somebody
+        moved there with content of their own. It may hold anything, so nothing in it is deleted: it is set aside.
         """
         own = open_child(top, name)
         if os.fstat(own).st_uid != os.geteuid() or is_private(own) or not _has_modes(own):
@@ -184,14 +183,14 @@ class StateFolder:
             if not create:
                 raise PermissionError(errno.EACCES, "only to be read")
             os.rename(name, aside, src_dir_fd=top, dst_dir_fd=top)
-        except OSError as error:  # or it lies in a lower layer of an overlay file system
+        except OSError as error:  # or it is in a lower layer of an overlay file system
             reason = "others may write to this user's state folder, so nothing in it is used; remove it"
             raise UnsafePath(safe_text(str(self.own)), reason) from error
         log.warning("others may write to %s, so nothing in it is used; it was renamed to %s", self.own, aside)
         raise FileNotFoundError(errno.ENOENT, "set aside", name)
 
     def _judge(self, own: int) -> None:
-        """Raise `UnsafePath` unless a folder is this user's; see that nobody else may enter it."""
+        """Raise `UnsafePath` unless a folder belongs to this user; make sure that nobody else may enter it."""
         figures = os.fstat(own)
         if not is_ours(own):
             raise self._not_ours(figures.st_uid)
@@ -214,7 +213,7 @@ class StateFolder:
                 os.fchown(folder, -1, above.st_gid)
         mode = stat.S_IMODE(above.st_mode) & 0o2777 | 0o700
         if os.fstat(folder).st_gid != above.st_gid:
-            mode &= ~0o2070  # what that group may do is not for another one
+            mode &= ~0o2070  # these rights are not meant for another group
         if mode & 0o022:
             mode |= stat.S_ISVTX
         if stat.S_IMODE(figures.st_mode) != mode:
@@ -223,7 +222,7 @@ class StateFolder:
 
     @contextmanager
     def _named(self, folder: Path) -> Iterator[None]:
-        """Turn ``OSError``, but for a folder that is not there, into an error that names the folder in the way."""
+        """Turn ``OSError``, except for a missing folder, into an error that names the folder in the way."""
         try:
             yield
         except FileNotFoundError:
@@ -247,7 +246,7 @@ class StateFolder:
 
 
 def state_home() -> Path:
-    """Where this user's state lies that is not in an assets folder. Raises ``OSError`` if this user has no home."""
+    """Where this user's state outside assets folders is kept. Raises ``OSError`` if this user has no home."""
     named = os.environ.get("XDG_STATE_HOME", "")
     base = Path(named) if os.path.isabs(named) else _home() / ".local" / "state"
     return base / "grym-fetch"
@@ -266,7 +265,7 @@ def _note_place(folder: int, assets_dir: Path) -> None:
 def is_of_gone_project(folder: int) -> bool:
     """Whether an open folder below `state_home` is for a project whose folder was certainly removed.
 
-    Not if its disk is only not mounted: then what is left of its path is on another device.
+    False if its disk may only be unmounted: then what is left of its path is on another device.
     """
     data = read_state(folder, _PLACE, _MAX_PLACE_BYTES)
     try:
@@ -276,12 +275,12 @@ def is_of_gone_project(folder: int) -> bool:
                 nearest = _nearest(project)
                 return nearest != project and os.stat(nearest).st_dev == device
     except (OSError, ValueError):
-        pass  # damaged, or nobody knows: it stays
+        pass  # damaged or unknown: it stays
     return False
 
 
 def _nearest(place: str) -> str:
-    """The folder itself, or the nearest one above it that is there. Raises ``OSError`` where that cannot be known."""
+    """The folder itself, or the nearest one above it that exists. Raises ``OSError`` if that cannot be known."""
     while True:
         try:
             os.stat(place)
@@ -296,7 +295,7 @@ def _home() -> Path:
         home = Path.home()
     except RuntimeError:
         raise FileNotFoundError(errno.ENOENT, "this user has no home folder") from None
-    # Under sudo the home may be somebody else's, who could not remove what is made there.
+    # Under sudo the home may be another user's, who could not remove what is made there.
     if os.stat(home).st_uid != os.geteuid():
         raise PermissionError(errno.EACCES, "belongs to another user", str(home))
     return home
@@ -314,7 +313,7 @@ def _open_or_make(above: int, name: str, create: bool) -> int:
 
 
 def _earlier_state(top: int) -> list[str]:
-    """What an earlier version has left to be taken over, if nobody else could have put it there."""
+    """What an earlier version left behind to be taken over, if nobody else could have put it there."""
     figures = os.fstat(top)
     if figures.st_uid != os.geteuid() or figures.st_mode & 0o022:
         return []
@@ -322,34 +321,34 @@ def _earlier_state(top: int) -> list[str]:
 
 
 def is_ours(folder: int) -> bool:
-    """Whether an open folder is this user's: its owner is who owns what this user makes there.
+    """Whether an open folder is this user's: its owner also owns what this user creates there.
 
-    That is another number where a file system maps all users to one (NFS with squashed root, FAT, some FUSE).
+    That is not this user's number where a file system maps all users to one (NFS with squashed root, FAT, some FUSE).
     """
     owner = os.fstat(folder).st_uid
     return owner == os.geteuid() or owner == owner_of_new_files(folder)
 
 
 def is_private(folder: int) -> bool:
-    """Whether what is in an open folder can only have been written by this user."""
+    """Whether only this user can have written what is in an open folder."""
     figures = os.fstat(folder)
     return figures.st_uid == os.geteuid() and not figures.st_mode & 0o022
 
 
 def owner_of_new_files(folder: int) -> int | None:
-    """The owner of what this user makes in a folder; None if nothing can be made."""
+    """The owner of what this user creates in a folder; None if nothing can be created."""
     made = _new_file(folder)
     return None if made is None else made.st_uid
 
 
 def _has_modes(folder: int) -> bool:
-    """Whether a mode says who may write: FAT and some network file systems show the same one for every file."""
+    """Whether modes mean anything here: FAT and some network file systems show the same one for every file."""
     made = _new_file(folder)
     return made is None or not made.st_mode & 0o022
 
 
 def _new_file(folder: int) -> os.stat_result | None:
-    """What becomes of a private file that this user makes in a folder; None if none can be made."""
+    """The ``stat`` of a private file that this user creates in a folder; None if none can be created."""
     name = f".{secrets.token_hex(8)}.tmp"
     try:
         descriptor = os.open(name, NEW_FILE, 0o600, dir_fd=folder)
@@ -364,9 +363,9 @@ def _new_file(folder: int) -> os.stat_result | None:
 
 
 def read_state(folder: int, name: str, limit: int) -> bytes | None:
-    """Read a state file of this user, as far as ``limit`` bytes; None if it is anything else or cannot be read.
+    """Read at most ``limit`` bytes of a state file of this user; None if it is anything else or cannot be read.
 
-    Also None if others may write to the open ``folder``: its file may be a link to any file of this user's.
+    Also None if others may write to the open ``folder``: the file may then be a link to any file of this user's.
     """
     if not is_private(folder):
         return None

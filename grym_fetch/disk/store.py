@@ -1,6 +1,6 @@
-"""The disk: where stages lie, who they belong to, and what space there is.
+"""The disk: where stages are kept, whom they belong to, and how much space there is.
 
-Everything of ours lies in the assets folder, so that the last step is a rename within one file system::
+All our files are in the assets folder, so that the last step is a rename within one file system::
 
     <assets>/.grym-fetch/                            see state.py
         locks/<path key>.lock                        see locks.py
@@ -10,7 +10,7 @@ Everything of ours lies in the assets folder, so that the last step is a rename 
                 journal                              which of them were written (core/journal.py)
             verified.log                             see verified.py
 
-Rules: a stage belongs to one process, which its name says; a dead owner's stage is claimed by renaming it, so two
+Rules: a stage belongs to one process, which its name identifies; a dead owner's stage is claimed by renaming it, so two
 writers never share a file.
 """
 
@@ -49,7 +49,7 @@ from grym_fetch.disk.state import StateFolder
 from grym_fetch.runtime.threads import WorkerThreads
 
 PROBE_BYTES = 64 * 1024
-"""A disk that does not take so many bytes more is full."""
+"""A disk that cannot take this many more bytes is full."""
 
 
 class DiskStore:
@@ -60,13 +60,13 @@ class DiskStore:
         self.state = StateFolder(assets_dir)
         self._threads = make_threads("disk", threads)
         reading, flushing = make_threads("read", threads), make_threads("flush", threads)
-        # One thread writes to a file: two would wait for each other in the kernel, and waste time doing so.
+        # One thread writes to a file: two would only wait for each other in the kernel.
         self._sets = tuple(StageThreads(make_threads("write", 1), reading, flushing) for _ in range(threads))
         self._turns = itertools.cycle(self._sets)
         self._owner = Owner.this()
         self._is_prepared = False
         self._flushed_folders: set[tuple[str, ...]] = set()
-        """The folders that this process has flushed into their parents."""
+        """The folders whose parents this process has flushed since."""
         self.small_file_writer = SmallFileWriter(self.state, self._threads, self._flushed_folders)
 
     def path_of(self, local_path: str) -> Path:
@@ -74,7 +74,7 @@ class DiskStore:
         return self.assets_dir / local_path
 
     async def prepare(self) -> None:
-        """Make our own folders, once. Raises `StorageError`."""
+        """Make our own folders; once is enough. Raises `StorageError`."""
         if not self._is_prepared:
             await self._threads.compute(self._prepare)
             self._is_prepared = True
@@ -86,7 +86,7 @@ class DiskStore:
             os.close(self.state.open_locks(create=True))
 
     def lock(self, key: StageKey) -> FileLock:
-        """The lock of an asset, not held yet."""
+        """The lock of an asset, not acquired yet."""
         return FileLock(self.state.open_locks, f"{key.path_key}.lock")
 
     @property
@@ -104,7 +104,7 @@ class DiskStore:
         return await self._threads.compute(take)
 
     async def free_bytes(self) -> int:
-        """Bytes that may still be written here, less a small reserve."""
+        """Bytes that can still be written here, less a small reserve."""
         return await self._threads.compute(usable_bytes, self.assets_dir)
 
     async def check_usable(self) -> None:
@@ -115,7 +115,7 @@ class DiskStore:
         with storage_errors(self.assets_dir), self.state.opened("stage", create=True) as root:
             name = f"{PATH_KEY}.{CONTENT_KEY}.{self._owner.encode()}.{secrets.token_hex(4)}"
             try:
-                # The reason is found out before anything is given back.
+                # Find out the reason before anything is given back.
                 with storage_errors(self.assets_dir):
                     os.mkdir(name, 0o700, dir_fd=root)
                     for each, size in (("part", PROBE_BYTES), ("journal", 1)):
@@ -128,21 +128,21 @@ class DiskStore:
                 remove_tree(root, name)
 
     async def check_destination(self, local_path: str) -> None:
-        """Raise `UnsafePath` if a file could not be put there, or would make a repository of what is there."""
+        """Raise `UnsafePath` if a file could not be put there, or would complete a git repository."""
         await self._threads.compute(check_destination, self.assets_dir, local_path)
         if may_make_a_repository(local_path):
             await self._threads.compute(check_makes_no_repository, self.assets_dir, local_path)
 
     async def closed_folders(self, folders: Iterable[str]) -> set[str]:
-        """Return those of these folders in which nothing can be put."""
+        """Return the folders in which nothing can be put."""
         return await self._threads.compute(closed_folders, self.assets_dir, folders)
 
     async def open_stage(self, key: StageKey, *, exclusive: bool, size: int | None = None) -> DiskStage:
-        """Open a stage: an abandoned one if there is any, else a new one.
+        """Open a stage: an abandoned one if there is one, else a new one.
 
         ``exclusive``: this process holds a trustworthy lock on the asset, so every other stage of it is abandoned,
         except perhaps one of another machine (see `is_abandoned`).
-        ``size``: the content's length if it is known. Raises `DiskFull` if the rest does not fit; then nothing is made.
+        ``size``: the content's length, if known. Raises `DiskFull` if the rest does not fit; then nothing is made.
         """
         opened: list[DiskStage] = []
         try:
@@ -176,13 +176,13 @@ class DiskStore:
         return f"{key.path_key}.{key.content_key}.{self._owner.encode()}.{secrets.token_hex(4)}"
 
     def _claim(self, root: int, key: StageKey, name: str, exclusive: bool) -> int | None:
-        """Claim the fullest abandoned stage of this content; remove the other abandoned ones. Returns its journal."""
+        """Claim the fullest abandoned stage of this content and return its journal; remove the other abandoned ones."""
         abandoned = [
             each
             for each in os.listdir(root)
             if each.startswith(f"{key.path_key}.") and _is_free(root, each, exclusive=exclusive)
         ]
-        # Those of an older content of the same asset come last.
+        # Stages of an older content of the same asset come last.
         abandoned.sort(
             key=lambda each: (each.split(".")[1] == key.content_key, _allocated(root, f"{each}/part")), reverse=True
         )
@@ -225,7 +225,7 @@ class DiskStore:
 
 
 def _is_free(root: int, name: str, *, exclusive: bool) -> bool:
-    """Whether a stage is abandoned, and ours to use: its owner is the one of the folder of stages."""
+    """Whether a stage is abandoned, and ours to use: it has the same owner as the folder of stages."""
     try:
         figures = os.stat(name, dir_fd=root, follow_symlinks=False)
     except OSError:

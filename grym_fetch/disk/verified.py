@@ -1,9 +1,9 @@
 """The verified cache: which files were hashed and found right, and each one's signature at that moment.
 
-Rules: an entry is trusted only while the file's signature (size, times, inode, device) is the one of the moment it was
+Rules: an entry is trusted only while the file's signature (size, times, inode, device) is the same as when it was
 verified, so a file that was changed behind our back is hashed again. The cache saves time and proves nothing: a lost or
-damaged log costs a hash, never a wrong answer. One line an entry, appended; the last one for a path counts. Where there
-is no assets folder, or nothing can be written to it, the log is kept for this user elsewhere.
+damaged log costs a hash, never a wrong answer. Each entry is one line, appended; the last one for a path counts. If the
+assets folder does not exist or cannot be written to, the log is kept in this user's state folder.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ MAX_LOG_BYTES = 64 * 1024 * 1024
 LOG = "verified.log"
 _CANNOT_WRITE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOENT})
 TICK_NS = 20_000_000
-"""Longer than the kernel's clock stands still: two writes within a tick leave a file with the same times."""
+"""Longer than a tick of the kernel's clock: two writes within one tick leave a file with the same times."""
 _COARSE_TICK_NS = 2_000_000_000
-"""The same where a file system keeps whole seconds, FAT every other one."""
+"""The same for a file system that keeps whole seconds (FAT: every other second)."""
 _SPARE_LINES = 4096
-"""Rewrite the log once it has this many outdated lines, and more of those than of others."""
+"""Rewrite the log once it has this many outdated lines, and more outdated lines than current ones."""
 
 
 class FileSignature(NamedTuple):
-    """What changes whenever a file does. A tuple, since a run makes and compares two for each file."""
+    """Changes whenever the file does. A tuple, since a run makes and compares two for each file."""
 
     size: int
     mtime_ns: int
@@ -56,28 +56,28 @@ class FileSignature(NamedTuple):
 
     @classmethod
     def at(cls, path: str) -> FileSignature | None:
-        """The signature of the file that is there now, if there is any."""
+        """The signature of the file that is there now, if there is one."""
         try:
             return cls.of(os.stat(path))
         except OSError:
             return None
 
     def was_settled(self, now_ns: int) -> bool:
-        """Whether any write after ``now_ns``, when the file had this signature, must have given it another one.
+        """Whether any write after ``now_ns``, when the file had this signature, must change the signature.
 
-        Not if it was written to within the tick of the clock that ``now_ns`` is in, or, it seems, after that. Then its
-        bytes may be others than those read, as an entry of git's index is racy (gitformat-index(5)).
+        False if the file was written to within the clock tick that contains ``now_ns``, or seemingly after it. Then its
+        bytes may differ from those read, like a racy entry of git's index (gitformat-index(5)).
         """
         is_coarse = self.mtime_ns % 1_000_000_000 == self.ctime_ns % 1_000_000_000 == 0
         return self.ctime_ns + (_COARSE_TICK_NS if is_coarse else TICK_NS) <= now_ns
 
 
 def mark_time(descriptor: int) -> None:
-    """Give a file that is whole a time of its own, before it gets its name.
+    """Give a complete file an exact modification time before it gets its name.
 
-    The kernel's clock ticks every few milliseconds, so a later write within a tick would leave the time as it is. It
-    never hits this one, which is exact. A file system that keeps whole seconds only gets a time that is past, which no
-    later write can set. Where no time can be set, the tick must do.
+    The kernel's clock ticks every few milliseconds, so a second write within a tick would not change the time. A later
+    write never sets this exact time. A file system that keeps only whole seconds gets a time in the past, which no
+    later write can set. If the time cannot be set, we have to rely on the tick.
     """
     with suppress(OSError):
         now = time.time_ns()
@@ -87,20 +87,20 @@ def mark_time(descriptor: int) -> None:
 
 
 def wait_for_tick(figures: os.stat_result) -> None:
-    """Let the tick pass in which a file was written to, if that is now: what is read after that can be remembered."""
+    """If a file was written to in the current tick, wait for the tick to end: what is read then can be remembered."""
     age_ns = time.time_ns() - figures.st_ctime_ns
     if 0 <= age_ns < TICK_NS:
         time.sleep((TICK_NS - age_ns) / 1e9)
 
 
 class ReplacedMeanwhile(StorageError):
-    """The name that a verified file was just given stands for another file, or that file was written to."""
+    """A verified file was just given its name, which now refers to another file; or the file was written to."""
 
 
 def signature_in_place(descriptor: int, before: os.stat_result, folder: int, name: str, shown: object) -> FileSignature:
     """Return the signature of an open file that was just given its name.
 
-    Raises `ReplacedMeanwhile` if the name stands for another file by now, or the file was written to since ``before``:
+    Raises `ReplacedMeanwhile` if the name refers to another file by now, or the file was written to since ``before``:
     then its bytes are not those that were verified.
     """
     after = os.fstat(descriptor)
@@ -127,8 +127,8 @@ class VerifiedFile(NamedTuple):
 class VerifiedCache:
     """The log of one user for one assets folder. Read once, on first use.
 
-    A line is not taken apart but compared with what would be written now: tens of thousands are asked for at once.
-    Where nothing can be written to an assets folder that is there, that is said once.
+    A line is not parsed but compared with what would be written now: tens of thousands are asked for at once. If an
+    assets folder exists but cannot be written to, that is logged once.
     """
 
     def __init__(self, state: StateFolder) -> None:
@@ -160,7 +160,7 @@ class VerifiedCache:
         return False if is_another and entry.checksum.partition(":")[0] == checksum.algorithm else None
 
     def record(self, path: Path, checksum: Checksum, signature: FileSignature) -> None:
-        """Remember that this file has this checksum. Failing to is harmless and silent."""
+        """Remember that this file has this checksum. Failing to do so is harmless and silent."""
         self.record_all([VerifiedFile(str(path), str(checksum), signature)])
 
     def record_all(self, files: Iterable[VerifiedFile]) -> None:
@@ -173,7 +173,7 @@ class VerifiedCache:
             self._append(b"".join(lines))
 
     def _append(self, lines: bytes) -> None:
-        # Files may have been there before anything was ever fetched: then our own folder is not.
+        # Files may have been there before anything was ever fetched: then our own folder does not exist yet.
         try:
             with self._state.opened(create=True) as folder:
                 if not is_private(folder):
@@ -219,7 +219,7 @@ class VerifiedCache:
 
 
 def _append_to(folder: int, lines: bytes) -> None:
-    # O_APPEND puts lines in whole, also when several processes write; a torn one is recognised by its checksum.
+    # O_APPEND writes whole lines, even when several processes write; a torn line is recognised by its checksum.
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     descriptor = os.open(LOG, flags, PRIVATE, dir_fd=folder)
     try:
@@ -232,9 +232,9 @@ _FIELDS = 2 + len(FileSignature._fields)
 
 
 def replace_log(folder: int, files: Iterable[VerifiedFile]) -> None:
-    """Put a new log in the place of the old one, whole. Raises ``OSError``, and leaves the old one then.
+    """Replace the whole log with a new one. Raises ``OSError``; the old log then stays.
 
-    An entry that another process adds at this very moment is lost; then its file is hashed once more.
+    An entry that another process adds at this very moment is lost; its file is then hashed once more.
     """
     replace_file(folder, LOG, b"".join(map(encode_entry, files)), mode=PRIVATE)
 
@@ -251,7 +251,7 @@ def _end_of_line(checksum: Checksum, at: os.stat_result) -> bytes:
 
 
 def _path_of(line: bytes) -> str | None:
-    """The path of an undamaged line, whatever else is in it; None if there is none."""
+    """The path in an undamaged line, whatever else the line says; None if there is none."""
     with suppress(ValueError):
         beginning, comma, _ = text_of(line).rpartition(b'","')
         if comma and beginning.startswith(b'["'):

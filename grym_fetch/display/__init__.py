@@ -1,7 +1,7 @@
 """What a person sees of a sync, on stderr: a live picture on a terminal, plain lines elsewhere, or nothing.
 
 Rules: a display only reads events; it can neither slow nor end a transfer. Rich is imported only when a live picture is
-actually drawn. Untrusted text is neutralised before it is shown.
+actually drawn. Untrusted text is made harmless before it is shown.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ class Display:
         self.view.say(text)
 
     def try_beside(self, write: Callable[[], object]) -> bool:
-        """Call ``write``, which writes to the same terminal, unless a live region stands there.
+        """Call ``write``, which writes to the same terminal, unless a live region is there.
 
         Returns whether it was called. Any thread may call this.
         """
         return self.view.try_beside(write)
 
     def last_word(self) -> Line | None:
-        """Return the sentence about a run in which something failed, to be told after the failures."""
+        """Return the sentence about a run in which something failed, to be shown after the failures."""
         return self.view.chronicle.last_word
 
     def progress(self) -> str:
@@ -72,11 +72,11 @@ def choose_display(
     progress: str = "auto",
     interval: float = 30.0,
 ) -> Display | None:
-    """Return the right display for ``stream``, None if ``quiet``. ``names`` maps an asset's id to its name.
+    """Return the right display for ``stream``; None if ``quiet``. ``names`` maps an asset's id to its name.
 
-    With ``TERM=dumb``, or if the stream is not a terminal, it prints plain lines: ``FORCE_COLOR`` is not about motion.
-    ``progress`` decides otherwise: ``bar``, ``plain`` or ``none``. Where no bar is shown, a line of progress comes
-    every ``interval`` seconds.
+    With ``TERM=dumb``, or if the stream is not a terminal, it prints plain lines, even with ``FORCE_COLOR``, which is
+    not about motion. ``progress`` overrides this: ``bar``, ``plain`` or ``none``. If there is no bar, a line of
+    progress is printed every ``interval`` seconds.
     """
     if quiet:
         return None

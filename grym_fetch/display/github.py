@@ -17,7 +17,7 @@ from grym_fetch.display.plain import PlainView
 
 
 def is_github(environ: Mapping[str, str]) -> bool:
-    """Whether this runs in a job of GitHub Actions, or of what behaves like it."""
+    """Whether this runs in a job of GitHub Actions or a compatible runner."""
     return environ.get("GITHUB_ACTIONS") == "true"
 
 
@@ -29,7 +29,7 @@ def annotation(level: str, message: str, *, title: str = "", file: str = "") -> 
 
 
 def harmless(text: str) -> str:
-    """Return text that the runner does not take for a command."""
+    """Return the text in a form that the runner does not take for a command."""
     return text.replace("::", ": :").replace("##[", "## [")
 
 

@@ -1,8 +1,8 @@
 """Permanent lines: one for each change of an asset's state, and the sentence at the end.
 
-Rules: every line is a single line of neutralised text. Progress produces no line. If many files were already there, a
-single line sums them up. A failure is a few words here; the command tells the whole of it at the end, and then the
-sentence, which is kept for it.
+Rules: every line is a single line of harmless text. Progress produces no line. If many files were already there, a
+single line sums them up. A failure is only a few words here; at the end, the command shows it in full, and then the
+final sentence, which is kept for it.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from grym_fetch.display.model import DisplayModel
 MAX_REUSED_LINES = 20
 """Up to this many files that were already there get their own line; more are summed up."""
 WORTH_A_SPEED_BYTES = 1024 * 1024
-"""Of a smaller file no speed is told: it would be that of the requests, not of the line."""
+"""No speed is shown for a smaller file: it would measure the requests, not the link."""
 MAX_REASON_CHARACTERS = 60
 _NOT_VERIFIED = "not verified: no checksum yet"
 _STATUS = re.compile(r"\bstatus (\d{3})\b")
 _ADDRESS = re.compile(r"^[a-z][a-z0-9+.-]*://\S+: ")
-# What is wrong, for errors whose text says it with many figures.
+# Short texts for errors whose own text has many figures.
 _FAILURES = {
     "DigestMismatch": "wrong checksum",
     "LengthMismatch": "wrong size",
@@ -55,7 +55,7 @@ class Mark(Enum):
 class Line:
     """``plain`` is the whole line for a log; the others are its parts for a terminal.
 
-    ``columns`` are a size, a time and a speed, which stand below those of other lines.
+    ``columns`` are a size, a time and a speed, aligned with those of other lines.
     """
 
     mark: Mark
@@ -67,10 +67,10 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Telling:
-    """What is told of a run besides its progress.
+    """What to show of a run besides its progress.
 
-    ``place``: where the files go, as a person says it. ``retries``: how often a server that fails is asked again.
-    ``tells``: a command may tell itself what became of each asset, or even of those that failed.
+    ``place``: where the files go, as a person writes it. ``retries``: how often a server that fails is asked again.
+    ``tells``: which assets to report at their end; the command may report each asset itself, or even the failures.
     """
 
     verbose: int = 0
@@ -90,7 +90,7 @@ class Chronicle:
         self._reused_count = self._reused_unverified = self._unverified_there = 0
         self._has_repaired = False
         self.last_word: Line | None = None
-        """The sentence about a run in which something failed: to be told after the failures."""
+        """The sentence about a run in which something failed, to be shown after the failures."""
 
     def lines(self, event: Event) -> Iterator[Line]:
         """Yield the lines for ``event``."""
@@ -172,7 +172,7 @@ class Chronicle:
     def _end(self, event: events.RunFinished) -> Iterator[Line]:
         ready = event.verified + event.unverified + event.reused
         if ready + event.failed < self._assets:
-            return  # it was interrupted, which is told elsewhere
+            return  # it was interrupted, which is reported elsewhere
         if event.failed:
             self.last_word = said(self._summary(event, ready), Mark.FAILED)
         elif ready:
@@ -206,12 +206,12 @@ class Chronicle:
 
 
 def said(text: str, mark: Mark = Mark.SAID) -> Line:
-    """Return a line of text that is about no single asset."""
+    """Return a line of text that is not about a single asset."""
     return Line(mark, "", text, text)
 
 
 def retry_number(attempt: int, retries: int | None) -> str:
-    """Return which retry it is: ``retry 2 of 5``. A server that is waited for may be asked more often than that."""
+    """Return which retry it is: ``retry 2 of 5``. If we wait for the server, there may be more retries than that."""
     return f"retry {attempt} of {retries}" if retries is not None and attempt <= retries else f"retry {attempt}"
 
 
@@ -235,7 +235,7 @@ def short_failure(event: events.AssetFailed) -> str:
 
 
 def _verified(name: str, event: events.AssetVerified, busy_seconds: float) -> Line:
-    # Since it was planned, it may have waited for a free connection.
+    # The time since it was planned may include waiting for a free connection.
     seconds = min(event.seconds, busy_seconds or event.seconds)
     size, took = format_size(event.size), format_seconds(seconds)
     has_speed = seconds > 0 and event.downloaded_bytes >= WORTH_A_SPEED_BYTES

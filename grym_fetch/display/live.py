@@ -2,9 +2,9 @@
 
 Rules: only this module and `render` import Rich. All drawing runs in the display loop's thread. The cursor is never
 hidden: a process that is stopped (Ctrl-Z), in the background or killed could not show it again. In the background
-nothing is drawn, since the terminal is another's; back in the foreground, the region begins anew below what is there by
-then, and the lines follow. After closing, the region is cleared. A broken stream raises OSError here, and never ends
-the process.
+nothing is drawn, since another process has the terminal; back in the foreground, a new region begins below what is
+there by then, and the lines follow. After closing, the region is cleared. A broken stream raises OSError here, and
+never ends the process.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class LiveView:
         self._begin()
 
     def _begin(self) -> None:
-        """Begin a region where the cursor is, and leave alone what was drawn before."""
+        """Begin a region at the cursor, and leave alone what was drawn before."""
         self._was_away = False
         self._drawn: list[int] = []
         self._console = _Console(
@@ -119,7 +119,7 @@ class LiveView:
         self._pending.add(said(safe_text(text, limit=2000)))
 
     def try_beside(self, write: Callable[[], object]) -> bool:
-        """Call ``write``, which writes to the same terminal, unless the region stands there. Whether it was called."""
+        """Call ``write``, which writes to the same terminal, unless the region is there; say whether it was called."""
         if not self._turn.acquire(blocking=False):
             return False
         try:
@@ -155,7 +155,7 @@ class LiveView:
             self._live.update(Text("\n", no_wrap=True).join(region))
             if self._drawn or not lines:
                 self._live.refresh()
-            if lines:  # printing repeats the region as it was drawn last: without those that have just ended
+            if lines:  # printing repeats the last region, which must no longer have the rows that just ended
                 self._print(lines, width)
             self._drawn = [line.cell_len for line in region]
 

@@ -68,7 +68,7 @@ class View(Protocol):
         ...
 
     def try_beside(self, write: Callable[[], object]) -> bool:
-        """Call ``write``, which writes to the same terminal, unless that would break what stands there.
+        """Call ``write``, which writes to the same terminal, unless that would break what is shown there.
 
         Returns whether it was called. Any thread may call this.
         """
@@ -76,12 +76,12 @@ class View(Protocol):
 
     @property
     def model(self) -> DisplayModel:
-        """What the view knows."""
+        """The state of the run as the view knows it."""
         ...
 
     @property
     def chronicle(self) -> Chronicle:
-        """What it tells."""
+        """The permanent lines of the view."""
         ...
 
 
@@ -247,7 +247,7 @@ class _DrawingThread:
                 error = caught
             try:
                 ended.get_loop().call_soon_threadsafe(_settle, ended, error)
-            except RuntimeError:  # the loop is closed: no one is waiting any more
+            except RuntimeError:  # the loop is closed: nobody is waiting any longer
                 return
 
 

@@ -22,7 +22,7 @@ STALLED_AFTER_S = 5.0
 """Report a connection as stalled after this long without data."""
 _MAX_NAME_CHARS = 200
 MAX_ROWS = 500
-"""In a snapshot: more than fit on any terminal."""
+"""The most rows in a snapshot: more than fit on any terminal."""
 
 
 class Phase(Enum):
@@ -60,14 +60,14 @@ class Row:
     mirror: tuple[int, int] | None = None
     hashed: float | None = None
     why: str = ""
-    """Why it is tried again."""
+    """Why the asset is being retried."""
     attempt: int = 0
     is_away: bool = False
-    """Whether its server is, and is waited for."""
+    """Whether its server is away, and we are waiting for it."""
     holder: str = ""
     resumed: int = 0
     is_read: bool = False
-    """Whether it was there, and is read to verify it: then its bytes are those that were read."""
+    """Whether it was already there and is being read to verify it: its bytes are then those read so far."""
     begun_at: float | None = None
     """When it stopped waiting for a connection."""
 
@@ -129,7 +129,7 @@ class Snapshot:
 
 
 class DisplayModel:
-    """Follows the events of a run. ``names`` maps an asset's id to its name; both are neutralised here."""
+    """Follows the events of a run. ``names`` maps an asset's id to its name; both are made harmless here."""
 
     def __init__(self, names: Mapping[str, str] | None = None) -> None:
         self._names = names or {}
@@ -144,7 +144,7 @@ class DisplayModel:
         self._verified = self._unverified = self._reused = self._failed = 0
         self._bytes = self._total = self._sizeless = self._sizeless_bytes = self._resumed = 0
         self.longest_name = 0
-        """In cells."""
+        """The width of the longest name, in cells."""
         self._mirrors = False
         self._meter: Meter | None = None
         self.saved_bytes = 0
@@ -250,7 +250,7 @@ class DisplayModel:
         if row.asset in self._working:
             self._working[row.asset] = row
         elif row.phase is Phase.QUEUED or (row.phase in (Phase.RESUMING, Phase.WAITING) and not row.rate):
-            # What waits for a host, and has nothing yet, is in the queue like those that have not asked.
+            # An asset that waits for a host and has nothing yet is queued, like those that have not begun.
             self._queued[row.asset] = row
         else:
             self._queued.pop(row.asset, None)
@@ -285,7 +285,7 @@ class DisplayModel:
         self._total += reached
         self._resumed += row.resumed
         if size is not None:
-            # A server without ranges also sends again what was kept.
+            # A server without ranges also resends what was kept.
             self.saved_bytes += max(0, min(row.resumed, size - downloaded))
         else:
             self._expected_bytes -= max(0, (row.total or 0) - reached)

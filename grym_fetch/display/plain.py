@@ -1,7 +1,7 @@
 """The display if stderr is not a terminal: plain lines without escape codes. And the stream of both displays.
 
-Rules: one line per change of state, and one of progress now and then, so that a log shows a run that is alive. What
-cannot be written is dropped; the run never waits for it.
+Rules: one line per change of state, and a line of progress now and then, so that a log shows that the run is alive.
+Lines that cannot be written are dropped; the run never waits for them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from grym_fetch.display.lines import Chronicle, Line, Telling, said
 from grym_fetch.display.model import DisplayModel, Totals
 
 MAX_PENDING_LINES = 5_000
-"""Kept for a stream that does not accept them; the oldest are dropped first."""
+"""The most lines kept for a stream that does not accept them; the oldest are dropped first."""
 _TYPOGRAPHIC = str.maketrans({"·": "-", "…": "...", "✓": "+", "✗": "x", "→": "->"})
 
 
@@ -126,7 +126,7 @@ class PendingLines:
 
 
 class PlainView:
-    """Writes the lines of the chronicle, and every ``interval`` seconds one of progress; None: no progress."""
+    """Writes the lines of the chronicle, and a line of progress every ``interval`` seconds; None: no progress."""
 
     def __init__(
         self,

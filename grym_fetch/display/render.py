@@ -20,11 +20,11 @@ from grym_fetch.display.model import Phase, Row, Snapshot, Totals
 from grym_fetch.display.plain import to_ascii
 
 MAX_QUEUED_ROWS = 3
-"""While nothing is active, so many queued assets have a row. Later they are only counted."""
+"""While nothing is active, this many queued assets have a row. Later they are only counted."""
 
 _MIN_NAME_CELLS, MAX_NAME_CELLS = 16, 48
 _LEAST_NAME_CELLS = 8
-"""Of a name beside a long state."""
+"""The least width of a name next to a long state."""
 _MIN_BAR_CELLS, _MAX_BAR_CELLS = 10, 40
 _PERCENT_CELLS, _SIZE_CELLS, _SPEED_CELLS, _ETA_CELLS, _NOTE_CELLS = 4, 17, 10, 8, 13
 _PART_CELLS = 8
@@ -102,7 +102,7 @@ def render(
 
 
 def render_line(line: Line, width: int, *, ascii_only: bool = False, name_cells: int = 0) -> list[Text]:
-    """Return a permanent line in ``width`` cells; its columns begin behind ``name_cells``.
+    """Return a permanent line in ``width`` cells; its columns begin after ``name_cells``.
 
     The name is shortened first, down to a third of the line. A line without a name is not cut but wrapped.
     """
@@ -129,7 +129,7 @@ def render_line(line: Line, width: int, *, ascii_only: bool = False, name_cells:
 
 
 def _in_columns(line: Line, text: Text, name: str, detail: str, width: int, name_cells: int, ascii_only: bool) -> Text:
-    """The name, and behind it as many of the columns as fit, numbers below numbers."""
+    """The name, followed by as many columns as fit, with numbers aligned."""
     cells = list(zip(line.columns, (_PART_CELLS, _PART_CELLS, _SPEED_CELLS), strict=True))
     while cells and 2 + _MIN_NAME_CELLS + sum(cells + 2 for _, cells in cells) > width:
         cells.pop()
@@ -257,7 +257,7 @@ class _Pen:
             words = next((each for each in wordings if cell_len(each) <= columns.name), "")
             bar = self._bar(fraction, columns.bar, moving=totals.rate > 0)
             line = self._joined(Text(" "), self._bold(words), [(columns.bar, bar), *figures_cells], columns.name)
-        else:  # what the words say is more than a bar could
+        else:  # the words say more than a bar could
             space = columns.name + 2 + columns.bar
             words = next((each for each in wordings if cell_len(each) <= space), "")
             line = self._joined(Text(" "), self._bold(words), [(0, Text()), *figures_cells], space)
@@ -322,7 +322,7 @@ class _Pen:
                 partly = row.hashed is not None and 0 < row.hashed < 1
                 return (f"{word} {int((row.hashed or 0) * 100)}%" if partly else word), "magenta"
             case Phase.DOWNLOADING:
-                # All there is of it has come: it is not to look as if it were still under way.
+                # All of it has arrived: do not show it as still under way.
                 return ("verifying", "magenta") if row.total and row.bytes >= row.total else ("", "")
 
     def _name(self, name: str, width: int) -> str:
@@ -338,7 +338,7 @@ class _Pen:
         full, half, rest = ("#", "", ".") if self._ascii else ("━", "╸", "─")
         bar = Text()
         if fraction is None:
-            # Unknown length: a piece that moves to and fro.
+            # Unknown length: a piece that moves back and forth.
             piece = max(1, width // 5)
             span = width - piece
             step = int(self._now * _FRAMES_PER_S) % (2 * span) if span and moving else 0
@@ -358,7 +358,7 @@ def _size_of(count: int, total: int | None) -> str:
 
 
 def _wordings(totals: Totals) -> list[str]:
-    """How many files are done, active and queued: in all words, and in fewer and fewer."""
+    """How many files are done, active and queued, in ever fewer words."""
     done = f"{totals.finished:,} of {totals.assets:,}"
     failed = [f"{totals.failed:,} failed"] if totals.failed else []
     unverified = [f"{totals.unverified:,} unverified"] if totals.unverified else []
@@ -380,7 +380,7 @@ def _wordings(totals: Totals) -> list[str]:
 
 
 def _fitting(wordings: list[str], figures: list[str], width: int) -> str:
-    """The most words that leave room for all figures, or else as few figures as it takes."""
+    """The longest wording that leaves room for all figures; if none does, for as many figures as possible."""
     for count in range(len(figures), -1, -1):
         for words in wordings:
             text = "  ".join([words, *figures[:count]])

@@ -1,8 +1,9 @@
-"""What is written once and stays: messages, tables. For a person at a terminal, or for a pipe.
+"""Formats what is written once and stays: messages and tables, for a person at a terminal or for a pipe.
 
-Rules: nothing is coloured, wrapped or shortened but on a terminal: what goes into a pipe is read by programs, too.
-``FORCE_COLOR`` colours everywhere, ``NO_COLOR`` nowhere (no-color.org). Words are never yellow, cyan, green or white,
-which cannot be read on white or on black; nothing is said by a colour alone. No Rich here, which takes long to import.
+Rules: text is coloured, wrapped or shortened only on a terminal, because programs may read from a pipe.
+``FORCE_COLOR`` adds colour everywhere, ``NO_COLOR`` nowhere (no-color.org). Words are never yellow, cyan, green or
+white, which cannot be read on white or on black; nothing is said by a colour alone. Rich is not used here, because it
+takes long to import.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from grym_fetch.display.plain import Stream, is_terminal, is_unicode
 _SGR = {"red": "31", "green": "32", "magenta": "35", "bold": "1", "dim": "2"}
 _KINDS = {"error": ("bold", "red"), "warning": ("magenta",), "hint": ("bold",)}
 LEAST_WIDTH = 20
-"""Of a terminal; on a narrower one, text is broken by the terminal."""
+"""The narrowest terminal for which we wrap text; a narrower one breaks lines itself."""
 _LEAST_CELLS = 8
-"""Of a column that is shortened."""
+"""The least width of a shortened column."""
 
 
 class Sheet:
-    """Text for one stream. ``width`` in cells, None where it is not a terminal; by default it is asked."""
+    """Text for one stream. ``width`` in cells, None if it is not a terminal; by default the terminal is asked."""
 
     def __init__(self, stream: Stream, environ: Mapping[str, str], *, width: int | None = None) -> None:
         self.is_terminal = is_terminal(stream)
@@ -39,13 +40,13 @@ class Sheet:
         return f"\x1b[{';'.join(_SGR[each] for each in styles)}m{text}\x1b[0m"
 
     def message(self, kind: str, text: str) -> str:
-        """Return a message that begins with its kind: ``error``, ``warning`` or ``hint``. Lines stay lines."""
+        """Return a message that begins with its kind: ``error``, ``warning`` or ``hint``. Line breaks are kept."""
         head, *others = self._wrapped(f"{kind}: {text}")
         coloured = self.paint(f"{kind}:", *_KINDS[kind]) + head.removeprefix(f"{kind}:")
         return "\n".join([coloured, *others])
 
     def marked(self, mark: str, plain: str, style: str, text: str) -> str:
-        """Return text behind a mark where a person reads it: ``✓ added model``, or ``+ added model`` in ASCII."""
+        """Return text after a mark, if a person reads it: ``✓ added model``, or ``+ added model`` in ASCII."""
         if not self.is_terminal:
             return text
         shown = mark if self.is_unicode else plain
@@ -70,10 +71,10 @@ class Sheet:
         styles: Mapping[str, tuple[str, ...]] | None = None,
         styled: int = -1,
     ) -> list[str]:
-        """Return lines with aligned columns; the numbers of those aligned to the right are ``right``.
+        """Return lines with aligned columns; ``right`` has the numbers of the columns aligned to the right.
 
-        ``styles`` gives the style of what stands in the column ``styled``. The head, only for a terminal, is dim.
-        Columns where nothing stands are left out.
+        ``styles`` gives the style for each value in the column ``styled``. The head, only for a terminal, is dim. Empty
+        columns are left out.
         """
         used = [number for number in range(len(head)) if any(row[number] for row in rows)]
         lines = [list(head), *map(list, rows)] if self.is_terminal else list(map(list, rows))

@@ -46,7 +46,7 @@ class _Flight:
     task: asyncio.Task[FetchResult]
     waiters: int = 0
     is_ending: bool = False
-    """Whether it was cancelled because no one was waiting any more; it has yet to release what it holds."""
+    """Whether it was cancelled because nobody was waiting any longer; it has yet to release what it holds."""
 
 
 @dataclass(slots=True)
@@ -325,7 +325,7 @@ class Coordinator:
     async def _fetch_each(self, assets: list[Asset], tally: _Tally, *, force: bool) -> None:
         """Fetch these, a few at a time and in order: enough to keep every connection busy while others verify.
 
-        Once the disk takes nothing more, the rest is not tried, but for what is there and has only to be read.
+        Once the disk takes nothing more, only files that are there and just have to be read are still tried.
         """
         queue = iter(assets)
 
@@ -340,7 +340,7 @@ class Coordinator:
                     if tally.cause is None and len(assets) > 1:
                         cause = await self._why_nothing_fits()
                         tally.cause = tally.cause or cause  # several may have asked at once
-                    # All that fail in the same way have one cause, which is told once.
+                    # All that fail in the same way have one cause, which is reported once.
                     tally.lost(asset, tally.cause if tally.cause and type(tally.cause) is type(error) else error)
                 except GrymFetchError as error:
                     tally.lost(asset, error)

@@ -1,1 +1,1 @@
-"""The network: connections, TLS, proxies, and their errors as ours."""
+"""The network: connections, TLS, proxies, and their errors turned into ours."""

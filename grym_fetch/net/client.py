@@ -9,7 +9,7 @@ from grym_fetch.net.settings import HttpSettings
 
 
 class HttpTransport:
-    """Makes connections, which know by themselves whether the environment names a proxy for an address."""
+    """Makes connections, which find out themselves whether the environment names a proxy for an address."""
 
     def __init__(self, settings: HttpSettings | None = None) -> None:
         self.settings = settings or HttpSettings()

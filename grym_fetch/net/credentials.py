@@ -21,7 +21,7 @@ def find_credentials(environ: Mapping[str, str]) -> Credentials:
 def read_hf_token(environ: Mapping[str, str]) -> str:
     """Return the token that ``hf auth login`` has stored; empty if there is none, or it must not be used.
 
-    As `huggingface_hub` finds it: ``HF_TOKEN_PATH``, else ``token`` in ``HF_HOME``, else in the user's cache.
+    Like `huggingface_hub`, look in ``HF_TOKEN_PATH``, else for ``token`` in ``HF_HOME``, else in the user's cache.
     """
     if environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in ("1", "ON", "YES", "TRUE"):
         return ""
@@ -43,7 +43,7 @@ def read_hf_token(environ: Mapping[str, str]) -> str:
 def read_netrc(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """Return login and password by exact host name, from ``NETRC`` or ``~/.netrc``; empty if unreadable.
 
-    Only its owner may be able to read the file, as ftp demands. Its ``default`` entry is ignored: it would hand a
+    Only its owner may be able to read the file, as ftp requires. Its ``default`` entry is ignored: it would give a
     password to every host.
     """
     import netrc

@@ -1,6 +1,6 @@
-"""Foreign errors as ours, and what may be repeated of them: their number, their family, and what OpenSSL calls them.
+"""Turns foreign errors into ours. Only their number, their kind and OpenSSL's name for them may be repeated.
 
-Rule: their text is not repeated. It may hold an address with a secret.
+Rule: their text is never repeated. It may hold an address with a secret.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from grym_fetch.core.variables import CLIENT_CERT, CLIENT_KEY
 
 BROKEN = "the response breaks the rules of HTTP"
 _HTTP_2 = re.compile(rb"\0\0[\0-\xff]\x04")
-"""The frame of settings that a server of HTTP/2 begins with (RFC 9113 section 3.4)."""
+"""The SETTINGS frame that an HTTP/2 server begins with (RFC 9113 section 3.4)."""
 _TLS = re.compile(rb"[\x15\x16]\x03[\0-\x04]")
 """The beginning of an alert or a handshake (RFC 8446 section 5.1)."""
 
@@ -39,7 +39,7 @@ def stall_reason(seconds: float) -> str:
 
 
 def os_reason(error: OSError) -> str:
-    """Return the operating system's name for this error, or OpenSSL's, whose numbers are not those of the system."""
+    """Return the operating system's name for this error, or OpenSSL's, which has its own numbers."""
     if isinstance(error, ssl.SSLError):
         return tls_reason(error)
     if isinstance(error.errno, int) and error.errno > 0:
@@ -50,7 +50,7 @@ def os_reason(error: OSError) -> str:
 
 def tls_reason(error: ssl.SSLError) -> str:
     """Return OpenSSL's name for this error, and what to do if it is about a client certificate."""
-    name = getattr(error, "reason", None)  # missing in one that Python code made
+    name = getattr(error, "reason", None)  # missing if Python code made the error
     if not isinstance(name, str) or not name:
         return "no reason"
     words = safe_text(name.replace("_", " ").lower(), limit=100)
@@ -67,7 +67,7 @@ def tls_reason(error: ssl.SSLError) -> str:
 
 
 def is_about_client_certificate(error: ssl.SSLError) -> bool:
-    """Whether a client certificate is missing or not good enough, for all that the server says: no other try helps."""
+    """Whether the server seems to want a client certificate, or to reject ours: trying again does not help."""
     return getattr(error, "reason", None) in _WANTS_CERTIFICATE | _REFUSES_CERTIFICATE | _MAY_WANT_CERTIFICATE
 
 
@@ -95,7 +95,7 @@ def certificate_reason(error: ssl.SSLCertVerificationError) -> str:
 
 
 def _trust_advice() -> str:
-    """Text to append to a rejection if the environment names trusted certificates that cannot be read."""
+    """Advice to append to a rejection if the environment names trusted certificates that cannot be read."""
     for name, is_there in (("SSL_CERT_FILE", os.path.isfile), ("SSL_CERT_DIR", os.path.isdir)):
         if (place := os.environ.get(name)) and not (is_there(place) and os.access(place, os.R_OK)):
             return f"; {name} names {safe_text(place)}, which cannot be read"
@@ -103,7 +103,7 @@ def _trust_advice() -> str:
 
 
 def connect_error(error: OSError | UnicodeError, url: str, seconds: float, *, is_proxy: bool = False) -> ConnectFailed:
-    """Map the error that ended an attempt to connect, to the server or to the proxy."""
+    """Return our error for one that ended an attempt to connect to the server or the proxy."""
     match error:
         case TimeoutError():
             return ConnectFailed(url, f"no connection{' to the proxy' if is_proxy else ''} within {seconds:g} s")

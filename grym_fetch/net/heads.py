@@ -1,8 +1,8 @@
-"""A head that the parser refuses, put right where that is safe: what curl and browsers take. Does no I/O.
+"""Repairs a head that the parser refuses if that is safe, as curl and browsers do. Does no I/O.
 
-Rules: lengths that are equal count once (RFC 9110 section 8.6). A line that is not a field is passed over, a folded one
-unfolded (RFC 9112 section 5.2), and spaces around a name or value are no part of it. Where the end of the body depends
-on such a line, the head is refused, and the reason names the field.
+Rules: equal lengths count once (RFC 9110 section 8.6). A line that is not a field is skipped, a folded line is unfolded
+(RFC 9112 section 5.2), and spaces around a name or value are dropped. If the end of the body depends on such a line,
+the head is refused, and the reason names the field.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class Unmendable(ValueError):
-    """What is wrong with a head for good; empty if that has no name."""
+    """A head cannot be repaired. The text says what is wrong; it is empty if that has no name."""
 
 
 def mend(head: bytes) -> bytes:
-    """Return a head, up to its empty line, as it should have been written. Raises `Unmendable`."""
+    """Return a head, up to its empty line, in the form that it should have had. Raises `Unmendable`."""
     status, *lines = (line.removesuffix(b"\r") for line in head.split(b"\n"))
     if b"\0" in head or any(b"\r" in line for line in lines):
         raise Unmendable

@@ -1,9 +1,9 @@
-"""One response of HTTP/1.1, from bytes: its head, and of its body what passes through here. Does no I/O.
+"""Parses one HTTP/1.1 response from bytes: its head, and the part of its body that passes through here. Does no I/O.
 
-llhttp reads (through httptools). Rules: nothing is read leniently but a missing CR and spaces behind a chunk's length,
-which common servers send. A head that llhttp refuses is put right where that is safe (`heads`), and read once more. A
-head, and what surrounds the chunks of a body, is bounded. What follows a complete response is not read here: it is the
-next response if one was asked for ahead, and else belongs to nothing.
+llhttp does the parsing (through httptools). Rules: leniency is limited to a missing CR and spaces after a chunk's
+length, which common servers send. A head that llhttp refuses is repaired if that is safe (`heads`), and read again. A
+head, and the framing around the chunks of a body, is bounded. Bytes after a complete response are not read here: they
+are the next response if one was asked for ahead, and otherwise do not belong to anything.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from grym_fetch.net.errors import BROKEN, broken_reason
 from grym_fetch.net.heads import Unmendable, mend
 
 MAX_HEAD_BYTES = 32 * 1024
-"""The most that a head may be, interim responses (1xx) included, and what surrounds the chunks of a body."""
+"""The most bytes of a head, including interim responses (1xx), and of the framing around the chunks of a body."""
 MAX_FEED_BYTES = 64 * 1024
-"""The most that is fed at once."""
+"""The most bytes fed at once."""
 _ODD_SPACES = "spaces around a Transfer-Encoding"
 _MENDABLE = (
     "Duplicate Content-Length",
@@ -31,7 +31,7 @@ _MENDABLE = (
     "Unexpected space after start line",
     "Unexpected whitespace after header value",
 )
-"""llhttp's reasons to refuse a head that may still be one."""
+"""llhttp's reasons for refusing a head that may be repairable."""
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _EMPTY_LINE = re.compile(rb"\n\r?\n")
 _INTERIM = re.compile(rb"HTTP/1\.[01] 1[0-9][0-9]")
@@ -43,25 +43,25 @@ class ResponseParser:
     def __init__(self) -> None:
         self.head: ResponseHead | None = None
         self.body: deque[bytes] = deque()
-        """Portions of the body, to be taken from here."""
+        """Parts of the body, for the caller to take."""
         self.left: int | None = None
-        """Bytes of the body that have not come yet, where the head gives its length."""
+        """Bytes of the body that have not arrived yet, if the head gives its length."""
         self.is_chunked = False
         self.is_complete = False
         self.surplus = b""
-        """What came behind the end of a response whose length is known."""
+        """The bytes that came after the end of a response of known length."""
         self.has_surplus = False
-        """Whether something came behind the end of the response."""
+        """Whether anything came after the end of the response."""
         self.keeps_open = False
-        """Whether the server would take another request on this connection."""
+        """Whether the server will accept another request on this connection."""
         self.takes_more = False
-        """Whether it would take one before this response has ended (RFC 9112 section 9.3.2): HTTP/1.1, kept open."""
+        """Whether it will accept one before this response has ended (RFC 9112 section 9.3.2): HTTP/1.1, kept open."""
         self._fields: dict[str, list[str]] = {}
         self._field_bytes = self._overhead_bytes = 0
         self._received = bytearray()
-        """What has come up to the end of the head, and with it."""
+        """The bytes received until the end of the head, and any that came with it."""
         self._is_odd = False
-        """Whether llhttp has refused the head for its form, and the whole of it is awaited to see what it means."""
+        """Whether llhttp has refused the form of the head, and we are waiting for all of it to see what it means."""
         self._problem = ""
         """Why a callback has refused the head."""
         self._llhttp = self._new_llhttp()
@@ -72,18 +72,18 @@ class ResponseParser:
         return llhttp
 
     def feed(self, data: memoryview) -> str | None:
-        """Read on, up to the end of the head or of a body in chunks.
+        """Continue reading, up to the end of the head or of a body in chunks.
 
-        Return what is wrong with the response, or None; what came before it is good all the same.
+        Return what is wrong with the response, or None; anything that came before the fault is still good.
         """
         problem = self._feed(data)
         if problem is not None or self.is_complete or (self.head is not None and not self.is_chunked):
-            # Nothing more is read here. llhttp and this object hold each other: garbage that only the collector finds.
+            # Nothing more is read here. llhttp and this object refer to each other: break the cycle.
             del self._llhttp
         return problem
 
     def _feed(self, data: memoryview) -> str | None:
-        # A head is fed up to its end and no further: so it is known where the next response begins.
+        # Feed a head up to its end and no further, so that we know where the next response begins.
         while self.head is None and len(data):
             end = self._end_of_lines(data)
             if (problem := self._feed_llhttp(data[:end])) is not None:
@@ -132,13 +132,13 @@ class ResponseParser:
                 return f"{reason}: {self._problem}" if self._problem else reason
         if self.head is not None:
             self._received.clear()
-        # What a body brings counts for nothing here; a head, or the wrapping of chunks, without end does.
+        # The body's own bytes do not count here, but a head or chunk framing without end does.
         if self._overhead_bytes > MAX_HEAD_BYTES + MAX_FEED_BYTES:
             return f"{BROKEN}: its header has no end"
         return None
 
     def _feed_mended(self) -> str | None:
-        """Read the head again, put right, once it is there."""
+        """Once the whole head is there, repair it and read it again."""
         while (end := _HEAD_END.search(self._received)) is not None and _INTERIM.match(self._received):
             del self._received[: end.end()]
         if end is None:
@@ -157,25 +157,25 @@ class ResponseParser:
         return None
 
     def on_message_begin(self) -> None:
-        """A response begins; a second one is not ours."""
+        """A response begins; a second one is not for us."""
         if self.is_complete:
             self.has_surplus = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One field line. Trailer fields are of no use to us."""
+        """One field line. Trailer fields are ignored."""
         if self.head is None:
             self._field_bytes += len(name) + len(value)
             if self._field_bytes > MAX_HEAD_BYTES:
                 self._problem = f"its header is longer than {MAX_HEAD_BYTES // 1024} KiB"
                 raise ValueError(self._problem)
             if name.lower() == b"transfer-encoding" and value != value.strip():
-                # llhttp would read the body as if the field were not there.
+                # llhttp would read the body as if the field did not exist.
                 self._problem = _ODD_SPACES
                 raise ValueError(self._problem)
             self._fields.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1").strip())
 
     def on_headers_complete(self) -> None:
-        """The head is there; an interim one (1xx) is passed over."""
+        """The head is complete; an interim one (1xx) is skipped."""
         if self.is_complete:
             return
         status = self._llhttp.get_status_code()
@@ -198,6 +198,6 @@ class ResponseParser:
         self.body.append(data)
 
     def on_message_complete(self) -> None:
-        """The response is over, where the head or the chunks said so. An interim one is none."""
+        """The response is over, as the head or the chunks said. An interim response does not count."""
         if self.head is not None:
             self.is_complete = True

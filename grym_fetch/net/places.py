@@ -1,8 +1,8 @@
-"""The addresses of a name: which of them has failed lately is known to all connections of a run, and asked last.
+"""The addresses of a name. All connections of a run know which of them have failed lately, and try those last.
 
-Rules: a failure is remembered for a minute, and only puts an address behind the others of its name; where all have
-failed, the one whose failure is oldest comes first. Wrong content is a failure, too, but it may have come from any
-address used so far: all of them count, once for each name. Times are those of the event loop, in seconds.
+Rules: a failure is remembered for a minute, and only puts an address after the others of its name; if all have failed,
+the one whose failure is oldest comes first. Wrong content is a failure too, but it may have come from any address used
+so far: all of them count as failed, once for each name. Times are those of the event loop, in seconds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from aiohappyeyeballs import AddrInfoType
 
 PENALTY_S = 60.0
-"""How long an address that has failed is asked after the others."""
+"""How long an address that has failed is tried after the others."""
 
 Name = tuple[str, int]
 """Host and port, as in a URL."""
@@ -32,7 +32,7 @@ class Places:
         self._used.setdefault(name, set()).add(address)
 
     def doubt(self, name: Name, now: float) -> None:
-        """Content from this name was wrong. Counts only once: later, the good address may be among those used."""
+        """Content from this name was wrong. Counts only once: later, a good address may be among those used."""
         if name in self._doubted:
             return
         self._doubted.add(name)
@@ -52,7 +52,7 @@ class Places:
     def ranked(
         self, name: Name, found: Sequence[AddrInfoType], now: float
     ) -> tuple[list[AddrInfoType], list[AddrInfoType]]:
-        """Return the addresses to try, and those to try only when none of them can be connected to."""
+        """Return the addresses to try first, and those to try only if no connection to these can be made."""
         self._known[name] = frozenset(address_of(place) for place in found)
         bad = [place for place in found if self._is_bad(name, address_of(place), now)]
         bad.sort(key=lambda place: self._failed_at[name, address_of(place)])

@@ -1,11 +1,12 @@
-"""HTTP/1.1 over a socket of our own: where it leads, when it is kept, and what goes out over it.
+"""HTTP/1.1 over our own socket: where it leads, when it is kept, and what is sent over it.
 
-Rules: one socket, even an idle one. A request may be sent ahead of its turn; whoever asks for just that then gets its
-answer, and if there is none, the request is sent over a new socket as if it never had been. A socket is resolved,
-judged and opened here, directly or through a proxy (`proxies`, `tunnel`); what comes over it is the wire's (`wire`),
-and what the bytes mean the parser's (`parser`), whichever way it came. No redirect is followed, no cookie kept, nothing
-decoded, and TLS is always verified. Every foreign exception is mapped where it arises, without its text. An address of
-a name that fails is asked last for a while (`places`); where one refuses, the others are asked at once.
+Rules: there is at most one socket, idle ones included. A request may be sent ahead of its turn; a later call for the
+same request then gets its answer, and if there is none, the request is sent over a new socket as if it had never been
+sent. Names are resolved, and addresses judged and connected to, here, directly or through a proxy (`proxies`,
+`tunnel`); `wire` receives the bytes, and `parser` interprets them, whichever way they came. No redirect is followed, no
+cookie is kept, nothing is decoded, and TLS is always verified. Every foreign exception is mapped where it arises,
+without its text. An address of a name that fails is tried last for a while (`places`); if one refuses, the others are
+tried at once.
 """
 
 from __future__ import annotations
@@ -36,37 +37,37 @@ from grym_fetch.net.tunnel import open_tunnel, refusal, start_tls
 from grym_fetch.net.wire import Wire
 
 FIRST_AHEAD_TIMEOUT_S = 1.0
-"""How long the first one over a socket is waited for, or four times as long as an answer in turn has taken."""
+"""Wait this long for the first such answer over a socket, or four times as long as an answer in turn took."""
 AHEAD_TIMEOUT_S = 5.0
-"""How long the answer to a request sent ahead is waited for, once its turn has come, before the request is repeated.
+"""Wait this long for the answer to a request sent ahead, once its turn has come, before repeating the request.
 
-Some servers and filters drop such requests. One that only thinks for so long loses nothing but being asked ahead.
+Some servers and filters drop such requests. If one was only slow to answer, it is no longer asked ahead.
 """
 EYEBALLS_DELAY_S = 0.25
-"""Before the next address of a host is tried beside the last one (RFC 8305 section 5)."""
+"""The delay before the next address of a host is tried in parallel (RFC 8305 section 5)."""
 _NOWHERE: tuple[Name, str] = ("", 0), ""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """A request: where it goes, and its bytes. ``fields`` are those that it was made from."""
+    """A request: its destination and its bytes. ``fields`` are those that it was made from."""
 
     url: str
     fields: Mapping[str, str]
     address: URL
     proxy: Proxy | None
     is_for_us: bool
-    """Whether it may go to this machine itself alone; a name (`*.localhost`) proves nothing."""
+    """Whether it may go only to this machine itself; a name (`*.localhost`) proves nothing."""
     data: bytes
 
     @property
     def key(self) -> tuple[str, str | None, int | None]:
-        """What has to be the same for two requests to go over one socket."""
+        """Two requests can go over one socket only if these are equal."""
         return self.address.scheme, self.address.host, self.address.port
 
     def is_for(self, url: str, fields: Mapping[str, str]) -> bool:
-        """Whether it asks just this."""
+        """Whether it asks for exactly this."""
         return self.url == url and self.fields == fields
 
 
@@ -79,15 +80,15 @@ class PlainConnection:
         self._key: tuple[str, str | None, int | None] | None = None
         self._host = ""
         self._peer = _NOWHERE
-        """The name and the address that the socket leads to; nowhere that is known, behind a proxy."""
+        """The name and the address that the socket leads to; `_NOWHERE` behind a proxy."""
         self._is_proxied = False
-        """Whether the socket leads to a proxy, which may be on this machine while the server is not."""
+        """Whether the socket leads to a proxy, which may be on this machine even if the server is not."""
         self._is_read_by_proxy = False
         """Whether that proxy reads the requests, and may answer them itself."""
         self.certificate_ends: float | None = None
-        """When the certificate of the server that was connected to last expires, in seconds since the epoch."""
+        """When the certificate of the last server connected to expires, in seconds since the epoch."""
         self._ahead: deque[_Request] = deque()
-        """The requests that were sent ahead of their turn, and that nobody has asked for since."""
+        """The requests sent ahead of their turn whose answers nobody has asked for yet."""
         self.is_ahead = False
         self._has_lost_ahead = False
         self._longest_wait = 0.0
@@ -99,7 +100,7 @@ class PlainConnection:
 
     @property
     def host(self) -> str:
-        """Host and port that the open socket leads to, empty if none is open."""
+        """Host and port that the open socket leads to; empty if none is open."""
         return self._host if self._wire is not None and self._wire.is_open else ""
 
     async def get(self, url: str, fields: Mapping[str, str]) -> PlainResponse:
@@ -109,7 +110,7 @@ class PlainConnection:
         """
         request = self._request_ahead(url, fields) or self._request(url, fields)
         if fields.get("Cache-Control") == "no-cache":
-            # Each address of a name may be a cache of its own, and no field leads past it.
+            # Each address of a name may be a separate cache, which no header field can bypass.
             name = request.address.host or "", request.address.port or 0
             self._settings.places.doubt(name, asyncio.get_running_loop().time())
         self.is_ahead = False
@@ -168,16 +169,16 @@ class PlainConnection:
         proxy, given = self._settings.proxy_for(address), fields
         fields = {**self._settings.fields, **fields}
         if proxy is not None and address.scheme == "http":
-            # They were given because the host is this machine. A proxy takes itself for that host.
+            # Credentials over http are for this machine only; a proxy would take that host name for its own machine.
             fields.pop("Authorization", None)
         data = _request(address, url, fields, reader=proxy if _reads(proxy, address) else None)
         is_for_us = address.scheme == "http" and "Authorization" in fields
         return _Request(url, given, address, proxy, is_for_us, data)
 
     def ask_ahead(self, url: str, fields: Mapping[str, str]) -> bool:
-        """Send a request for a later `get`, if the open socket leads there and takes more. Raises `PolicyRefused`.
+        """Send a request for a later `get` if the open socket leads there and takes more. Raises `PolicyRefused`.
 
-        Never over a proxy that speaks HTTP.
+        Not done over a proxy that speaks HTTP.
         """
         wire = self._wire
         if wire is None or not wire.takes_more or self._leads_to_worse:
@@ -192,7 +193,7 @@ class PlainConnection:
         return True
 
     def _request_ahead(self, url: str, fields: Mapping[str, str]) -> _Request | None:
-        """The next request that was sent ahead, if it is for this address with these very fields."""
+        """The next request that was sent ahead, if it is for this address with exactly these fields."""
         return self._ahead[0] if self._ahead and self._ahead[0].is_for(url, fields) else None
 
     @property
@@ -201,19 +202,19 @@ class PlainConnection:
         return len(self._ahead) if self._wire is not None and self._wire.is_open else 0
 
     def lost_ahead(self) -> bool:
-        """Return whether requests sent ahead came to nothing, by no fault of ours; forget it."""
+        """Return whether requests sent ahead were lost through no fault of ours, and reset this."""
         is_broken = bool(self._ahead) and not self.ahead and self._wire is not None and self._wire.breaks_its_word
         lost, self._has_lost_ahead = self._has_lost_ahead or is_broken, False
         return lost
 
     def drop_ahead(self) -> None:
-        """Nobody will ask for what was sent ahead: end the socket, or the server would count it as busy."""
+        """Nobody will ask for the answers to requests sent ahead: close the socket, or the server counts it as busy."""
         self._ahead.clear()
         if self._wire is not None:
             self._wire.abort()
 
     async def _answer_ahead(self, request: _Request) -> PlainResponse | None:
-        """The answer to the next request that was sent ahead, if it is this one and there is an answer."""
+        """The answer to this request, if it is the next one sent ahead and there is an answer."""
         wire = self._wire
         if wire is None or request.key != self._key or request.data != self._ahead.popleft().data:
             await self.aclose()
@@ -236,7 +237,7 @@ class PlainConnection:
 
     @property
     def _ahead_timeout(self) -> float:
-        """How long an answer to a request sent ahead is waited for."""
+        """How long to wait for the answer to a request sent ahead."""
         first = AHEAD_TIMEOUT_S if self._has_kept_ahead else max(FIRST_AHEAD_TIMEOUT_S, 4 * self._longest_wait)
         return min(AHEAD_TIMEOUT_S, first)
 
@@ -278,7 +279,7 @@ class PlainConnection:
             wire.abort()
             raise refusal(url, head.status)
         if head.status == 401 and "via" not in head.fields:
-            # Some proxies (tinyproxy) answer a wrong password as a server would. Only a server's response has a Via.
+            # Some proxies (tinyproxy) answer a wrong password as a server would. Only a server's response has Via.
             wire.abort()
             raise ProxyRefused(url, f"status 401: the server wants credentials, or {PROXY_ADVICE}")
 
@@ -296,7 +297,7 @@ class PlainConnection:
         return await self._within(by, self._wire_through(wire, proxy, address, url, tls), url)
 
     async def _within(self, by: float, work: Awaitable[T], url: str, *, is_proxy: bool = False) -> T:
-        """Await ``work`` until that time, and map its errors."""
+        """Await ``work`` until the loop's time ``by``, and map its errors."""
         try:
             async with asyncio.timeout_at(by):
                 return await work
@@ -308,7 +309,7 @@ class PlainConnection:
         return await self._open_socket((host, port), await self._resolve(host, port, url))
 
     async def _dial(self, proxy: Proxy, address: URL, url: str) -> socket.socket:
-        """Connect through a SOCKS proxy. One that resolves names gets the name, any other an address."""
+        """Connect through a SOCKS proxy. A proxy that resolves names gets the name, any other an address."""
         host, port = address.host or "", address.port or 0
         dial = dial_through(proxy, url)
         if proxy.resolves_names:
@@ -325,11 +326,11 @@ class PlainConnection:
         return wire
 
     async def _wire_to_proxy(self, proxy: Proxy) -> Wire:
-        """Connect to a proxy that speaks HTTP. It is the user's own choice, and may be anywhere."""
+        """Connect to a proxy that speaks HTTP. The user has chosen it, so it may be anywhere."""
         sock = await self._open_socket((proxy.host, proxy.port), await _look_up(proxy.host, proxy.port))
         tls = self._settings.tls_for_proxy() if proxy.scheme == "https" else None
         _, wire = await self._wire_over(sock, tls, proxy.host)
-        # From now on, a failure may be the server's fault.
+        # From here on, a failure may be the server's fault.
         self._peer = _NOWHERE
         return wire
 
@@ -348,7 +349,7 @@ class PlainConnection:
             raise
 
     async def _wire_through(self, wire: Wire, proxy: Proxy, address: URL, url: str, tls: ssl.SSLContext) -> Wire:
-        """Have the proxy lead to the server, and speak TLS there."""
+        """Have the proxy connect to the server, and start TLS with it."""
         settings = self._settings
         tunnel = await open_tunnel(wire, proxy, address, url, settings.fields["User-Agent"])
         transport, wire = await start_tls(tunnel, tls, address.host or "", settings.stall_timeout)
@@ -365,7 +366,7 @@ class PlainConnection:
                 raise
             sock = await start_connection(last, happy_eyeballs_delay=EYEBALLS_DELAY_S)
         except asyncio.CancelledError:
-            # Most likely the time is up. Where it is not, nothing but the order of the next try depends on it.
+            # Most likely the time is up. If it is not, this only affects the order of the next try.
             for place in first:
                 known.failed(name, address_of(place), loop.time())
             raise
@@ -410,7 +411,7 @@ class PlainResponse:
         self.head = head
 
     async def readinto(self, buffer: memoryview) -> int:
-        """Fill the front of ``buffer`` with what has come, waiting for at least one byte; return 0 at the end."""
+        """Fill the front of ``buffer`` with the next bytes, at least one. Return how many; 0 at the end."""
         try:
             return await self._wire.readinto(buffer)
         except GrymFetchError:
@@ -418,7 +419,7 @@ class PlainResponse:
             raise
 
     def close(self) -> None:
-        """Keep the socket if the body was read to its end, close it otherwise."""
+        """Keep the socket if the body was read to its end; otherwise close it."""
         if not self._is_closed:
             self._is_closed = True
             self._wire.finish()
@@ -441,12 +442,12 @@ async def _look_up(host: str, port: int) -> list[AddrInfoType]:
 
 
 def _reads(proxy: Proxy | None, address: URL) -> bool:
-    """Whether a proxy reads the requests to this address and answers itself; it is asked by the whole address then."""
+    """Whether a proxy reads the requests to this address and answers them itself; they then have the whole address."""
     return proxy is not None and not proxy.is_socks and address.scheme == "http"
 
 
 def _request(address: URL, url: str, fields: Mapping[str, str], *, reader: Proxy | None) -> bytes:
-    """Return the request's bytes. `PolicyRefused` where a character in it could end a line (RFC 9112 section 11.1).
+    """Return the request's bytes. Raises `PolicyRefused` if a character could end a line (RFC 9112 section 11.1).
 
     ``reader``: the proxy that reads it, which wants the whole address (RFC 9112 section 3.2.2) and its own password.
     """

@@ -1,8 +1,8 @@
 """The proxies that the environment names, and a socket through a SOCKS proxy.
 
-Rules: a proxy's password goes to it alone, and into no error. With ``socks5h``, ``socks4a``, ``http`` and ``https`` the
-proxy is told the name, with ``socks5`` and ``socks4`` the address that was resolved and judged here. SOCKS is spoken by
-python-socks, which only the extra ``socks`` brings.
+Rules: a proxy's password is sent only to the proxy, and is not in any error. With ``socks5h``, ``socks4a``, ``http``
+and ``https`` the proxy gets the name; with ``socks5`` and ``socks4`` it gets the address that was resolved and judged
+here. SOCKS is done by python-socks, which is installed only with the extra ``socks``.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from grym_fetch.net.errors import os_reason
 DEFAULT_PORTS = {"http": 80, "https": 443, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
 ADVICE = "the environment names a SOCKS proxy, for which an extra is needed: pip install 'grym-fetch[socks]'"
 NEVER_S = 86400.0
-"""The time-out of python-socks in seconds; the caller has one of its own."""
+"""The time-out of python-socks in seconds; the caller has its own."""
 MAX_SOCKS_CHARS = 255
-"""Of a user and of a password (RFC 1929 section 2)."""
+"""The longest user name and the longest password (RFC 1929 section 2)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy, by its address. Its repr shows neither user nor password."""
+    """A proxy, by its address. The repr shows neither user nor password."""
 
     scheme: str
     host: str
@@ -49,7 +49,7 @@ class Proxy:
 
     @property
     def fields(self) -> dict[str, str]:
-        """The field that tells a proxy for HTTP who we are (RFC 9110 section 11.7.2), or none."""
+        """The header field that authenticates us to an HTTP proxy (RFC 9110 section 11.7.2), or none."""
         if self.user is None and self.password is None:
             return {}
         login = f"{self.user or ''}:{self.password or ''}".encode()
@@ -76,9 +76,9 @@ def read_proxy(text: str, url: str) -> Proxy:
 
 
 def refuse_forbidden(url: str, host: str, *, allow_private: bool) -> None:
-    """Raise `PolicyRefused` for what is written as a forbidden number, in any spelling (``0xa9fea9fe``, ``169.16689``).
+    """Raise `PolicyRefused` for a forbidden IP address in any spelling (``0xa9fea9fe``, ``169.16689``).
 
-    What is behind a name, a proxy finds out by itself.
+    The proxy itself resolves names.
     """
     try:
         number = socket.inet_ntoa(socket.inet_aton(host.rstrip(".")))
@@ -89,7 +89,7 @@ def refuse_forbidden(url: str, host: str, *, allow_private: bool) -> None:
 
 
 Dial = Callable[[str, int], Awaitable[socket.socket]]
-"""Connects to a host and port. Raises `ConnectFailed`, or `ProxyRefused` where asking again would not help."""
+"""Connects to a host and port. Raises `ConnectFailed`, or `ProxyRefused` if asking again would not help."""
 
 _REPLIES = {
     # RFC 1928 section 6.
@@ -135,7 +135,7 @@ def dial_through(proxy: Proxy, url: str) -> Dial:
 
 
 def _socks_error(url: str, text: str, code: object) -> TransferError:
-    """Return our error for one of python-socks, by its code; without one, by its text, which is the library's own."""
+    """Return our error for one from python-socks, by its code; without a code by its text, which the library wrote."""
     if isinstance(code, int):
         failed = ProxyRefused if code in _FINAL_REPLIES else ConnectFailed
         return failed(url, f"the SOCKS proxy did not connect: {_REPLIES.get(code, 'it failed')} (code {int(code)})")

@@ -1,6 +1,6 @@
-"""Whether a kept socket has something in it that nobody has asked for.
+"""Whether anything that nobody has asked for has arrived on a kept socket.
 
-Rule: such a socket is not used again. What lies there before a request is sent would be taken for its answer.
+Rule: such a socket is not used again. Bytes that arrived before a request is sent would be taken for its answer.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import select
 
 
 def is_quiet(transport: asyncio.BaseTransport) -> bool:
-    """Whether nothing has come over an idle socket since its last response, also nothing that the loop has yet to read.
+    """Whether nothing has arrived on an idle socket since its last response, not even bytes that the loop has not read.
 
-    That the other side has closed it counts as something.
+    A close by the other side counts as something.
     """
     sock = transport.get_extra_info("socket")
     if transport.is_closing() or sock is None:

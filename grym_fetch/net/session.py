@@ -1,7 +1,7 @@
 """HTTP over an application's own aiohttp session: its connector, proxy, tracing and authentication.
 
 Rules: follows no redirect and decodes nothing. Every exception of aiohttp, asyncio and the operating system is mapped
-here, once, and without its text, which may hold an address with a secret in it. The session stays the application's.
+here, once, and without its text, which may hold an address with a secret. The session still belongs to the application.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from grym_fetch.net.settings import CONNECT_TIMEOUT_S, STALL_TIMEOUT_S
 
 
 class AiohttpTransport:
-    """Fetches over an `aiohttp.ClientSession` that an application has anyway.
+    """Fetches over an existing `aiohttp.ClientSession` of the application.
 
-    Proxies, TLS, cookies and the limit of connections are those of the session, which must have been made with
-    ``auto_decompress=False``: what is verified are the bytes as they were sent. Its time-outs do not count; these do.
-    The session is not closed with the manager. Addresses are judged as they are written, not by where a name leads.
-    Plain http needs a checksum and gets no token, on this machine too, since the session may have a proxy.
+    Proxies, TLS, cookies and the connection limit are the session's. It must have been made with
+    ``auto_decompress=False``, because the bytes are verified as they were sent. The time-outs given here replace the
+    session's. The manager does not close the session. Addresses are judged as written, not by where a name leads.
+    Plain http needs a checksum and gets no token, even on this machine, since the session may have a proxy.
 
     Args:
         session: where requests are sent.
@@ -60,15 +60,15 @@ class AiohttpTransport:
         self.stall_timeout = stall_timeout
 
     def connection(self) -> Connection:
-        """Return a place for a connection. Which socket it gets, the session's connector decides."""
+        """Return a place for a connection. The session's connector decides which socket it gets."""
         return SessionConnection(self._session, self.connect_timeout, self.stall_timeout)
 
     async def aclose(self) -> None:
-        """Leave the session open: it is the application's."""
+        """Leave the session open: it belongs to the application."""
 
 
 class SessionConnection:
-    """Sends one request at a time; idle sockets lie in the connector of the session."""
+    """Sends one request at a time; idle sockets are in the session's connector."""
 
     host = ""
 
@@ -86,7 +86,7 @@ class SessionConnection:
         refuse_forbidden(url, address.host or "", allow_private=True)
         fields = {"Accept-Encoding": "identity", **fields}
         if address.scheme == "http":
-            # They were given because the host is this machine. Whether a proxy reads them, only the session knows.
+            # They are for this machine, but only the session knows whether a proxy would read them.
             fields.pop("Authorization", None)
         try:
             response = await self._session.get(
@@ -101,10 +101,10 @@ class SessionConnection:
         return SessionResponse(self, response, url)
 
     async def aclose(self) -> None:
-        """Do nothing: a response that is over has given its socket back."""
+        """Do nothing: a finished response has given its socket back."""
 
     def mapped(self, error: BaseException, url: str, *, in_body: bool = False) -> GrymFetchError:
-        """Return our error for a foreign one: the family decides, never the text."""
+        """Return our error for a foreign one, by its class and never by its text."""
         match error:
             case aiohttp.ConnectionTimeoutError():
                 return ConnectFailed(url, f"no connection within {self._connect_timeout:g} s")
@@ -154,12 +154,12 @@ class SessionResponse:
         self._rest = memoryview(b"")
         fields: dict[str, list[str]] = {}
         for name, value in response.raw_headers:
-            # As over a socket of our own: a character stands for a byte. aiohttp's own reading loses what is not UTF-8.
+            # As over our own socket, a character stands for a byte. aiohttp's decoding loses bytes that are not UTF-8.
             fields.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1").strip())
         self.head = ResponseHead(response.status, fields, is_local=False)
 
     async def readinto(self, buffer: memoryview) -> int:
-        """Fill the front of ``buffer`` with what has come, waiting for at least one byte; return 0 at the end."""
+        """Fill the front of ``buffer`` with the next bytes, at least one. Return how many; 0 at the end."""
         if not self._rest:
             try:
                 self._rest = memoryview(await self._response.content.readany())
@@ -171,7 +171,7 @@ class SessionResponse:
         return count
 
     def close(self) -> None:
-        """Keep the socket if the body was read to its end, close it otherwise."""
+        """Keep the socket if the body was read to its end; otherwise close it."""
         if self._response.content.at_eof():
             self._response.release()
         else:

@@ -40,7 +40,7 @@ class HttpSettings:
         self._proxy_tls: ssl.SSLContext | None = None
 
     def tls_for(self, url: str) -> ssl.SSLContext:
-        """The context for https. Made on first use: it reads every trusted certificate.
+        """The TLS context for https. Made on first use, since that reads every trusted certificate.
 
         Raises `CertificateRejected` if the client certificate that the environment names cannot be used.
         """
@@ -49,12 +49,12 @@ class HttpSettings:
             certificate, key = os.environ.get(CLIENT_CERT), os.environ.get(CLIENT_KEY)
             if certificate or key:
                 try:
-                    # A key that wants a password is refused: without one given, OpenSSL would ask at the terminal.
+                    # Refuse a key that needs a password: if none is given, OpenSSL would ask for it on the terminal.
                     context.load_cert_chain(certificate or "", key or None, password="")
                 except (OSError, ValueError) as error:
                     names = f"{CLIENT_CERT} and {CLIENT_KEY}" if key else CLIENT_CERT
                     reason = f"the client certificate that {names} name{'' if key else 's'} cannot be used"
-                    if isinstance(error, ssl.SSLError) and not error.reason:  # for most of these OpenSSL has no words
+                    if isinstance(error, ssl.SSLError) and not error.reason:  # OpenSSL gives no reason for most
                         why = f"it is not PEM, or the file lacks the key and {CLIENT_KEY} names none"
                     elif isinstance(error, OSError):
                         why = os_reason(error)
@@ -65,13 +65,13 @@ class HttpSettings:
         return self._tls
 
     def tls_for_proxy(self) -> ssl.SSLContext:
-        """The context for a proxy that is spoken to over TLS. It is not shown the client certificate."""
+        """The TLS context for an https proxy, which does not get the client certificate."""
         if self._proxy_tls is None:
             self._proxy_tls = _new_context()
         return self._proxy_tls
 
     def proxy_for(self, url: URL) -> Proxy | None:
-        """The proxy that the environment names for this address, or None. `ProxyRefused` for an unusable one."""
+        """The proxy that the environment names for this address, or None. Raises `ProxyRefused` if it is unusable."""
         if not self._proxies:
             return None
         key = (url.scheme, url.host or "", url.port)
@@ -83,9 +83,9 @@ class HttpSettings:
 
 
 def _new_context() -> ssl.SSLContext:
-    # OpenSSL itself honours SSL_CERT_FILE and SSL_CERT_DIR here, and Python SSLKEYLOGFILE.
+    # OpenSSL itself honours SSL_CERT_FILE and SSL_CERT_DIR here, and Python honours SSLKEYLOGFILE.
     context = ssl.create_default_context()
-    # RFC 9110 section 4.3.4: the name is in subjectAltName or nowhere.
+    # RFC 9110 section 4.3.4: only the names in subjectAltName count.
     context.hostname_checks_common_name = False
     return context
 
@@ -94,6 +94,6 @@ def _proxies() -> dict[str, str]:
     """The proxies that the environment names, by scheme."""
     if not any(name.lower().endswith("_proxy") for name in os.environ):
         return {}
-    from urllib.request import getproxies  # 8 ms, and most have no proxy
+    from urllib.request import getproxies  # takes 8 ms, and most users have no proxy
 
     return getproxies()

@@ -1,8 +1,8 @@
 """The states of one HTTP/1.1 socket, seen from the client, and which may follow which.
 
-The legal moves are data, as in h11, so that a test can go through all of them. RFC 9112 section 6.3 has the three ways
-in which a body ends, section 9 what becomes of the socket then. Requests may be sent ahead of their answers (section
-9.3.2): a state is that of the answer under way, and the next one's begins where the last one is done.
+The legal moves are data, as in h11, so that a test can go through all of them. RFC 9112 section 6.3 describes the three
+ways in which a body ends, section 9 what then happens to the socket. Requests may be sent ahead of their answers
+(section 9.3.2): the state is that of the answer under way, and the next answer begins when this one is done.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ class State(Enum):
     IDLE = auto()
     """Nothing is under way; a request may be sent."""
     SENT = auto()
-    """A request was sent, all before it are answered, and not a byte has come back for it."""
+    """A request was sent, all earlier ones are answered, and not a byte of its answer has arrived."""
     HEAD = auto()
     """The head of the response is arriving."""
     SIZED = auto()
-    """A body whose length is known is arriving."""
+    """A body of known length is arriving."""
     CHUNKED = auto()
     """A body in chunks is arriving."""
     UNTIL_CLOSE = auto()
     """A body is arriving that only the end of the connection ends."""
     DONE = auto()
-    """The whole response has arrived, and its reader has not let go of it. What comes now is the next one's, if any."""
+    """The whole response has arrived, but its reader is not done with it. Further bytes are the next one's, if any."""
     MUST_CLOSE = auto()
-    """Nothing is under way, and no request may follow: the server said so, or sent what nobody had asked for."""
+    """Nothing is under way, and no request may follow: the server said so, or sent bytes that nobody had asked for."""
     FAILED = auto()
-    """The response broke the rules or stopped arriving. What came before that may still be read."""
+    """The response broke the rules or stopped arriving. The bytes before that may still be read."""
     CLOSING = auto()
-    """We have closed the socket; asyncio has yet to say that it is gone."""
+    """We have closed the socket; asyncio has not confirmed it yet."""
     CLOSED = auto()
     """The socket is gone."""
     UNANSWERED = auto()
-    """The socket is gone, and not a byte had come back for the last request."""
+    """The socket is gone, and not a byte had arrived for the last request."""
 
-    __hash__ = object.__hash__  # each member is one object; hashing its name as `Enum` does costs ten times as much
+    __hash__ = object.__hash__  # members are singletons; hashing by name, as `Enum` does, costs ten times as much
 
 
-# Names of their own, as in h11: looking a member up in its class costs more than all else that a move does.
+# Module-level names, as in h11: looking a member up in its class costs more than everything else in a move.
 CONNECTING = State.CONNECTING
 IDLE = State.IDLE
 SENT = State.SENT
@@ -61,7 +61,7 @@ UNANSWERED = State.UNANSWERED
 
 
 class IllegalMove(AssertionError):
-    """A move that is not in the table: a bug of ours."""
+    """A move that is not in the table: a bug in our code."""
 
 
 MOVES: Mapping[State, frozenset[State]] = {
@@ -98,6 +98,6 @@ RAW = (SIZED, UNTIL_CLOSE)
 UNFINISHED = (*PARSED, *RAW)
 """Part of a response is still to come."""
 OPEN = (IDLE, *UNFINISHED, DONE)
-"""The socket is open, and nothing says yet that it cannot be used again."""
+"""The socket is open and, as far as we know, can be used again."""
 ENDED = (CLOSING, CLOSED, UNANSWERED)
 """The socket is gone, or soon will be."""

@@ -1,7 +1,7 @@
 """A tunnel through a proxy that speaks HTTP (CONNECT, RFC 9110 section 9.3.6), and TLS to the server inside it.
 
-Rules: the proxy is told host and port, and its own password. Whatever it answers but success is its failure and not the
-server's; a page that it sends along is never taken for content. Nothing may come through before we have spoken.
+Rules: the proxy is sent host and port, and its own password. Any answer but success is the proxy's failure and not the
+server's; a page that it sends along is never taken for content. Nothing may come through before we have sent something.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from grym_fetch.net.wire import Wire
 
 
 async def open_tunnel(wire: Wire, proxy: Proxy, address: URL, url: str, user_agent: str) -> asyncio.Transport:
-    """Have the proxy connect to the server; return the transport that leads there, and which ``wire`` has left.
+    """Have the proxy connect to the server; return the transport that leads there, which ``wire`` has given up.
 
-    Raises `ProxyRefused` where the proxy refuses for good, else `ConnectFailed`.
+    Raises `ProxyRefused` if the proxy refuses for good, else `ConnectFailed`.
     """
     authority = f"{address.host_subcomponent}:{address.port}"
     lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}", f"User-Agent: {user_agent}"]
@@ -41,7 +41,7 @@ async def open_tunnel(wire: Wire, proxy: Proxy, address: URL, url: str, user_age
 
 
 def refusal(url: str, status: int) -> TransferError:
-    """Return the error for a proxy that itself answered with this status."""
+    """Return the error for a proxy that answered with this status itself."""
     reason = f"the proxy answered {status}"
     if status in (401, 407):
         return ProxyRefused(url, f"{reason}: {PROXY_ADVICE}")
@@ -53,9 +53,9 @@ def refusal(url: str, status: int) -> TransferError:
 async def start_tls(
     transport: asyncio.Transport, tls: ssl.SSLContext, host: str, stall_timeout: float
 ) -> tuple[asyncio.Transport, Wire]:
-    """Speak TLS with the server at the other end. Raises the errors of the handshake."""
+    """Start TLS with the server at the other end. Raises the errors of the handshake."""
     wire = Wire(stall_timeout)
-    # asyncio does not say it here, and what comes right behind the handshake must find a wire that is ready.
+    # asyncio does not call this here, and bytes that come right after the handshake need a wire that is ready.
     wire.connection_made(transport)
     secured = await asyncio.get_running_loop().start_tls(transport, wire, tls, server_hostname=host)
     assert secured is not None, "None only where the transport is closed before it begins"

@@ -1,12 +1,12 @@
-"""One socket, as a machine of states: requests go out, heads and bodies come in, and no byte is copied twice.
+"""One socket as a state machine: requests go out, heads and bodies come in, and no byte is copied twice.
 
-The head is read by the parser. From then on a body whose length is known is received straight into the buffer that will
-be hashed and written; a chunked one goes through the parser.
+The head is read by the parser. After it, a body of known length is received directly into the buffer that will be
+hashed and written; a chunked body goes through the parser.
 
-Rules: answers come one at a time, in the order of the requests; a request may be sent ahead of its turn. Bytes beyond
-a body's end are never taken for a body: they begin the next answer, or end the connection if none is due. What came
-before a connection broke off is given first, the error after it. A head has a deadline of its own: a byte now and then
-does not keep a connection.
+Rules: answers come one at a time, in the order of the requests; a request may be sent ahead of its turn. Bytes after
+the end of a body are never taken for a body: they begin the next answer, or end the connection if none is due. If a
+connection breaks off, the bytes before that are delivered first, then the error. A head has its own deadline: a byte
+now and then does not keep a connection alive.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from grym_fetch.net.states import (
 
 
 class Wire(asyncio.BufferedProtocol):
-    """One socket. asyncio calls the upper half, the connection the lower one. Times in seconds."""
+    """One socket. asyncio calls the first half of the methods, the connection the second. Times in seconds."""
 
     def __init__(self, stall_timeout: float) -> None:
         self._loop = asyncio.get_running_loop()
@@ -58,7 +58,7 @@ class Wire(asyncio.BufferedProtocol):
         self.state = CONNECTING
         self.closed: asyncio.Future[None] = self._loop.create_future()
         self._scratch = memoryview(bytearray(MAX_FEED_BYTES))
-        """What is received when nobody is waiting with a buffer; then the socket is left alone."""
+        """Holds bytes received when no reader is waiting with a buffer; after that, reading is paused."""
         self._waiter: asyncio.Future[None] | None = None
         self._last_arrival = self._head_by = 0.0
         self._watchdog: asyncio.TimerHandle | None = None
@@ -67,14 +67,14 @@ class Wire(asyncio.BufferedProtocol):
         self._unsent = b""
         """Requests sent ahead that go out together, at the end of this turn of the loop."""
         self._early = b""
-        """What has come of the next answer before the last one was read."""
+        """The bytes of the next answer that came before the last one was read."""
         self._is_local: bool | None = None
         self._has_proved = False
         """Whether an answer on this socket has shown that the server takes requests ahead of their turn."""
         self.has_answered = False
-        """Whether the server has answered a request since the socket was last idle: then it is not a stale one."""
+        """Whether the server has answered a request since the socket was last idle: then the socket is not stale."""
         self._was_broken_off = False
-        """Whether requests sent ahead were lost with the last response, unannounced and not by our doing."""
+        """Whether requests sent ahead were lost with the last response, unannounced and not through us."""
         self._begin("")
 
     def _begin(self, url: str) -> None:
@@ -82,18 +82,18 @@ class Wire(asyncio.BufferedProtocol):
         self._url = url
         self._parser = ResponseParser()
         self._left: int | None = None
-        """Bytes of a raw body still to come; None if only the end of the connection ends it."""
+        """Bytes of a raw body still to come; None if only the end of the connection ends the body."""
         self._kept: deque[bytes] = self._parser.body
-        """Bytes of the body that have come and were not read."""
+        """Bytes of the body that have come but were not read."""
         self._error: GrymFetchError | None = None
-        """The error to raise once everything kept has been read."""
+        """The error to raise after everything kept has been read."""
         self._target: memoryview | None = None
         """The reader's buffer, while it waits for the body, and how much of it is filled."""
         self._filled = 0
         self._is_direct = False
-        """Whether asyncio was given the target to fill, and not the scratch buffer."""
+        """Whether asyncio was given the target to fill rather than the scratch buffer."""
         self._is_let_go = False
-        """Whether its reader is done with the response, and no other one follows it."""
+        """Whether the reader is done with the response, and no other one follows it."""
 
     def __repr__(self) -> str:
         more = f", {self._left} bytes to come" if self.state is SIZED else ""
@@ -108,14 +108,14 @@ class Wire(asyncio.BufferedProtocol):
     # -- called by asyncio --------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """There is a socket."""
+        """The socket is connected."""
         self._transport = cast("asyncio.Transport", transport)
         self._move(IDLE)
 
     def forget(self) -> None:
-        """In a forked child: let its copy of the socket lead nowhere, so that the parent's end of it is the end.
+        """In a forked child: make its copy of the socket lead nowhere, so that it ends when the parent closes it.
 
-        It is not closed, for asyncio holds its number and would close what has that number by then.
+        It is not closed, because asyncio holds its number and would later close whatever has that number by then.
         """
         sock = None if self.state is CLOSED else self._transport.get_extra_info("socket")
         with suppress(OSError):
@@ -125,7 +125,7 @@ class Wire(asyncio.BufferedProtocol):
                 os.close(nowhere)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio calls it so
-        """Return the buffer for the next bytes: for a raw body, the reader's own, and no more than its rest."""
+        """Return the buffer for the next bytes: for a raw body, the reader's own, cut to the rest of the body."""
         if self.state not in RAW:
             return self._scratch
         self._is_direct = self._target is not None and self._filled < len(self._target)
@@ -144,17 +144,17 @@ class Wire(asyncio.BufferedProtocol):
         elif self.state is DONE and self._ahead:
             self._keep_early(self._scratch[:count])
         else:
-            # We did not ask for this. It must not be taken for the response to the next request.
+            # We did not ask for these bytes. They must not be taken for the response to the next request.
             if self.state in (IDLE, DONE):
                 self._move(MUST_CLOSE)
             self._transport.pause_reading()
 
     def eof_received(self) -> bool:
-        """The other side sends no more: the transport closes then."""
+        """The other side sends no more. Let the transport close."""
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The socket is gone; in the middle of something, that is an error."""
+        """The socket is gone; that is an error if something was under way."""
         if self._watchdog is not None:
             self._watchdog.cancel()
             self._watchdog = None
@@ -208,9 +208,9 @@ class Wire(asyncio.BufferedProtocol):
         else:
             self._kept.append(bytes(self._scratch[:count]))
         if self._left == 0:
-            self._end()  # and read on: what comes now was not asked for, and is noticed before the next request
+            self._end()  # and read on, to notice unrequested bytes before the next request
         elif not self._is_direct or (self._target is not None and self._filled == len(self._target)):
-            self._transport.pause_reading()  # until there is room for more; else it would be copied once more
+            self._transport.pause_reading()  # until there is room for more; otherwise it would be copied once more
         self._wake()
 
     def _end(self) -> None:
@@ -223,7 +223,7 @@ class Wire(asyncio.BufferedProtocol):
         self._move(DONE if can_go_on else MUST_CLOSE)
 
     def _keep_early(self, data: memoryview | bytes) -> None:
-        """The next answer begins. What is too much to keep stays with the system until its turn."""
+        """The next answer begins. Bytes beyond what we keep wait in the operating system until their turn."""
         self._early += data
         if len(self._early) >= MAX_FEED_BYTES:
             self._transport.pause_reading()
@@ -255,7 +255,7 @@ class Wire(asyncio.BufferedProtocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a socket, and nothing says yet that it cannot be used again."""
+        """Whether there is a socket that, as far as we know, can be used again."""
         return self.state in OPEN
 
     @property
@@ -277,7 +277,7 @@ class Wire(asyncio.BufferedProtocol):
         return await self.head()
 
     def send(self, request: bytes, url: str) -> None:
-        """Send a request, whose response is the next one, or comes after those under way."""
+        """Send a request. Its response is the next one, or comes after those under way."""
         if self.state is IDLE:
             self._move(SENT)
             self.has_answered = False
@@ -292,14 +292,14 @@ class Wire(asyncio.BufferedProtocol):
             raise IllegalMove(f"{self!r} takes no request")
 
     def _flush(self) -> None:
-        """Send what was asked ahead in this turn of the loop: many requests in one packet."""
+        """Send the requests made ahead in this turn of the loop, many in one packet."""
         unsent, self._unsent = self._unsent, b""
         if self.state not in ENDED:
             self._transport.write(unsent)
 
     async def head(self) -> ResponseHead:
         """Wait for the head of the response that is next; raise as `ask` does."""
-        # So long for its first byte, and as long for the rest.
+        # One time-out for the first byte, and another for the rest.
         self._head_by = self._loop.time() + 2 * self._stall_timeout
         while self._parser.head is None or self._is_let_go:
             if self._error is not None or self._is_let_go:
@@ -313,7 +313,7 @@ class Wire(asyncio.BufferedProtocol):
         return None if self._is_let_go else self._parser.head
 
     async def readinto(self, buffer: memoryview) -> int:
-        """Fill the front of ``buffer`` with what has come, waiting for at least one byte; return 0 at the end."""
+        """Fill the front of ``buffer`` with the next bytes, at least one. Return how many; 0 at the end."""
         while not self._kept:
             if self._error is not None:
                 raise self._error
@@ -343,16 +343,16 @@ class Wire(asyncio.BufferedProtocol):
 
     @property
     def breaks_its_word(self) -> bool:
-        """Whether the request that is next came to nothing although the server has shown that it takes it.
+        """Whether the next request was lost although the server has shown that it takes requests ahead.
 
-        Not where it has announced that, or where we have closed the socket; nor on one that it had closed while idle.
+        Not if the server announced it, if we have closed the socket, or if the server had closed it while it was idle.
         """
         if self._is_let_go:
             return self._was_broken_off
         return self.has_answered or self.state is not UNANSWERED
 
     def finish(self) -> None:
-        """Let go of the response. The socket stays for another one only if nothing of this one is left."""
+        """Release the response. The socket is kept for another one only if nothing of this one is left."""
         if self.state is DONE and not self._kept:
             if self._ahead:
                 self._go_on()
@@ -376,9 +376,9 @@ class Wire(asyncio.BufferedProtocol):
             self._parse(memoryview(early))
 
     def leave(self) -> asyncio.Transport:
-        """Give the socket away behind a response that has no body, whatever its head says (RFC 9110 section 9.3.6).
+        """Give the socket away after a response that has no body, whatever its head says (RFC 9110 section 9.3.6).
 
-        Raises `BadResponse` where something came behind it.
+        Raises `BadResponse` if anything came after it.
         """
         if self._kept or self._parser.has_surplus:
             raise BadResponse(self._url, f"{BROKEN}: something came behind its header")
@@ -389,7 +389,7 @@ class Wire(asyncio.BufferedProtocol):
         return self._transport
 
     def use(self, transport: asyncio.Transport) -> None:
-        """Go on over the same socket by another transport, which adds TLS."""
+        """Continue over the same socket through another transport, which adds TLS."""
         self._transport = transport
 
     def abort(self) -> None:
@@ -405,12 +405,12 @@ class Wire(asyncio.BufferedProtocol):
     # -- waiting ------------------------------------------------------------------------------------------------------
 
     async def _wait(self) -> None:
-        """Wait until something has come or the state has changed. After too long a silence, the response has failed."""
+        """Wait until something has come or the state has changed. If nothing comes for too long, the response fails."""
         assert self._waiter is None, "the head is awaited by one, then the body by another"
         self._waiter = self._loop.create_future()
         self._last_arrival = self._loop.time()
         if self._watchdog is None:
-            # One timer for many waits: it looks when it fires whether it should have.
+            # One timer for many waits: when it fires, it checks whether the time is really up.
             self._watchdog = self._loop.call_later(self._stall_timeout, self._look)
         try:
             await self._waiter

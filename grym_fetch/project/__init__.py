@@ -1,1 +1,1 @@
-"""What changes a project or judges it: editing its manifest, setting it up, diagnosing it."""
+"""Changing and checking a project: editing its manifest, setting it up, diagnosing it."""

@@ -1,7 +1,7 @@
 """Adds entries: each is written once its file is in place and measured, or at once if its checksum is known.
 
-Rules: of several, all are added or none. A file that is in the way is not overwritten; it is taken if it is what the
-hub states.
+Rules: of several entries, all are added or none. A file that is in the way is not overwritten; it is used if it is what
+the hub states.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ class Adder:
         allow_suspicious: bool = False,
         before_fetch: Callable[[], Awaitable[None]],
     ) -> ParsedManifest:
-        """Append an entry, measured if it is fetched or taken from ``file``; return the manifest that has it.
+        """Append an entry, measured if it is fetched or taken from ``file``; return the new manifest.
 
-        ``pieces``: with the digests of the pieces of what was measured.
+        ``pieces``: with the digests of the pieces, if it was measured.
 
         Raises `EditRefused` if it cannot be added; then nothing was fetched.
         """
@@ -89,9 +89,9 @@ class Adder:
         allow_suspicious: bool,
         before_fetch: Callable[[], Awaitable[None]],
     ) -> ParsedManifest:
-        """Append an entry for each of these, those without a checksum once they are fetched; all of them or none.
+        """Append an entry for each of these, all or none. Those without a checksum are fetched first.
 
-        Raises `EditRefused` if one cannot be added (nothing was fetched then), or why one could not be fetched: the
+        Raises `EditRefused` if one cannot be added (nothing was fetched then). If one could not be fetched, raises the
         error itself if it is the only asset, else `SyncFailed`.
         """
         self._entries.check_new(manifest, *assets)
@@ -106,8 +106,8 @@ class Adder:
     async def _fetch(self, asset: Asset, *, allow_suspicious: bool) -> Asset:
         """Download a new asset into its place, and return it with its checksum and size.
 
-        Raises `EditRefused` if a file is there already: it may be another one. Also if it is plainly not
-        an asset; then it is deleted.
+        Raises `EditRefused` if a file is there already, since it may be another one; also if the download is plainly
+        not an asset, and then deletes it.
         """
         self._refuse_taken(asset)
         refuse_bare_http(asset)
@@ -115,7 +115,7 @@ class Adder:
             return await self._measurer.fetch_new(engine, asset, allow_suspicious=allow_suspicious)
 
     async def fetch_all(self, assets: Sequence[Asset], *, allow_suspicious: bool) -> dict[str, Asset]:
-        """Download these into their places; return them with their checksums, by id."""
+        """Download these into place; return them with their checksums, by id."""
         began = self._clock.monotonic()
         measured: dict[str, Asset] = {}
         failed: dict[str, GrymFetchError] = {}
@@ -159,7 +159,7 @@ class Adder:
         return measured
 
     async def _there_already(self, asset: Asset) -> Asset | None:
-        """The asset as it is in its place, if it has what the hub states. Raises `EditRefused` for any other file."""
+        """The asset as it is in place, if it is what the hub states. Raises `EditRefused` for any other file."""
         place = self._root / asset.local_path
         try:
             if asset.stated is not None and place.is_file() and await self._measurer.has_stated(place, asset):
@@ -187,9 +187,9 @@ class Adder:
     # -- files ------------------------------------------------------------------------------------------------------
 
     async def _take_in(self, asset: Asset, file: Path) -> Asset:
-        """Measure a file, copy it into the asset's place if it is not there, and return the asset with what it has.
+        """Measure a file, copy it into the asset's place if it is not there, and return the asset as measured.
 
-        Raises `DigestMismatch` if the asset has another checksum already, `UnsafePath` if another file is in its place.
+        Raises `DigestMismatch` if the asset already has another checksum, `UnsafePath` if another file is in its place.
         """
         measured = await self._measurer.measure(asset, file)
         place = self._root / asset.local_path
@@ -213,7 +213,7 @@ class Adder:
         return replace(asset, checksum=measured.checksum, size=measured.size)
 
     async def _copy(self, file: Path, key: StageKey, measured: Measured) -> FileSignature:
-        """Copy a file into the assets folder as a download would get there: flushed, then renamed."""
+        """Copy a file into the assets folder in the way of a download: flushed, then renamed."""
         store = self._engine.store
         await store.check_destination(key.local_path)
         await store.prepare()

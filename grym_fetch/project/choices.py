@@ -1,7 +1,7 @@
-"""What a manager is to do where several may say so: its caller, the environment, the project's and the user's files.
+"""A manager's settings, which may come from its caller, the environment, the project's file and the user's file.
 
-Rules: an argument wins over the environment, the environment over files. A variable that cannot be read is refused when
-the choices are made; files are read when one of them is needed.
+Rules: an argument overrides the environment, which overrides files. A variable that cannot be read is refused at once;
+files are read only when a setting from them is needed.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from grym_fetch.settings import Settings
 
 
 class Choices:
-    """The choices of one manager. Raises `ValueError` naming a value or variable that cannot be used, and what can.
+    """The choices of one manager. Raises `ValueError` naming an unusable value or variable, and what is allowed.
 
-    ``settings`` is what the caller passed; ``parallel``, ``allow_stale`` and ``minimal`` are None where the caller
-    said nothing. ``configuration`` reads what files choose.
+    ``settings`` is what the caller passed; ``parallel``, ``allow_stale`` and ``minimal`` are None if the caller did not
+    give them. ``configuration`` reads the choices made in files.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """Finds out why assets cannot be fetched: the environment, the disk, and every address.
 
-Rules: each check is one `Finding`, with what was found and, if it is not good, what to do next. Every address is
-asked for one byte, a few at a time, through the very code that fetches; nothing is downloaded and nothing changed.
-An address that fails while another of the same asset works is a warning, since a sync would succeed.
+Rules: each check is one `Finding`, with what was found and, if something is wrong, what to do next. Every address is
+asked for one byte, a few at a time, by the same code that fetches; nothing is downloaded and nothing is changed. An
+address that fails while another one of the same asset works is a warning, since a sync would succeed.
 """
 
 from __future__ import annotations
@@ -53,18 +53,18 @@ from grym_fetch.transfer.request import Requester
 Level = Literal["ok", "warn", "fail"]
 
 MAX_PROBES = 4
-"""Asked at once."""
+"""How many addresses are asked at once."""
 CLOCK_TOLERANCE_S = 300.0
-"""How far this machine's clock may be off the servers': signed addresses and certificates need no more."""
+"""How far this machine's clock may differ from the servers': signed addresses and certificates tolerate that much."""
 MIN_CERTIFICATE_DAYS = 14
-"""A certificate that ends sooner is a warning."""
+"""A certificate that expires sooner than this is a warning."""
 DIGEST_FIELDS = ("repr-digest", "content-digest", "digest", "x-goog-hash", "content-md5")
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check. ``advice`` is what to do next, empty if nothing; ``figures`` are for programs."""
+    """The result of one check. ``advice`` is what to do next, or empty; ``figures`` are for programs."""
 
     level: Level
     check: str
@@ -74,7 +74,7 @@ class Finding:
     figures: Mapping[str, object] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, object]:
-        """For ``--json``."""
+        """Return the finding for ``--json``."""
         named = {"asset": self.asset} if self.asset is not None else {}
         record = {"level": self.level, "check": self.check, **named, "what": self.what, "advice": self.advice}
         return record | dict(self.figures)
@@ -89,7 +89,7 @@ def environment_findings(environ: Mapping[str, str]) -> list[Finding]:
 
 
 def _variable(environ: Mapping[str, str], name: str) -> str:
-    # As urllib reads them: the lower-case name first.
+    # As in urllib: the lower-case name first.
     return environ.get(name.lower()) or environ.get(name) or ""
 
 
@@ -139,7 +139,7 @@ def _tls_findings(environ: Mapping[str, str]) -> list[Finding]:
 
 
 def permission_findings(project: Project) -> list[Finding]:
-    """Whether the assets folder and our own state in it can be written."""
+    """Whether the assets folder and our own state in it can be written to."""
     return [_writable("assets folder", project.assets_dir), *_state_findings(project.assets_dir)]
 
 
@@ -218,7 +218,7 @@ def liar_findings(project: Project, assets: Sequence[Asset]) -> list[Finding]:
 
 
 def space_finding(needed: int, free: int, unknown: int) -> Finding:
-    """Free space against what is still to be fetched, in bytes; ``unknown`` counts assets of unknown size."""
+    """Compare free space with the bytes still to be fetched; ``unknown`` counts assets of unknown size."""
     figures = {"needed": needed, "free": free}
     more = f", and {unknown} of unknown size" if unknown else ""
     what = f"{format_size(needed)} to be fetched{more}, {format_size(free)} free"
@@ -233,7 +233,7 @@ def space_finding(needed: int, free: int, unknown: int) -> Finding:
 
 @dataclass(frozen=True, slots=True)
 class _Probe:
-    """What one address answered. ``offset``: our clock less the server's, in seconds."""
+    """The answer of one address. ``offset``: our clock minus the server's, in seconds."""
 
     finding: Finding
     host: str
@@ -249,7 +249,7 @@ async def origin_findings(
     allow_private: bool = True,
     patience: float = 15.0,
 ) -> list[Finding]:
-    """Ask every address of ``assets`` for one byte; the findings in the manifest's order, the clock's last."""
+    """Ask every address of ``assets`` for one byte. Findings are in the manifest's order, the clock's last."""
     transport = HttpTransport(
         HttpSettings(
             connect_timeout=patience,
@@ -286,7 +286,7 @@ async def origin_findings(
 
 
 def _softened(findings: list[Finding]) -> list[Finding]:
-    """A failure is a warning if another address of the asset works."""
+    """Turn failures into warnings if another address of the asset works."""
     if all(finding.level == "fail" for finding in findings):
         return findings
     also = "; other addresses of this asset work"
@@ -296,7 +296,7 @@ def _softened(findings: list[Finding]) -> list[Finding]:
 def _clock_findings(offsets: Mapping[str, float]) -> list[Finding]:
     if not offsets:
         return []
-    # The server that is nearest to us: a wrong clock here is wrong against all of them.
+    # Use the server whose clock is nearest to ours: if our clock is wrong, it differs from all of them.
     host, offset = min(offsets.items(), key=lambda item: abs(item[1]))
     figures = {"offset_seconds": round(offset, 1)}
     if abs(offset) <= CLOCK_TOLERANCE_S:
@@ -328,7 +328,7 @@ class _Prober:
             seconds = self.clock.monotonic() - began
             certificate_ends = connection.certificate_ends
             answer.response.close()
-            if isinstance(answer.verdict, UnusableRange):  # as in a download, the whole is asked for then
+            if isinstance(answer.verdict, UnusableRange):  # then ask for the whole, as a download does
                 answer = await self.requester.open(connection, origin, replace(asked, wanted=None))
                 answer.response.close()
             head = answer.response.head

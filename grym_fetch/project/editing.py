@@ -1,6 +1,6 @@
-"""Puts together what changes a manifest: adding, pinning, removing, updating, and asking hubs.
+"""Assembles the parts that change a manifest: adding, pinning, removing, updating, and asking hubs.
 
-Rule: one thread does the blocking work of all of them, one piece after the other.
+Rule: a single thread does the blocking work of all of them, one piece after the other.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from grym_fetch.settings import Settings
 
 
 class Editor:
-    """Changes the manifest of one project. A context manager, whose end gives its thread back.
+    """Changes the manifest of one project. A context manager that ends its thread on exit.
 
-    ``engine`` looks at files that are there; ``lenient_engine`` makes one that also fetches what has no checksum yet.
-    ``settings`` and ``environ`` say how hubs are asked.
+    ``engine`` checks existing files; ``lenient_engine`` makes an engine that also fetches assets without a checksum.
+    ``settings`` and ``environ`` say how to ask hubs.
     """
 
     def __init__(

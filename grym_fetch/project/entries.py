@@ -1,7 +1,7 @@
 """The entries of a manifest: which may be added, and how the file is changed.
 
-Rules: only one process changes the file at a time; each change is made to what it says then. An entry that somebody
-else has added or changed meanwhile is not overwritten. No password gets into it.
+Rules: only one process changes the file at a time; each change is made to the file's content at that time. An entry
+that somebody else has added or changed in the meantime is not overwritten. No password gets into the file.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from grym_fetch.disk.project import Project
 from grym_fetch.runtime.threads import WorkerThreads
 
 LOCK_TIMEOUT_S = 30.0
-"""How long to wait for another process that changes the manifest."""
+"""How long to wait for another process that is changing the manifest."""
 POLL_INTERVAL_S = 0.05
 
 
 class Entries:
-    """Changes the entries of one project's manifest. Each change returns the manifest as it is then."""
+    """Changes the entries of one project's manifest. Each change returns the manifest as it is afterwards."""
 
     def __init__(self, project: Project, *, clock: Clock, threads: WorkerThreads) -> None:
         self._path = project.manifest_path
@@ -38,11 +38,11 @@ class Entries:
         self._threads = threads
 
     def refused(self, *problems: Problem) -> EditRefused:
-        """Return the error that says why this manifest is not changed."""
+        """Return the error that says why the manifest was not changed."""
         return EditRefused(self._source, problems)
 
     def check_new(self, manifest: Manifest, *assets: Asset) -> None:
-        """Raise `EditRefused` if these cannot be added: something is wrong with one, or its id or place is taken.
+        """Raise `EditRefused` if these cannot be added: something is wrong with one, or its id or path is taken.
 
         Call this before anything is fetched for them. It is checked again when they are added.
         """
@@ -93,7 +93,7 @@ class Entries:
         return await self._edit(change)
 
     async def set_values(self, choose: Callable[[Manifest], list[Setting]]) -> ParsedManifest:
-        """Write what ``choose`` returns for the manifest as it is then; what it raises changes nothing."""
+        """Write what ``choose`` returns for the manifest as it is at that time; if it raises, nothing is changed."""
 
         def change(text: ManifestText, manifest: Manifest) -> ManifestText:
             settings = choose(manifest)
@@ -111,12 +111,12 @@ class Entries:
 
 
 def where(asset: Asset) -> str:
-    """An asset as a `Problem` names it."""
+    """How a `Problem` names an asset."""
     return f"asset '{safe_text(asset.id, limit=80)}'"
 
 
 def _key_with_login(asset: Asset) -> str | None:
-    """The first key with an address that has a user or password in it."""
+    """The first key with an address that contains a user or a password."""
     stand_in = asset.minimal
     keys = {
         "url": (asset.url,),

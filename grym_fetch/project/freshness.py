@@ -1,6 +1,6 @@
-"""Whether a project's manifest may be used: it has not expired, and is no older than the one that was used before.
+"""Whether a project's manifest may be used: it has not expired, and is not older than the one used before.
 
-Rule: the one used is remembered at once; from then on, an older one is noticed.
+Rule: a manifest is remembered as soon as it is used; from then on, an older one is noticed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class FreshnessCheck:
-    """Judges the manifests of one project, one after the other. ``now`` gives seconds since the epoch."""
+    """Judges the manifests of one project, one after the other. ``now`` returns seconds since the epoch."""
 
     def __init__(self, project: Project, *, allow_stale: bool, now: Callable[[], float]) -> None:
         self._source = safe_text(str(project.manifest_path))
@@ -34,7 +34,7 @@ class FreshnessCheck:
         self._remembered: Manifest | None = None
 
     def why_stale(self, manifest: Manifest) -> str | None:
-        """Return why the manifest is refused, None if it is not."""
+        """Return why the manifest is refused; None if it is not."""
         return why_stale(manifest.version, manifest.expires, now=self._now(), last_seen=self._last_used.read())
 
     def refuse_stale(self, manifest: Manifest) -> None:
@@ -49,7 +49,7 @@ class FreshnessCheck:
 
     @asynccontextmanager
     async def using(self, manifest: Manifest) -> AsyncIterator[None]:
-        """Fetch by this manifest within this. Raises `StaleManifest`; remembers at the end, when there is a folder."""
+        """Fetch with this manifest in the block. Raises `StaleManifest`. Remembers the manifest again at the end."""
         await self.accept(manifest)
         try:
             yield
@@ -62,7 +62,7 @@ class FreshnessCheck:
         await self.remember(manifest)
 
     async def remember(self, manifest: Manifest) -> None:
-        """Remember a manifest that was accepted: once more where there was no assets folder to remember it in."""
+        """Remember an accepted manifest; do it again if there was no assets folder to remember it in before."""
         if self._remembered is manifest:
             return
         is_there = os.path.isdir(self._assets_dir)  # noqa: ASYNC240 - one look, which no error stops

@@ -1,8 +1,8 @@
-"""What an asset's bytes are: its file is hashed if it is there, and fetched if it is not.
+"""Measures an asset's checksum and size: its file is hashed if it exists, and fetched if it does not.
 
-Rules: what is plainly not an asset (`suspicion`) is refused, and what was fetched of it deleted. Bytes that came over
+Rules: a file that is plainly not an asset (`suspicion`) is refused, and deleted if it was fetched. Bytes that came over
 plain http from another machine are never measured: that would make whatever arrived right forever. Neither is a file
-that changes meanwhile.
+that changes in the meantime.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.transfer.fetcher import Judge
 
 _SHA256 = Checksum.of(b"")
-"""Stands for the algorithm that new checksums have."""
+"""Stands for the algorithm of new checksums."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A file that is there: what its bytes are. ``downloaded`` is None if it was there before."""
+    """The measurements of a file that is there. ``downloaded`` is None if it was there before."""
 
     path: Path
     checksum: Checksum
@@ -62,7 +62,7 @@ class Measured:
 class Measurer:
     """Measures the assets of one project.
 
-    ``engine`` looks at files that are there; ``lenient_engine`` makes one that also fetches what has no checksum yet.
+    ``engine`` checks existing files; ``lenient_engine`` makes an engine that also fetches assets without a checksum.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Measurer:
 
     @asynccontextmanager
     async def fetching(self) -> AsyncIterator[Engine]:
-        """Yield an engine that also fetches what has no checksum yet."""
+        """Yield an engine that also fetches assets without a checksum."""
         engine = self._lenient_engine()
         try:
             yield engine
@@ -93,7 +93,7 @@ class Measurer:
     # -- a file that is there ---------------------------------------------------------------------------------------
 
     async def measure(self, asset: Asset, file: Path) -> Measured:
-        """Hash a file. Refuses one that is being written: its checksum is not worth recording."""
+        """Hash a file. Refuses a file that is being written to: its checksum is not worth recording."""
         with storage_errors(file):
             figures = os.stat(file)
         if not stat.S_ISREG(figures.st_mode):
@@ -111,7 +111,7 @@ class Measurer:
         return Measured(file, replace(asset.checksum or _SHA256, hexdigest=digest), signature.size, signature)
 
     async def stated_digest(self, file: Path, stated: StatedDigest) -> str:
-        """The digest of a file, of the kind that a hub states."""
+        """The digest of a file, of the kind that the hub states."""
         hasher = stated.new_hasher()
         await self._threads.compute(_hash_file, file, hasher)
         return hasher.hexdigest()
@@ -130,12 +130,12 @@ class Measurer:
         return PieceDigests(summer.length, summer.digests())
 
     def note_verified(self, path: Path, checksum: Checksum, signature: FileSignature | None) -> None:
-        """Remember what a file is, so that nobody has to hash it again."""
+        """Remember a file's checksum, so that nobody has to hash it again."""
         if signature is not None:
             self._engine.local_files.verified_cache.record(path, checksum, signature)
 
     async def refuse_suspicious(self, asset: Asset, path: Path, *, was_fetched: bool = False) -> None:
-        """Raise `EditRefused` for what is plainly not an asset; what was fetched of it is deleted."""
+        """Raise `EditRefused` for a file that is plainly not an asset; delete it if it was fetched."""
         beginning, size = await self._threads.compute(_begins_with, path)
         found = suspicion(beginning, size, name=asset.local_path, url=asset.url)
         if found is None:
@@ -150,7 +150,7 @@ class Measurer:
     # -- one that is not --------------------------------------------------------------------------------------------
 
     async def fetch_new(self, engine: Engine, asset: Asset, *, allow_suspicious: bool) -> Asset:
-        """Download an asset into its place, and return it with its checksum and size."""
+        """Download an asset into place, and return it with its checksum and size."""
         judge = self._judge_for(asset, allow_suspicious=allow_suspicious)
         result = await engine.fetcher.fetch(_packed(asset), force=True, judge=judge)
         fetched = result.fetched
@@ -159,7 +159,7 @@ class Measurer:
         return replace(asset, checksum=fetched.checksum, size=fetched.size)
 
     async def find_or_fetch(self, engine: Engine, asset: Asset, *, allow_suspicious: bool) -> Measured:
-        """Measure the asset's file where it is, or else download it."""
+        """Measure the asset's file where it is; if there is none, download it."""
         try:
             if (present := await self._find(asset)) is not None:
                 if not allow_suspicious and not asset.pinned:
@@ -174,7 +174,7 @@ class Measurer:
             raise
         judge = self._judge_for(asset, allow_suspicious=allow_suspicious)
         result = await engine.fetcher.fetch(_packed(asset), judge=judge)
-        if result.fetched is None:  # somebody else has fetched it meanwhile
+        if result.fetched is None:  # somebody else has fetched it in the meantime
             if not allow_suspicious and not asset.pinned:
                 await self.refuse_suspicious(asset, result.path)
             return await self.measure(asset, result.path)
@@ -195,19 +195,19 @@ class Measurer:
         return None
 
     def _judge_for(self, asset: Asset, *, allow_suspicious: bool) -> Judge | None:
-        """Return what judges a file that was fetched for an asset before it is reported as verified."""
+        """Return a function that judges a fetched file before it is reported as verified."""
         if allow_suspicious or asset.pinned or asset.stated is not None:
             return None
         return partial(self.refuse_suspicious, asset, was_fetched=True)
 
     def tell_failed(self, asset: Asset, error: GrymFetchError) -> None:
-        """Emit that an asset has failed before it came to the fetcher, which tells of its own failures."""
+        """Emit the failure of an asset that never got to the fetcher, which reports its own failures."""
         error.asset_id = error.asset_id or asset.id
         self._emit(AssetFailed(asset=asset.id, error=type(error).__name__, message=str(error)))
 
 
 def refuse_bare_http(asset: Asset) -> None:
-    """Raise `PolicyRefused` for an asset with a plain http address that is not this machine's."""
+    """Raise `PolicyRefused` for an asset with a plain http address that is not on this machine."""
     for text in asset.urls:
         url = URL(text)
         if url.scheme == "http" and not is_loopback(url):
@@ -219,12 +219,12 @@ def refuse_bare_http(asset: Asset) -> None:
 
 
 def changed_meanwhile(file: Path) -> StorageError:
-    """The error for a file that does not keep still."""
+    """The error for a file that changes while it is measured."""
     return NotWritable(safe_text(str(file)), "the file was changed while it was read; try again when it is finished")
 
 
 def _packed(asset: Asset) -> Asset:
-    """The asset without unpacking its archive: these bytes have not been confirmed yet as the right ones."""
+    """The asset without unpacking its archive, since its bytes have not been confirmed as right yet."""
     return replace(asset, extract=False)
 
 

@@ -1,7 +1,7 @@
-"""Pins assets: writes the checksums and sizes that are missing into their entries.
+"""Pins assets: writes missing checksums and sizes into their entries.
 
-Rules: every one that is measured is written at once, so that an interruption loses no finished work; those that wait
-for the file meanwhile are written together. What was found for an entry that somebody else has changed is refused.
+Rules: each result is written at once, so that an interruption loses no finished work; results that have to wait for the
+file are written together. A result for an entry that somebody else has changed is refused.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class PinReport:
 
 @dataclass(eq=False, slots=True)
 class _Record:
-    """What was found for an asset, on its way into the manifest. ``error`` says why it was not taken."""
+    """A result for an asset, to be written into the manifest. ``error`` says why it was refused."""
 
     asset: Asset
     measured: Measured
@@ -89,11 +89,11 @@ class Pinner:
         on_change: Callable[[ParsedManifest], None],
         on_pinned: Callable[[Pinned], object],
     ) -> PinReport:
-        """Write the checksums and sizes that are missing into the manifest, fetching what is not there.
+        """Write missing checksums and sizes into the manifest, fetching the files that are not there.
 
-        Of the assets named, or of all if ``ids`` is None, without ``exclude``, and of their stand-ins; with ``minimal``
-        of the stand-ins only. Of an asset that is named its size is wanted as well. ``pieces``: also the digests of the
-        pieces of each asset that lacks them.
+        Covers the assets named, or all if ``ids`` is None, without ``exclude``, and their stand-ins; with ``minimal``
+        only the stand-ins. A missing size alone is added only for assets that are named. ``pieces``: also write the
+        digests of the pieces of each asset that lacks them.
 
         Raises `SyncFailed` if any of them failed; the others are pinned nevertheless.
         """
@@ -135,7 +135,7 @@ class Pinner:
                     continue
                 self._measurer.note_verified(measured.path, measured.checksum, measured.signature)
                 fetched = measured.downloaded is not None
-                # Nothing said what the bytes of an unpinned asset had to be: they are pinned, and not verified.
+                # The bytes of an unpinned asset had nothing to be verified against: they are pinned, not verified.
                 verified += fetched and asset.pinned
                 unverified += fetched and not asset.pinned
                 done = Pinned(
@@ -182,14 +182,14 @@ class Pinner:
                     del self._records[: len(waiting)]
         except BaseException:
             if not mine.is_written:
-                # The others are still in line, and write theirs themselves.
+                # The others are still waiting, and will write their results themselves.
                 self._records.remove(mine)
             raise
         if mine.error is not None:
             raise mine.error
 
     def _settings_of(self, records: list[_Record], manifest: Manifest) -> list[Setting]:
-        """Return what to write for these. Refuses what was found for an entry that has changed since."""
+        """Return what to write for these. Refuses results for an entry that has changed since."""
         numbers = {asset.id: number for number, asset in enumerate(manifest.assets)}
         settings = []
         for record in records:
@@ -227,5 +227,5 @@ def _to_pin(
 
 
 def _is_about(entry: Asset, asset: Asset) -> bool:
-    """Whether what the entry says about the content has stayed the same since that was fetched."""
+    """Whether what the entry says about the content is still the same as when the content was fetched."""
     return (entry.url, entry.local_path, entry.is_stand_in) == (asset.url, asset.local_path, asset.is_stand_in)

@@ -1,6 +1,6 @@
-"""Removes entries and their files, and what earlier runs have left over.
+"""Removes entries and their files, and what earlier runs left behind.
 
-Rule: only what lies in the assets folder is deleted, and nothing that someone has changed or added in an unpacked tree.
+Rule: files are deleted only in the assets folder, and none that somebody has changed or added in an unpacked tree.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Remover:
     async def remove_asset(
         self, manifest: Manifest, asset_id: str, *, delete_files: bool, on_change: Callable[[ParsedManifest], None]
     ) -> tuple[Path, ...]:
-        """Drop an entry, and with ``delete_files`` its files; return those deleted. Raises `UnknownAsset`."""
+        """Remove an entry, and with ``delete_files`` its files; return those deleted. Raises `UnknownAsset`."""
         asset = manifest.get(asset_id)
         on_change(await self._entries.remove(asset_id))
         return await self._delete_files(asset) if delete_files else ()
@@ -46,7 +46,7 @@ class Remover:
     async def _delete_files(self, asset: Asset) -> tuple[Path, ...]:
         """Delete the files of an asset and of its stand-in from the assets folder; return those that were there.
 
-        What was unpacked from them goes as well, except what someone has changed or added.
+        Also deletes what was unpacked from them, except what somebody has changed or added.
         """
         root = self._root
         trees = [root / path for path in await self._threads.compute(_unpacked_folders, root, asset)]
@@ -58,7 +58,7 @@ class Remover:
         return (*deleted, *(tree for tree in trees if not is_taken(tree)))
 
     async def prune(self, manifest: Manifest, *, dry_run: bool) -> PruneReport:
-        """Remove what earlier runs left behind and no one needs; with ``dry_run``, only report it."""
+        """Remove what earlier runs left behind and nobody needs; with ``dry_run``, only report it."""
         wanted = {}
         for asset in manifest.assets:
             for each in (asset, asset.stand_in()):
@@ -77,6 +77,6 @@ def deletable(root: Path, asset: Asset) -> list[Path]:
 
 
 def _unpacked_folders(root: Path, asset: Asset) -> list[str]:
-    """What was unpacked from an asset and its stand-in, and is there; relative to the assets folder ``root``."""
+    """The existing folders unpacked from an asset and its stand-in, relative to the assets folder ``root``."""
     kinds = dict.fromkeys((asset, asset.stand_in())) if asset.extract else ()
     return [unpacked_path(each.local_path) for each in kinds if has_unpacked(root, each.local_path)]

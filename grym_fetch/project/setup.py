@@ -52,7 +52,7 @@ class Step:
     """Whether a failure is the disk's, for the exit code."""
 
     def as_json(self) -> dict[str, object]:
-        """For ``--json``."""
+        """Return the step for ``--json``."""
         return {"type": "setup_step", "step": self.step, "state": self.state, "what": self.what, "advice": self.advice}
 
 
@@ -71,9 +71,9 @@ def system_steps(environ: Mapping[str, str]) -> Iterator[Step]:
 def manifest_step(
     cwd: Path, environ: Mapping[str, str], now: datetime, *, config: str | None, places: Mapping[str, str | None]
 ) -> tuple[Step, Project]:
-    """Find the manifest or make an empty one, at the root of the repository or else in ``cwd``.
+    """Find the manifest, or make an empty one at the root of the repository or else in ``cwd``.
 
-    Raises `ManifestMissing` if one was named and is not there.
+    Raises `ManifestMissing` if one was named and does not exist.
     """
     try:
         project = find_project(config=config, environ=environ, cwd=cwd, **places)
@@ -92,9 +92,9 @@ def manifest_step(
 
 
 def folder_steps(project: Project, now: datetime) -> Iterator[Step]:
-    """The assets folder, and the external folder with what belongs into it, if somebody has named it.
+    """The assets folder, and, if somebody has named it, the external folder with its files.
 
-    Nothing is made outside of the project unasked.
+    Nothing is made outside the project without being asked for.
     """
     yield _made_folder("assets folder", project.assets_dir)
     for finding in permission_findings(project):
@@ -111,7 +111,7 @@ def folder_steps(project: Project, now: datetime) -> Iterator[Step]:
 
 
 def git_steps(project: Project) -> Iterator[Step]:
-    """Let git ignore the assets folder and the logs. Raises `StorageError`, as for a symlink in its place."""
+    """Make git ignore the assets folder and the logs. Raises `StorageError`, also if ``.gitignore`` is a symlink."""
     repository = repository_root(project.root)
     if repository is None:
         yield Step("ok", "git", "no git repository here, so nothing to ignore")
@@ -133,7 +133,7 @@ def git_steps(project: Project) -> Iterator[Step]:
 
 
 def moved_steps(project: Project) -> Iterator[Step]:
-    """Name the files that were moved out of the repository and are not here: a clone has their placeholders only."""
+    """Name the files that were moved out of the repository and are not here: a clone has only their placeholders."""
     repository = repository_root(project.root)
     missing = [place for place in placeholders(repository) if not place.path.exists()] if repository else []
     if missing:
@@ -150,7 +150,7 @@ def _step(finding: Finding, *, is_storage: bool = False) -> Step:
 
 
 def _external_folder(project: Project) -> Step:
-    """The external folder. Unless it was named it is not made, is never a symlink, and never another user's."""
+    """The external folder. Unless it was named, it is not made, and must not be a symlink or another user's."""
     folder, advice = project.external_dir, "name another one with --external-assets-dir"
     is_named = project.is_external_named
     if not is_named and folder.is_symlink():
@@ -195,13 +195,13 @@ def _made_file(name: str, path: Path, text: str) -> Step:
 
 
 def _write_new(path: Path, text: str) -> None:
-    """Write a file that is not there yet, whole or not at all."""
+    """Write a new file, completely or not at all."""
     with opened_folder(path.parent) as folder:
         create_file(folder, path.name, text.encode())
 
 
 def _git(repository: Path) -> Git | None:
-    """Git, if it can be asked about this repository."""
+    """Git for this repository; None if it cannot be asked."""
     try:
         return Git.of(repository)
     except GitUnusable:

@@ -1,6 +1,6 @@
-"""What an address leads to: a short one's hub is asked, another tool's list is read.
+"""Finds what an address leads to: asks the hub of a short address, or reads another tool's list.
 
-Rule: nothing is changed here, and no asset fetched.
+Rule: nothing is changed here, and no asset is fetched.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from grym_fetch.sources.web import HubWeb
 
 
 class Sources:
-    """Asks hubs and reads lists, as ``settings`` and ``environ`` say."""
+    """Asks hubs and reads lists, according to ``settings`` and ``environ``."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Sources:
 
     @asynccontextmanager
     async def asking(self, hub: str) -> AsyncIterator[HubWeb]:
-        """Yield a connection to a hub, named as it is in messages."""
+        """Yield a connection to a hub, which is given by its name in messages."""
         connection = self._engine.connection()
         try:
             yield HubWeb(
@@ -65,7 +65,7 @@ class Sources:
             await connection.aclose()
 
     async def find(self, address: str, naming: Naming) -> list[Asset]:
-        """Ask what a short address leads to, and name it. Raises `UnknownSource`, `SourceFailed` or `EditRefused`."""
+        """Return the assets that a short address leads to. Raises `UnknownSource`, `SourceFailed` or `EditRefused`."""
         short = self.recognize(address)
         if short is None:
             raise UnknownSource(address, "is not a short address, and not the page of a file on a hub that is known")
@@ -81,11 +81,11 @@ class Sources:
             return await resolve(short, web)
 
     def recognize(self, address: str) -> str | None:
-        """The short address that is meant, None for a plain one. Raises `UnknownSource`."""
+        """The short address that is meant; None for a plain one. Raises `UnknownSource`."""
         return recognize(address, self._environ)
 
     async def read_list(self, file: Path, format_name: str | None, naming: Naming, base_url: str | None) -> list[Asset]:
-        """Read what another tool has listed. Raises `EditRefused` for what is no such list, or `StorageError`."""
+        """Read another tool's list. Raises `EditRefused` if it is not such a list, or `StorageError`."""
         try:
             data = await self._threads.compute(_read_bounded, file)
             return listed_assets(read_list(data, file.name, format_name), naming, base_url)
@@ -94,9 +94,9 @@ class Sources:
             raise self._entries.refused(Problem(shown, "", safe_text(str(error), limit=1000))) from None
 
     async def with_digest_from(self, address: str, asset: Asset) -> Asset:
-        """Return the asset with the digest that a list of checksums at an address has for it.
+        """Return the asset with its digest from the list of checksums at an address.
 
-        Raises `SourceFailed`, `UnknownSource` if the file is not in the list, `EditRefused` if its checksum is another.
+        Raises `SourceFailed`, `UnknownSource` if the file is not in the list, `EditRefused` if its checksum differs.
         """
         name = unquoted(asset.url.partition("?")[0].rpartition("/")[2])
         async with self.asking("the list of checksums") as web:

@@ -1,8 +1,8 @@
-"""Moves assets to what their sources have now: looked up for all of them first, and written whole or not at all.
+"""Moves assets to the newest versions at their sources: all are looked up first, and all are written or none.
 
-Rules: the old file stays in its place until the manifest names the new one. What the hub has a SHA-256 of is not
-downloaded for this. Anything else is, beside the old file, held to what the hub states, and renamed once the manifest
-is written. Mirrors of the old version are dropped, since they do not have the new one.
+Rules: the old file stays in place until the manifest names the new one. A file is not downloaded for this if the hub
+has its SHA-256. Any other is downloaded next to the old file, compared with what the hub states, and renamed after the
+manifest is written. Mirrors of the old version are dropped, since they do not have the new one.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from grym_fetch.sources.registry import resolve, source_of
 from grym_fetch.sources.web import HubWeb
 
 _BESIDE = ".update"
-"""Behind the name of a new file, until it takes the place of the old one."""
+"""Appended to the name of a new file until it takes the place of the old one."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewerVersion:
-    """An asset, and its entry as it would be after an update. ``newer.checksum`` is None until it was fetched."""
+    """An asset, and its entry as it would be after an update. ``newer.checksum`` is None until it has been fetched."""
 
     asset: Asset
     newer: Asset
@@ -74,10 +74,10 @@ class Updater:
         *,
         exclude: Collection[str] = (),
     ) -> list[NewerVersion]:
-        """Return what has a newer version: of these assets, or of all that have a source, without ``exclude``.
+        """Return the assets that have a newer version: of these, or of all that have a source, without ``exclude``.
 
-        Raises `UnknownAsset`, `EditRefused` for one that is named and has no source, and at the end `SyncFailed` with
-        what could not be looked up; ``on_found`` is called with the others before.
+        Raises `UnknownAsset`, `EditRefused` if a named asset has no source, and at the end `SyncFailed` with those that
+        could not be looked up; ``on_found`` is called with the others before that.
         """
         chosen = manifest.pick(ids, exclude=exclude)
         if ids is not None and (without := [asset for asset in chosen if asset.source is None and asset.id in ids]):
@@ -123,12 +123,12 @@ class Updater:
         return NewerVersion(asset, self._at(asset, await self._sources.resolve(short)))
 
     async def _compared(self, asset: Asset, newest: Resolved) -> NewerVersion | None:
-        """What is newer, if the content is another one."""
+        """The newer version, if its content differs."""
         newer = self._at(asset, newest)
         if newer.url == asset.url or (newer.checksum is not None and newer.checksum == asset.checksum):
             return None
         if newer.checksum is None and newer.stated is not None and newer.size in (None, asset.size):
-            # The hub has no SHA-256 of the new version, but the old file may be here to be compared.
+            # The hub has no SHA-256 of the new version, but the old file may be here to compare with.
             path = self._local_files.find_verified(asset)
             if path is not None and await self._measurer.has_stated(Path(path), newer):
                 return None
@@ -137,10 +137,10 @@ class Updater:
     async def update(
         self, found: Sequence[NewerVersion], *, allow_suspicious: bool, before_fetch: Callable[[], Awaitable[None]]
     ) -> tuple[ParsedManifest, list[NewerVersion]]:
-        """Write these into the manifest, what has no checksum once it is fetched; all or none.
+        """Write these into the manifest, all or none. Those without a checksum are fetched first.
 
-        Raises `EditRefused` if an entry has been changed meanwhile, and why one could not be fetched: the error itself
-        if it is the only one, else `SyncFailed`.
+        Raises `EditRefused` if an entry was changed in the meantime. If one could not be fetched, raises the error
+        itself if it is the only asset, else `SyncFailed`.
         """
         await before_fetch()
         root = self._root
@@ -161,13 +161,13 @@ class Updater:
         for asset in to_fetch:
             if asset.local_path.endswith(_BESIDE):
                 place = await self._threads.compute(_take_place, root, asset.local_path)
-                # A rename changes the signature, so the stamp needs another look at the bytes.
+                # A rename changes the signature, so the file must be read again for the verified cache.
                 there = await self._measurer.measure(asset, place)
                 self._measurer.note_verified(place, there.checksum, there.signature)
         return parsed, done
 
     def _beside(self, asset: Asset) -> Asset:
-        """The asset where its new file waits: in its place if that is free."""
+        """The asset at the path where its new file waits: its own path if that is free."""
         is_free = not is_taken(self._root / asset.local_path)
         return asset if is_free else replace(asset, local_path=f"{asset.local_path}{_BESIDE}")
 
@@ -229,7 +229,7 @@ def _values(found: NewerVersion) -> dict[str, object]:
 
 
 def _take_place(root: Path, waiting: str) -> Path:
-    """Rename a file that waits beside an old one over that, and return its path."""
+    """Rename a file that waits next to the old one over the old one, and return its path."""
     *parents, name = waiting.split("/")
     with storage_errors(root / waiting):
         folder = open_folder(root, tuple(parents), create=False)

@@ -6,11 +6,11 @@ For each file, in this order; every step is on the disk before the next one begi
     flush it, read it back, compare; give it its name          a crash leaves a good copy, which the next run finds
     record it in asset-manifest.json                           a crash leaves an entry, which the next run keeps
     write the placeholder                                      a crash leaves placeholder and file: both are right
-    the file is still the one that was copied? remove it       done
+    if the file is still the one that was copied, remove it    done
 
-So the original goes last, and at every instant the bytes are in the repository, in the external folder, or in both. A
-file is "still the one" while its size, times, inode and device are those from before the copy. The lock on the external
-folder keeps a second run out.
+So the original is removed last, and at every moment the bytes are in the repository, in the external folder, or in
+both. A file is "still the one" while its size, times, inode and device are the same as before the copy. A lock on the
+external folder keeps a second run out.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from grym_fetch.repo.telling import Emit, Told, unheard
 from grym_fetch.repo.tree import below, git_folder_above
 
 MAX_NAME_BYTES = 230
-"""Longest name of a file that is moved: file systems take 255, and the placeholder's draft has a longer one."""
+"""The longest name of a file to be moved: file systems allow 255, and the placeholder's draft has a longer name."""
 
 
 _OF_ONE_FILE = frozenset({errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOENT, errno.ETXTBSY, errno.EBUSY})
@@ -64,7 +64,7 @@ class Why(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A file to be moved: ``path`` relative to the root, ``storage_path`` to the external folder. Size in bytes."""
+    """A file to be moved. ``path`` is relative to the root, ``storage_path`` to the external folder. Size in bytes."""
 
     path: str
     storage_path: str
@@ -101,7 +101,7 @@ class Plan:
     repositories: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
     pointers: int = 0
-    """Large files of which git stores a pointer only, and which stay."""
+    """Large files of which git stores only a pointer, and which stay."""
 
     @property
     def bytes(self) -> int:
@@ -110,7 +110,7 @@ class Plan:
 
 
 class FileChanged(NotMoved):
-    """The file is not the one that was copied."""
+    """The file is no longer the one that was copied."""
 
 
 class NameTaken(NotMoved):
@@ -126,12 +126,12 @@ def plan_clean(
     allow_dirty: bool = False,
     assets_dirs: Iterable[Path] = (),
 ) -> Plan:
-    """Find the files of ``source`` with more than ``limit`` bytes, and judge each. Changes nothing.
+    """Find the files in ``source`` with more than ``limit`` bytes, and decide about each. Changes nothing.
 
-    ``assets_dirs`` are folders of which the user says that they hold assets; others are found by what is in them.
+    ``assets_dirs`` are folders that the user says hold assets; others are recognised by their content.
 
     Raises `RepositoryError` if the folders make no sense together or the target is not a place for large files, and
-    `GitUnusable` where git cannot say what it ignores and what is committed.
+    `GitUnusable` if git cannot say what it ignores and what is committed.
     """
     root, source, target = root.resolve(), source.resolve(), target.resolve()
     if not source.is_dir():
@@ -229,10 +229,10 @@ def _check_placeholder(path: Path) -> None:
 
 
 class Cleaner:
-    """Carries a plan out. A context manager: it holds the external folder's lock.
+    """Carries out a plan. A context manager that holds the external folder's lock.
 
-    ``now`` is asked for the time of each move; ``ids`` are taken already (of other assets), ``known`` are the ids of
-    contents that a manifest lists. ``emit`` gets the events; see `grym_fetch.repo.telling`.
+    ``now`` returns the time of each move; ``ids`` are already taken by other assets; ``known`` maps contents that a
+    manifest lists to their ids. ``emit`` gets the events; see `grym_fetch.repo.telling`.
     """
 
     def __init__(
@@ -250,8 +250,8 @@ class Cleaner:
         self._ids = set(ids)
         self._known = known or {}
         self._flushed_folders: set[tuple[str, ...]] = set()
-        """Those of the target that are certainly in their parents on the disk: a run that died may have made some."""
-        # As a person in the repository's root would write it; None where it is found without being named.
+        """The target's folders whose parents were certainly flushed: a run that died may have made others."""
+        # As a person in the repository's root would write it; None if it is found without being named.
         is_usual = plan.target in usual_folders(plan.root)
         self._external = None if is_usual else os.path.relpath(plan.target, plan.root)
 
@@ -259,7 +259,7 @@ class Cleaner:
         plan = self._plan
         with storage_errors(plan.target):
             plan.target.mkdir(parents=True, exist_ok=True)
-            # It was resolved when it was judged; a symlink that has come there since was not.
+            # The path was resolved when it was checked; a symlink that appeared since then was not.
             self._folder = os.open(plan.target, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             lock(self._folder, plan.target)
@@ -285,7 +285,7 @@ class Cleaner:
             os.close(parent)
 
     def _check_space(self) -> None:
-        """Each file is removed once it is copied, so on one file system only the largest needs room twice."""
+        """Each file is removed after it is copied, so on one file system only the largest needs space twice."""
         sizes = [move.size for move in self._plan.moves]
         shares = os.stat(self._plan.root).st_dev == os.stat(self._plan.target).st_dev
         needed = max(sizes, default=0) if shares else sum(sizes)
@@ -295,9 +295,9 @@ class Cleaner:
             raise DiskFull(safe_text(str(self._plan.target)), reason)
 
     def moves(self) -> Iterator[Moved | Kept]:
-        """Move one file after the other; one that cannot be moved keeps no other.
+        """Move one file after the other; one that cannot be moved does not stop the others.
 
-        A disk that is full or fails ends it with a `StorageError`.
+        Raises `StorageError` if the disk is full or fails.
         """
         moves = self._plan.moves
         self._emit(RunStarted(assets=len(moves), bytes=sum(move.size for move in moves)))
@@ -340,7 +340,7 @@ class Cleaner:
         try:
             _check_unchanged(source, here, name, signature)
             os.unlink(name, dir_fd=here)
-        except (FileChanged, PermissionError):  # it stays, and nothing is to stand for it
+        except (FileChanged, PermissionError):  # the file stays, so it must not have a placeholder
             os.unlink(name + SUFFIX, dir_fd=here)
             raise
         sync(here)
@@ -421,9 +421,9 @@ class Cleaner:
         )
 
     def recorded(self, folder: Path) -> list[Placeholder]:
-        """The placeholders below ``folder`` that this external folder has the file of: of this run and of earlier ones.
+        """The placeholders below ``folder`` whose file is in this external folder, from this run and earlier ones.
 
-        A run that was interrupted has moved files; this is how the next one knows what to put into the manifest.
+        An interrupted run has moved files; this is how the next one knows what to put into the manifest.
         """
         found = []
         for place in placeholders(folder):
@@ -449,13 +449,13 @@ def _kept(move: Move, error: NotMoved | StorageError) -> Kept | None:
 
 
 def _is_of_one_file(error: StorageError) -> bool:
-    """Whether another file could still be moved: where a name or a permission is in the way, and not the disk."""
+    """Whether another file could still be moved: only a name or a permission is in the way, not the disk."""
     cause = error.__cause__
     return isinstance(error, (Locked, UnsafePath)) or (isinstance(cause, OSError) and cause.errno in _OF_ONE_FILE)
 
 
 def _check_unchanged(source: int, folder: int, name: str, signature: FileSignature) -> None:
-    """Raise `FileChanged` unless the open file and the one with its name both still look as they did."""
+    """Raise `FileChanged` unless the open file and the file with its name both still have this signature."""
     try:
         named = FileSignature.of(os.stat(name, dir_fd=folder, follow_symlinks=False))
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""What git complains of, in its own words, and what to do about it.
+"""What git complains about, in its own words, and what to do about it.
 
-Rules: pure. Git runs with ``LC_ALL=C``, so its words are known; what is not known is passed on as it is. No remedy
-throws away what only this folder has.
+Rules: pure. Git runs with ``LC_ALL=C``, so its messages are known; an unknown message is passed on unchanged. No remedy
+throws away anything that only this folder has.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DAMAGED = (
     "`{git} fsck --full` names what is missing, and `{git} fetch --refetch` gets it again if the remote has it. Else "
     "take it from another clone"
 )
-"""What to do where objects are missing; ``{git}`` is to be replaced by `git_in`."""
+"""What to do if objects are missing; replace ``{git}`` with `git_in`."""
 _REMEDIES: Mapping[str, str] = {
     r"unknown repository extension|git repo version": (
         "A newer git has made this repository, or its config is wrong: use a newer git, or correct `[extensions]` "
@@ -43,11 +43,11 @@ _REMEDIES: Mapping[str, str] = {
     ): f"The repository is damaged: {DAMAGED}",
     r"[Pp]ermission denied": "You may not read that: ask its owner",
 }
-"""What to do, by words of git's; the first that match count."""
+"""What to do, by words in git's message; the first match counts."""
 
 
 def complaint(command: str, stderr: bytes, folder: Path, code: int | None = None) -> str:
-    """Explain a failure of git about ``folder``: in its own words, and with the whole remedy if one is known."""
+    """Explain git's failure in ``folder``: in git's own words, with the complete remedy if one is known."""
     lines = [line.strip() for line in stderr.decode("utf-8", "replace").splitlines() if line.strip()]
     failed = f"git {command} failed"
     if not lines:
@@ -67,5 +67,5 @@ def complaint(command: str, stderr: bytes, folder: Path, code: int | None = None
 
 
 def git_in(folder: Path) -> str:
-    """How a command of git begins that works from anywhere."""
+    """The beginning of a git command that works from any folder."""
     return command_line("git", "-C", str(folder))

@@ -22,9 +22,9 @@ IGNORE_FILE = ".gitignore"
 
 
 def assets_for(moved: Iterable[Placeholder], manifest: Manifest, base_url: str) -> list[Asset]:
-    """Return assets for those moved files whose content the manifest does not list yet.
+    """Return assets for the moved files whose content the manifest does not list yet.
 
-    They are required: whoever has the repository had these files with it.
+    They are required, because everyone who has the repository had these files in it.
     """
     ids = {asset.id for asset in manifest.assets}
     known = {asset.checksum for asset in manifest.assets}
@@ -49,9 +49,9 @@ def assets_for(moved: Iterable[Placeholder], manifest: Manifest, base_url: str) 
 
 
 def add_to_manifest(path: Path, moved: Iterable[Placeholder], base_url: str, now: float) -> list[str]:
-    """Add moved files to a manifest, which is made if there is none; return the ids that were added.
+    """Add moved files to a manifest, which is created if there is none; return the added ids.
 
-    ``now`` is in seconds since the epoch. Raises `ManifestError` if the manifest is not good, or would not be.
+    ``now`` is in seconds since the epoch. Raises `ManifestError` if the manifest is invalid, or would become so.
     """
     files = list(moved)
     added: list[str] = []
@@ -71,9 +71,9 @@ def add_to_manifest(path: Path, moved: Iterable[Placeholder], base_url: str, now
 
 
 def check_gitignore(folder: Path) -> Path:
-    """Return the path of a folder's ``.gitignore``. Raises `UnsafePath` if it is a symlink or something else.
+    """Return the path of a folder's ``.gitignore``. Raises `UnsafePath` if it is a symlink or not a file.
 
-    It may lead to a file that a shell runs, and git itself reads none through a symlink.
+    A symlink may lead to a file that a shell runs, and git itself does not read a ``.gitignore`` through one.
     """
     path = folder / IGNORE_FILE
     with storage_errors(path), suppress(FileNotFoundError):
@@ -84,9 +84,9 @@ def check_gitignore(folder: Path) -> Path:
 
 
 def add_to_gitignore(folder: Path, lines: Iterable[str]) -> list[str]:
-    """Append lines to a folder's ``.gitignore`` that are not there yet; return these.
+    """Append the lines that a folder's ``.gitignore`` does not have yet; return those lines.
 
-    The file is replaced as a whole; its mode and its way of ending lines stay. Raises `StorageError`.
+    The file is replaced as a whole, but keeps its mode and its line endings. Raises `StorageError`.
     """
     path = check_gitignore(folder)
     with storage_errors(path):

@@ -1,4 +1,4 @@
-"""Why one file is not moved. What is refused as a whole is a `RepositoryError`."""
+"""Why one file is not moved. If everything is refused, that is a `RepositoryError`."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from grym_fetch.core.errors import GrymFetchError
 
 
 class NotMoved(GrymFetchError):
-    """One file is left as it is; the others are not concerned. The text has no path."""
+    """One file is left as it is; the others are not affected. The text has no path."""

@@ -1,8 +1,8 @@
-"""Questions to git, each answered by one process; `process` says how it is started.
+"""Questions to git, each answered by one process; see `process` for how it is started.
 
-Rules: paths go in and out with NULs around them and keep bytes that are not UTF-8. A folder without git is fine; a
-git that does not work, or does not answer, is an error. Filters have names that a repository chooses;
-`Git.uncommitted`, where git might run one, empties them by name.
+Rules: paths are passed in and out separated by NULs, and keep bytes that are not UTF-8. A folder without a repository
+is fine; a git that does not work, or does not answer, is an error. A repository chooses the names of filters;
+`Git.uncommitted`, in which git might run one, switches each off by name.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = ["GITLINK", "Git", "GitUnusable", "IndexEntry", "split"]
 
 _CHUNK_BYTES = 1 << 20
 _SLOWEST_BYTES = 5_000_000
-"""What the slowest disk reads in a second; where git reads files, it may take so much longer."""
+"""Bytes that the slowest disk reads in a second: if git reads files, it may take that much longer."""
 _TO_BE_QUOTED = re.compile(rb'["\\\x00-\x1f]')
 _FILTER_SETTING = re.compile(rb"filter\.(.*)\.(?:clean|smudge|process|required)", re.DOTALL)
 GITLINK = "160000"
@@ -50,7 +50,7 @@ GITLINK = "160000"
 class IndexEntry:
     """What git has staged for a path.
 
-    ``is_skipped``: a sparse checkout leaves it out of the work tree. ``is_unwatched``: git was told not to look whether
+    ``is_skipped``: a sparse checkout leaves it out of the work tree. ``is_unwatched``: git was told to ignore whether
     the file changes (``--assume-unchanged``, ``--skip-worktree``).
     """
 
@@ -61,7 +61,7 @@ class IndexEntry:
 
 
 class Git:
-    """A repository. ``folder`` is its work tree, or, for its history alone, the repository itself."""
+    """A repository. ``folder`` is its work tree or, if only its history is needed, the repository itself."""
 
     def __init__(self, folder: Path, *, patience: float = PATIENCE_S) -> None:
         """``patience``: give up on a git that has not written a byte for this many seconds."""
@@ -76,7 +76,7 @@ class Git:
 
     @classmethod
     def of(cls, root: Path) -> Self | None:
-        """The repository whose work tree begins at ``root``, None if there is none.
+        """The repository whose work tree has its root at ``root``; None if there is none.
 
         Raises:
             GitUnusable: there is one, but git is missing, refuses it, or takes another folder for its work tree.
@@ -102,10 +102,10 @@ class Git:
         settings: Mapping[str, str] | None = None,
         seconds: float = 0,
     ) -> bytes:
-        """Run git and return what it writes. Raises `GitUnusable` with git's own words and what to do.
+        """Run git and return its output. Raises `GitUnusable` with git's own words and what to do.
 
-        ``settings`` are for names that the repository chooses, which may have any character. ``seconds`` are added to
-        the time that it may take, as where it reads large files.
+        ``settings`` are for names that the repository chooses, which may contain any character. ``seconds`` are added
+        to the time that it may take, for example to read large files.
         """
         self._check_files()
         return self._run(self.folder, command, given, good, settings or {}, seconds)
@@ -131,7 +131,7 @@ class Git:
             self._is_checked = True
 
     def _settings_in(self, file: Path) -> list[tuple[str, str]]:
-        """What a configuration file itself sets; nothing if it cannot be read, which git says when it needs it."""
+        """What a configuration file itself sets; nothing if it cannot be read, which git reports if it needs it."""
         try:
             answer = self._run(Path("/"), ("config", "--file", os.fspath(file), "--no-includes", "--list", "-z"))
         except GitUnusable:
@@ -158,12 +158,12 @@ class Git:
         ended: list[Ended] = []
         yield from pipe(lines, given, self._environ, self._patience, ended)
         failed = [each for each in zip(commands, ended, strict=True) if each[1].code != 0]
-        # Who fails for himself also ends those who write to him.
+        # A command that fails by itself also ends those that write to it.
         for command, (code, stderr) in sorted(failed, key=lambda each: each[1].code == -signal.SIGPIPE):
             raise GitUnusable(complaint(name_of(command), stderr, self.folder, code))
 
     def index(self) -> dict[str, IndexEntry]:
-        """What is staged, by path relative to the root; of a conflict, one of its sides."""
+        """What is staged, by path relative to the root; for a conflict, one of its sides."""
         found = {}
         for line in self.ask("ls-files", "-s", "-v", "-z").split(b"\0"):
             if line:
@@ -184,7 +184,7 @@ class Git:
 
         Tracked files are not ignored, whatever the rules say, unless ``with_index`` is False.
         """
-        # With ./ in front no path can be taken for an option or for magic.
+        # With a leading ./ no path can be taken for an option or a magic pathspec.
         asked = [folder + path for path in paths]
         _refuse(find_odd_rules(self.folder, asked))
         given = b"".join(b"./" + os.fsencode(path) + b"\0" for path in asked)
@@ -196,7 +196,7 @@ class Git:
         return {os.fsdecode(path)[skip:] for path in answer.split(b"\0") if path}
 
     def filters(self, paths: Sequence[str]) -> dict[str, str]:
-        """The filter attribute of each path, relative to the root, that has one."""
+        """The filter attribute of those paths, relative to the root, that have one."""
         _refuse(find_odd_rules(self.folder, paths))
         given = b"".join(os.fsencode(path) + b"\0" for path in paths)
         if not given:
@@ -207,7 +207,7 @@ class Git:
         return {path: value for path, value in zip(paths, values, strict=True) if value not in unset}
 
     def blob_sizes(self, blobs: Collection[str]) -> dict[str, int]:
-        """The sizes of blobs in bytes, of those that are here."""
+        """The sizes in bytes of those blobs that are here."""
         given = "".join(f"{blob}\n" for blob in blobs).encode("ascii")
         sizes = {}
         for line in self.ask("cat-file", "--batch-check=%(objectname) %(objectsize)", given=given).splitlines():
@@ -217,10 +217,10 @@ class Git:
         return sizes
 
     def uncommitted(self, index: Mapping[str, IndexEntry], paths: Iterable[str]) -> set[str]:
-        """Which of these paths, relative to the root, are tracked and not as in the last commit, staged or not.
+        """Which of these paths, relative to the root, are tracked and differ from the last commit, staged or not.
 
-        Where a file only looks touched, or git was told not to look, its content is compared with the staged one:
-        converted as git would, but for filters, which are programs. A file that has one counts as changed then.
+        If a file only looks touched, or git was told not to check it, its content is compared with the staged one,
+        after git's conversions except filters, which are programs. In that case a file with a filter counts as changed.
         """
         tracked = [path for path in paths if path in index]
         if not tracked:
@@ -231,7 +231,7 @@ class Git:
         seconds = sum(map(self._size, tracked)) / _SLOWEST_BYTES
         same = ("--name-only", "--no-renames", "--ignore-submodules=all", "-z")
         staged = _paths(self.ask("diff-index", "--cached", *same, "HEAD", "--"))
-        # A file as young as the index is read and compared, and would go through its filter for that.
+        # Git reads and compares a file that is as new as the index, and would run its filter for that.
         touched = _paths(self.ask("diff-files", *same, settings=self._no_filters(), seconds=seconds))
         in_doubt = [path for path in tracked if path in touched or index[path].is_unwatched]
         changed = [path for path in in_doubt if not _is_blob(self.folder / path, index[path].blob)]
@@ -240,14 +240,14 @@ class Git:
         }
 
     def _converted(self, paths: Sequence[str]) -> dict[str, str | None]:
-        """The names of the blobs that git would make of these files without their filters; None of one it cannot read.
+        """The names of the blobs that git would make of these files without their filters; None for an unreadable file.
 
         Line ends, keywords and encodings are converted as the attributes say.
         """
         if not paths:
             return {}
         given = b"".join(_c_quoted(os.fsencode(path)) + b"\n" for path in paths)
-        # Else git would compress a file of more than this many bytes, only to forget the result.
+        # Otherwise git would compress a file of more than this many bytes, only to discard the result.
         settings = {**self._no_filters(), "core.bigFileThreshold": "1000g"}
         try:
             seconds = sum(map(self._size, paths)) / _SLOWEST_BYTES
@@ -269,13 +269,13 @@ class Git:
             return 0
 
     def _has_commit(self) -> bool:
-        """Whether there is a commit. Raises `GitUnusable` if it is not here, or the ref that leads to it is damaged."""
+        """Whether there is a commit. Raises `GitUnusable` if it is missing, or the ref that leads to it is damaged."""
         if self.ask("rev-parse", "--quiet", "--verify", "HEAD^{commit}", good=(0, 1)):
             return True
         if name := self.ask("rev-parse", "--quiet", "--verify", "HEAD", good=(0, 1)).decode("ascii").strip():
             words = f"missing commit {name}, to which HEAD leads".encode()
             raise GitUnusable(complaint("rev-parse", words, self.folder))
-        # A branch without commits has no ref; of one that cannot be read, git says so only here.
+        # A branch without commits has no ref; only this command reports a ref that cannot be read.
         line = git_command(self._program, self.folder, ("for-each-ref", "--count=1"))
         stderr = run(line, b"", self._environ, self._patience).stderr
         if b"broken ref" in stderr:
@@ -294,7 +294,7 @@ class Git:
 
 
 def split(chunks: Iterable[bytes], separator: bytes) -> Iterator[bytes]:
-    """Yield what stands between separators, whatever the chunks; the last one too if it is not empty."""
+    """Yield the parts between separators, however chunked; the last part too if it is not empty."""
     rest = b""
     for chunk in chunks:
         *whole, rest = (rest + chunk).split(separator)
@@ -304,7 +304,7 @@ def split(chunks: Iterable[bytes], separator: bytes) -> Iterator[bytes]:
 
 
 def _c_quoted(path: bytes) -> bytes:
-    """A path as git reads it from a line, whatever bytes it has."""
+    """A path, quoted so that git reads it from a line whatever bytes it has."""
     return b'"' + _TO_BE_QUOTED.sub(lambda found: b"\\%03o" % found[0][0], path) + b'"'
 
 

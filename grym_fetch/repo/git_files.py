@@ -1,8 +1,8 @@
-"""Which files git reads about a repository, and that none of them is a pipe or a device, for which it would wait.
+"""Checks that none of the files that git reads in a repository is a pipe or a device, for which it would wait.
 
-Rules: looked at is what lies among what is git's own, what the configuration names, and the rules beside the files that
-are asked about. Repositories inside (modules) and the stores of other programs are not git's to read here. Without a
-repository there is nothing to look at; what is damaged is for git to say.
+Rules: the files checked are those in git's own folders, those that the configuration names, and the rules next to the
+files asked about. Git does not read inner repositories (modules) or other programs' stores for this. Without a
+repository there is nothing to check; damage is for git to report.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from pathlib import Path
 from grym_fetch.disk.folders import read_regular
 
 Settings = Callable[[Path], Iterable[tuple[str, str]]]
-"""Returns what one configuration file itself sets, without what it includes."""
+"""Returns what one configuration file itself sets, without the files that it includes."""
 
 _ELSEWHERE = frozenset({"modules", "lfs", "annex", "worktrees"})
 _RULES = (".gitignore", ".gitattributes")
 _MOST_LINK_BYTES = 4096
 _MOST_CONFIGURATIONS = 50
 _SHARED = frozenset({"objects", "refs"})
-"""What may be a link to another repository's (git-new-workdir)."""
+"""Names that may be links to another repository's files (git-new-workdir)."""
 _MOST_FILES = 500_000
-"""So that a link to anywhere takes no time; what lies behind is left to the time that git has."""
+"""Check at most this many, so that a link to anywhere costs little time; the time limit for git covers the rest."""
 
 
 def find_odd_file(folder: Path, environ: Mapping[str, str], settings: Settings) -> Path | None:
@@ -45,7 +45,7 @@ def find_odd_rules(root: Path, paths: Iterable[str]) -> Path | None:
 
 
 def _odd(folder: Path, environ: Mapping[str, str], settings: Settings) -> Iterator[Path]:
-    # What has neither is no repository, and git will say so.
+    # A folder with neither is not a repository, and git will say so.
     own = [
         place for place in _own_folders(folder) if any(os.path.lexists(place / name) for name in ("HEAD", "objects"))
     ]
@@ -92,7 +92,7 @@ def _own_folders(folder: Path) -> list[Path]:
 
 
 def _read_path(file: Path, head: str, default: str) -> str:
-    """The path that stands in a file of git's."""
+    """The path written in one of git's files."""
     with suppress(OSError):
         text = os.fsdecode(read_regular(os.path.realpath(file), limit=_MOST_LINK_BYTES)).rstrip("\r\n")
         if text.startswith(head):
@@ -121,7 +121,7 @@ def _odd_in(top: Path) -> Iterator[Path]:
 
 
 def _is_odd(path: str | Path) -> bool:
-    """Whether opening or reading it might never end; a socket cannot be opened, and nothing is in the null device."""
+    """Whether opening or reading it might never end. A socket cannot be opened, and the null device is empty."""
     try:
         figures = os.stat(path)
     except (OSError, ValueError):

@@ -3,15 +3,15 @@
 Passes, each one stream::
 
     rev-list --objects --all | cat-file --batch-check      which blobs are over the limit, and their packed size
-    rev-list --all --timestamp --parents                   when each commit was made, and of which it comes
-    rev-list --all | diff-tree --stdin --raw               under which paths they lived, which commits touched them
+    rev-list --all --timestamp --parents                   when each commit was made, and its parents
+    rev-list --all | diff-tree --stdin --raw               the blobs' paths, and the commits that touched them
     rev-list --objects --no-walk --all                     which of them a branch or tag still has
-    cat-file --batch, once for each level of folders       and which tips these are, by the folders on the way
+    cat-file --batch, once for each level of folders       and which tips those are, by the folders on the way
 
-The newest commit that has a blob is the newest of: the tips that have it, the commits that brought it, and the parents
-of the commits that took it away.
+The newest commit that has a blob is the newest of: the tips that have it, the commits that added it, and the parents of
+the commits that removed it.
 
-A partial clone lacks some blobs, and nothing is fetched: the result says that it is not complete.
+A partial clone lacks some blobs, and nothing is fetched: the result then says that it is not complete.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _AS_STORED = "--no-replace-objects"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LargeBlob:
-    """A file's content in history. ``packed`` are the bytes it takes in the repository, and a clean-up would save.
+    """A file's content in history. ``packed`` is the bytes it takes up in the repository, which a clean-up would save.
 
-    ``is_current``: a branch or tag still has it. ``commit`` is the newest one that has it, None if only an index or a
+    ``is_current``: a branch or tag still has it. ``commit`` is the newest one that has it; None if only an index or a
     tree without a commit does.
     """
 
@@ -47,7 +47,7 @@ class LargeBlob:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class History:
-    """The large blobs, the largest first. ``missing`` objects of unknown size are left out, as ``advice`` explains."""
+    """The large blobs, largest first. ``missing`` objects of unknown size are left out, as ``advice`` explains."""
 
     blobs: tuple[LargeBlob, ...]
     missing: int = 0
@@ -56,7 +56,7 @@ class History:
 
 @dataclass(slots=True)
 class _Traces:
-    """What the passes find out about one blob."""
+    """The findings of the passes about one blob."""
 
     size: int
     packed: int
@@ -66,11 +66,11 @@ class _Traces:
 
 
 def find_large_blobs(git: Git, limit: int) -> History:
-    """Return the blobs of more than ``limit`` bytes that any ref reaches.
+    """Return the blobs of more than ``limit`` bytes that can be reached from any ref.
 
-    Raises `GitUnusable`, also if the repository is damaged, or a partial clone that lacks folders as well as files.
+    Raises `GitUnusable`, also for a damaged repository, and a partial clone that lacks folders as well as files.
     """
-    git.ask("rev-parse", "--git-dir")  # so that a folder without git is told in git's own words
+    git.ask("rev-parse", "--git-dir")  # so that git itself complains about a folder without a repository
     blobs, missing = _over(limit, git)
     advice = _missing(git, missing) if missing else ""
     try:
@@ -127,7 +127,7 @@ def _missing(git: Git, count: int) -> str:
 
 
 def _moment(seconds: int | None) -> datetime | None:
-    """A time from git, which may be any number; None if no calendar has it."""
+    """A time from git, which may be any number; None if no date can have it."""
     try:
         return datetime.fromtimestamp(seconds, UTC) if seconds is not None else None
     except (OverflowError, OSError, ValueError):
@@ -155,7 +155,7 @@ def _follow(git: Git, blobs: dict[str, _Traces]) -> dict[str, int]:
         if (traces := blobs.get(after)) is not None:
             traces.commits.add(commit)
             traces.paths[os.fsdecode(path)] = None
-        # Of a merge it is not said against which parent it was compared.
+        # For a merge, git does not say which parent it was compared with.
         if (traces := blobs.get(before)) is not None and len(parents.get(commit, [])) == 1:
             traces.commits.add(parents[commit][0])
             traces.paths[os.fsdecode(path)] = None
@@ -176,7 +176,7 @@ def _ask_tips(git: Git, blobs: dict[str, _Traces], times: Mapping[str, int]) -> 
         for path in traces.paths:
             top.note(os.fsencode(path).split(b"/"))
     tips = git.ask(_AS_STORED, "rev-list", "--no-walk", "--all").decode("ascii").split()
-    # The newest first: whoever asks for a tree later than another has nothing to add.
+    # The newest first: a tip that asks for a tree after another tip adds nothing.
     tips.sort(key=lambda tip: (times.get(tip, 0), tip), reverse=True)
     asked = {(f"{tip}^{{tree}}", id(top)): (top, tip) for tip in tips}
     seen: set[tuple[str, int]] = set()
@@ -214,7 +214,7 @@ class _Sought:
 
 
 def _trees(git: Git, names: list[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield each of these trees, its name and its content; empty what is none, or is not here."""
+    """Yield the name and the content of each tree; the content is empty if it is not a tree, or not here."""
     chunks = git.pipe([_AS_STORED, "cat-file", "--batch"], given=(f"{name}\n".encode() for name in names))
     rest = b""
     for _ in names:
@@ -222,7 +222,7 @@ def _trees(git: Git, names: list[str]) -> Iterator[tuple[str, bytes]]:
             rest += next(chunks)
         head, _, rest = rest.partition(b"\n")
         name, kind, *size = head.decode("ascii", "replace").split(" ")
-        if not size:  # it is missing, or leads to no tree
+        if not size:  # it is missing, or does not lead to a tree
             yield "", b""
             continue
         end = int(size[0]) + 1
@@ -233,12 +233,12 @@ def _trees(git: Git, names: list[str]) -> Iterator[tuple[str, bytes]]:
         whole = b"".join(parts)
         rest = whole[end:]
         yield name, whole[: end - 1] if kind == "tree" else b""
-    for _ in chunks:  # so that it is told how git has ended
+    for _ in chunks:  # read to the end, so that a failure of git is reported
         pass
 
 
 def _entries(tree: bytes, length: int, names: Collection[bytes]) -> Iterator[tuple[bytes, str]]:
-    """Yield those entries of a tree that have one of ``names``: name and object, of ``length`` bytes."""
+    """Yield the entries of a tree with one of ``names``: the name and the object, whose id has ``length`` bytes."""
     at = 0
     while at < len(tree):
         end = tree.index(b"\0", at)

@@ -1,8 +1,8 @@
 """Finds the large files of a folder, and adds up their sizes.
 
-Rules: sizes are in bytes and those that git would store, so a sparse file counts in full, and a file that git keeps a
-pointer of (Git LFS, git-annex) does not count. A file is large if it has more bytes than the limit. What git ignores is
-left out, unless it is a file of ours: one that a placeholder stands for, or that the record says was moved.
+Rules: sizes are the bytes that git would store, so a sparse file counts in full, and a file of which git stores only a
+pointer (Git LFS, git-annex) does not count. A file is large if it has more bytes than the limit. Files that git ignores
+are left out, except ours: those that a placeholder stands for, or that the record says were moved.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ log = logging.getLogger(__name__)
 MIB = 1024 * 1024
 NO_TYPE = "(none)"
 _POINTER_FILTERS = frozenset({"lfs", "annex"})
-"""Filters in whose stead git stores a small text."""
+"""Filters for which git stores a small text instead of the file."""
 _POINTER_HEAD = b"version https://git-lfs.github.com/spec/"
 _MAX_POINTER_BYTES = 1024
-"""Longest text of a pointer, by the specification of Git LFS."""
+"""The longest text of a pointer, according to the specification of Git LFS."""
 
 
 @dataclass(frozen=True, slots=True)
 class LargeFile:
-    """A file over the limit. ``path`` is relative to the folder that was looked through."""
+    """A file over the limit. ``path`` is relative to the folder that was searched."""
 
     path: str
     size: int
@@ -47,13 +47,13 @@ class LargeFile:
 
     @property
     def folder(self) -> str:
-        """The folder it lies in, ``.`` for the topmost."""
+        """The folder it is in; ``.`` for the top folder."""
         return self.path.rpartition("/")[0] or "."
 
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """How many files share a name, and their bytes."""
+    """How many files are counted under one name, and their bytes."""
 
     name: str
     files: int
@@ -62,9 +62,9 @@ class Total:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Survey:
-    """What a folder has: large files, the largest first, and what was not looked into.
+    """What a folder contains: large files, largest first, and what was not looked into.
 
-    Left out are ``ignored`` large files that git ignores, and ``pointers`` of which it stores a pointer only.
+    ``ignored`` large files (git ignores them) and ``pointers`` (git stores only a pointer) are left out.
     """
 
     files: tuple[LargeFile, ...]
@@ -89,10 +89,10 @@ def survey(
     is_strict: bool = False,
     recorded: Collection[tuple[str, int]] = (),
 ) -> Survey:
-    """Look through ``folder``, which lies in the repository at ``root``, for files of more than ``limit`` bytes.
+    """Search ``folder``, which is in the repository at ``root``, for files of more than ``limit`` bytes.
 
-    ``recorded`` are paths relative to the root, with their sizes, of files that were moved once. If git does not
-    answer, everything is listed, or with ``is_strict``, `GitUnusable` is raised.
+    ``recorded`` are the paths, relative to the root, and sizes of files that were once moved. If git does not answer,
+    everything is listed; with ``is_strict``, `GitUnusable` is raised instead.
     """
     tree = Tree(folder)
     found: dict[str, int] = {}
@@ -100,7 +100,7 @@ def survey(
         try:
             size = entry.stat(follow_symlinks=False).st_size
         except OSError:
-            continue  # it went away while we looked
+            continue  # it disappeared in the meantime
         if size > limit:
             found[path] = size
     known = _Known(frozenset(), frozenset(), frozenset())
@@ -126,12 +126,12 @@ def survey(
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What git says of the files found: which are not to be listed, relative to the folder."""
+    """What git says about the files found: which not to list, relative to the folder."""
 
     ignored: frozenset[str]
     pointers: frozenset[str]
     nested: frozenset[str]
-    """Those in a submodule that is not set up here: git takes none of their paths."""
+    """Files in a submodule that is not set up here: git accepts none of their paths."""
     submodules: frozenset[str] = frozenset()
 
 
@@ -172,9 +172,9 @@ def _ask(
 
 
 def _pointers(git: Git, index: dict[str, IndexEntry], prefix: str, paths: list[str]) -> set[str]:
-    """Those files of which git stores, or would store, a pointer. One committed in full before it had a filter is not.
+    """The files of which git stores, or would store, a pointer. Not one that was committed in full before its filter.
 
-    Whether a filter is installed is not asked: its program would have to be run.
+    It does not matter whether a filter is installed: finding out would mean running its program.
     """
     filters = git.filters([prefix + path for path in paths])
     filtered = [path for path in paths if filters.get(prefix + path) in _POINTER_FILTERS]
@@ -184,7 +184,7 @@ def _pointers(git: Git, index: dict[str, IndexEntry], prefix: str, paths: list[s
 
 
 def _is_pointer(path: Path, size: int) -> bool:
-    """Whether a file is itself the pointer of another, as where Git LFS has not fetched it."""
+    """Whether a file is itself a pointer to its content, as when Git LFS has not fetched that."""
     if size > _MAX_POINTER_BYTES:
         return False
     try:
@@ -201,7 +201,7 @@ def _parents(path: str) -> list[str]:
 
 
 def totals(files: Iterable[LargeFile], name: Callable[[LargeFile], str]) -> list[Total]:
-    """Add up files by name, the largest sum first."""
+    """Add up the sizes of files by name, largest sum first."""
     sums: dict[str, Total] = {}
     for file in files:
         key = name(file)
@@ -213,10 +213,10 @@ def totals(files: Iterable[LargeFile], name: Callable[[LargeFile], str]) -> list
 def ignore_line(path: str) -> str:
     """The line of the root's ``.gitignore`` that ignores exactly this path and no other.
 
-    A line end in a name cannot be written in such a file; there the line ignores whatever else stands in its place.
+    A newline in a name cannot be written in such a file; the line then matches any character in its place.
     """
     escaped = re.sub(r"([\\*?\[\]])", r"\\\1", path)
     escaped = re.sub(r"[\r\n]", "?", escaped)
-    # Git cuts off spaces at the end unless they are escaped.
+    # Git drops spaces at the end unless they are escaped.
     bare = escaped.rstrip(" ")
     return "/" + bare + "\\ " * (len(escaped) - len(bare))

@@ -1,8 +1,8 @@
 """Copies that can be trusted: hashed on the way, flushed, read back, and only then given their name.
 
-Rules: a copy grows in a draft beside its final name, ``.<name>.grym-part``. A draft belongs to the process that has it
-locked; a dead one's is unlinked, never written to, for it may already be the final file under a second name. Files and
-folders are flushed before anything relies on them.
+Rules: a copy is written to a draft next to its final name, ``.<name>.grym-part``. A draft belongs to the process that
+has locked it; a dead process's draft is unlinked, never written to, because it may already be the final file under a
+second name. Files and folders are flushed before anything relies on them.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from grym_fetch.disk.folders import sync, write_all
 from grym_fetch.disk.locks import Flock, try_flock
 
 STRIDE_BYTES = 4 * 1024 * 1024
-"""Read, hashed and written in one go."""
+"""Bytes read, hashed and written at a time."""
 _PAGE_BYTES = 64 * 1024
-"""A run of zeros of this length stays a hole."""
+"""A run of zeros of this length becomes a hole."""
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -54,22 +54,22 @@ def digest_of(descriptor: int, on_read: OnBytes = _unheard) -> Checksum:
 
 
 def lock(descriptor: int, shown: Path | str) -> None:
-    """Lock a file or folder for as long as it is open. Raises `Locked` if another process has it."""
+    """Lock a file or folder as long as it is open. Raises `Locked` if another process has locked it."""
     if try_flock(descriptor) is Flock.BUSY:
         raise Locked(safe_text(str(shown)), "another process is at work here; wait for its end")
 
 
 def current_umask() -> int:
-    """The process's umask, read without changing it for an instant, as ``os.umask`` would for all threads."""
+    """The process's umask, read without changing it even briefly, as ``os.umask`` would for all threads."""
     with suppress(OSError, ValueError):
         return int(Path("/proc/self/status").read_text().partition("\nUmask:")[2].split("\n", 1)[0], 8)
     return 0o022
 
 
 class Draft:
-    """A file that is being made beside its final name. A context manager: what is not published is removed.
+    """A file that is being written next to its final name. A context manager: it is removed unless published.
 
-    ``mode`` are its permissions until it is given others; a copy begins private, for its original may be.
+    ``mode`` is its mode until it gets another one; a copy begins private, because its original may be private.
     """
 
     def __init__(self, folder: int, name: str, *, mode: int = 0o666) -> None:
@@ -97,7 +97,7 @@ class Draft:
         write_all(self._descriptor, data)
 
     def _write_sparse(self, block: bytes) -> None:
-        """Append bytes, and leave a hole where a whole page of them is zero: a file of holes must not fill a disk."""
+        """Append bytes, leaving a hole for each page of zeros: a file full of holes must not fill a disk."""
         zeros = bytes(_PAGE_BYTES)
         start = 0
         for at in range(0, len(block), _PAGE_BYTES):
@@ -117,8 +117,8 @@ class Draft:
     ) -> Checksum:
         """Copy a file's bytes, mode and times; flush, read back, and return the SHA-256.
 
-        Of the mode only permissions, and none that ``umask`` takes away.
-        Raises `NotWritable` if what is read back is not what was written.
+        Only the permissions of the mode are copied, less the ``umask``.
+        Raises `NotWritable` if the bytes read back are not those that were written.
         """
         hasher = new_hasher("sha256")
         figures = os.fstat(source)
@@ -135,11 +135,11 @@ class Draft:
             on_copied(at)
         if has_holes:
             os.ftruncate(self._descriptor, at)
-        with suppress(OSError):  # a file system may know neither modes nor times
+        with suppress(OSError):  # a file system may have neither modes nor times
             os.fchmod(self._descriptor, figures.st_mode & 0o777 & ~umask)
             os.utime(self._descriptor, ns=(figures.st_atime_ns, figures.st_mtime_ns))
         sync(self._descriptor)
-        # So that the bytes come from the disk where the system grants it, not from what we just wrote.
+        # So that the bytes are read from the disk if possible, not from the cache of what we just wrote.
         os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         written = Checksum("sha256", hasher.hexdigest())
         if digest_of(self._descriptor, on_read) != written:
@@ -158,7 +158,7 @@ class Draft:
 
 
 def remove_dead_draft(folder: int, name: str) -> None:
-    """Unlink a draft that a dead process left. Raises `Locked` if its owner is alive."""
+    """Unlink a draft that a dead process left behind. Raises `Locked` if its owner is alive."""
     try:
         descriptor = os.open(draft_name(name), _READ, dir_fd=folder)
     except FileNotFoundError:

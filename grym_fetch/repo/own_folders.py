@@ -1,8 +1,8 @@
 """Which files a project or an earlier clean needs where they are, so that none of them is moved.
 
-Rules: asked is every folder above a file up to the top, wherever the search began. An assets folder is one that has a
-state folder, one beside a manifest, or one that was named; all that is in it stays. In an external folder stays what
-its record lists. A manifest or a record that cannot be read may list anything.
+Rules: every folder above a file is checked up to the root, wherever the search began. An assets folder is one that has
+a state folder, is next to a manifest, or was named; everything in it stays. In an external folder, the files that its
+record lists stay. A manifest or a record that cannot be read may list anything.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from grym_fetch.disk.project import ASSETS_NAME, CANDIDATES, MAX_MANIFEST_BYTES
 
 
 class OwnFolders:
-    """Each folder is looked at once. ``named`` are assets folders by the user's word, without symlinks."""
+    """Each folder is checked once. ``named`` are assets folders that the user has named, without symlinks."""
 
     def __init__(self, named: Iterable[Path] = ()) -> None:
         self._named = frozenset(named)
@@ -29,7 +29,7 @@ class OwnFolders:
         self._moved: dict[Path, frozenset[str] | None] = {}
 
     def why_not(self, file: Path) -> str | None:
-        """Why a file, an absolute path without symlinks, stays; None if nothing of ours needs it."""
+        """Why a file (an absolute path without symlinks) stays; None if nothing of ours needs it."""
         for folder in file.parents:
             if self._is_assets_dir(folder):
                 shown = safe_text(str(folder), limit=4000)
@@ -73,7 +73,7 @@ def _is_manifest(path: Path) -> bool:
 
 
 def _listed(record: Path) -> frozenset[str] | None:
-    """The places in its folder that a record lists; None if that is not known."""
+    """The paths in its folder that a record lists; None if they are not known."""
     try:
         entries = _entries(record, MAX_RECORD_BYTES) or []
     except ValueError:
@@ -86,7 +86,7 @@ def _listed(record: Path) -> frozenset[str] | None:
 
 
 def _entries(path: Path, limit: int) -> list[object] | None:
-    """The list ``assets`` of a file; None where there is none, as in another program's file of the same name.
+    """The list ``assets`` in a file; None if there is none, as in another program's file of the same name.
 
     Raises `ValueError` if the file cannot be read.
     """

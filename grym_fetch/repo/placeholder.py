@@ -1,7 +1,7 @@
-"""What stays in the place of a file that was moved out: ``<file>.asset-ref``, a text for people and for `restore`.
+"""What takes the place of a file that was moved out: ``<file>.asset-ref``, a text for people and for `restore`.
 
-Rules: pure. The file that it stands for is the one beside it, whatever path is written in it; so a placeholder may be
-moved with ``git mv``, and none can point out of the repository.
+Rules: pure. A placeholder stands for the file next to it, whatever path is written in it; so it may be moved with
+``git mv``, and can never point out of the repository.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ SUFFIX = ".asset-ref"
 MAX_BYTES = 64 * 1024
 _HEAD = "grym-fetch asset reference, version 1"
 _COLUMN = 8
-"""Where the values begin, so that one may begin with a space itself."""
+"""The column where values begin, so that a value may itself begin with a space."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Placeholder:
     """``original_path`` is relative to the repository's root, ``storage_path`` to the external folder.
 
-    ``size`` in bytes, ``moved_on`` in ISO 8601. ``external_dir`` is where the external folder was, seen from the
-    root, if it was not the usual one; it is for people only and is not read back.
+    ``size`` in bytes, ``moved_on`` in ISO 8601. ``external_dir`` is the path of the external folder, relative to the
+    root, if it was not the usual one; it is only for people and is not read back.
     """
 
     id: str
@@ -78,14 +78,14 @@ class Placeholder:
 
 
 def asset_id(path: str) -> str:
-    """Return the id for a file: its name without extension, in what is safe everywhere."""
+    """Return the id for a file: its name without extension, in characters that are safe everywhere."""
     name = path.rpartition("/")[2]
     stem = name.rpartition(".")[0] or name
     return re.sub(r"[^A-Za-z0-9._]+", "-", stem).strip("-._").lower() or "asset"
 
 
 def distinct_id(path: str, taken: frozenset[str] | set[str]) -> str:
-    """`asset_id`, with as many of the folders in front, or a number behind, as make it distinct."""
+    """`asset_id`, made distinct by as many folders in front as needed, or by a number at the end."""
     parts = path.split("/")
     for count in range(1, len(parts) + 1):
         candidate = asset_id("-".join(parts[-count:]))

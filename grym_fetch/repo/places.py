@@ -1,6 +1,6 @@
 """Finds the placeholders in a tree.
 
-Rules: what cannot be read, or is not a regular file, is not a placeholder.
+Rules: a file that cannot be read, or is not a regular file, is not a placeholder.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from grym_fetch.repo.tree import Tree
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A file that a placeholder stands for, there or not: its absolute path."""
+    """The absolute path of a file that a placeholder stands for, whether or not it exists."""
 
     path: Path
     placeholder: Placeholder
@@ -33,7 +33,7 @@ def placeholders(folder: Path) -> Iterator[Place]:
 
 
 def read_placeholder(path: Path) -> Placeholder | None:
-    """Read a placeholder, None if there is none."""
+    """Read a placeholder; None if there is none."""
     with suppress(OSError, ValueError):
         return Placeholder.decode(read_regular(os.fspath(path), limit=MAX_BYTES + 1))
     return None

@@ -1,14 +1,14 @@
-"""How git is started: the only place.
+"""The only place where git is started.
 
-A repository is somebody else's: what it configures must not run.
+A repository belongs to somebody else, so nothing that it configures may run.
 
-- `git_environment` drops every ``GIT_…`` variable (in a hook they name another repository, index or object store) but
-  those of the user's own configuration, and forbids to fetch, to lock, to ask and to edit;
+- `git_environment` drops every ``GIT_…`` variable (in a hook they name another repository, index or object store)
+  except those of the user's own configuration, and forbids fetching, locking, prompting and editing;
 - `SWITCHED_OFF` overrides, on the command line, the settings that start programs;
-- `COMMANDS` are the only commands there are: plumbing, which reads no setting of how things are shown, changes
-  nothing, and runs neither hooks, aliases nor pagers. None of them writes a patch, so no diff driver is ever asked.
+- `COMMANDS` are the only commands used: plumbing, which ignores display settings, changes nothing, and runs no hooks,
+  aliases or pagers. None of them writes a patch, so no diff driver is ever run.
 
-Rules: no git is waited for without end, and none outlives the question.
+Rules: every wait for git has an end, and no git process outlives the question.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import IO, NamedTuple
 from grym_fetch.core.errors import RepositoryError
 
 PATIENCE_S = 600.0
-"""How long git may take for an answer, or in a stream for the next bytes of it."""
+"""How many seconds git may take for an answer, or in a stream for the next bytes of it."""
 _CHUNK_BYTES = 1 << 20
 _MOST_STDERR_BYTES = 64 * 1024
 COMMANDS = frozenset(
@@ -39,7 +39,7 @@ COMMANDS = frozenset(
 SWITCHED_OFF: Mapping[str, str] = {
     "core.fsmonitor": "false",
     "core.hooksPath": os.devnull,
-    "hook.post-index-change.enabled": "false",  # hooks that are configured lie in no folder
+    "hook.post-index-change.enabled": "false",  # configured hooks are not in a folder
     "hook.reference-transaction.enabled": "false",
     "hook.pre-auto-gc.enabled": "false",
     "core.pager": "cat",
@@ -63,10 +63,10 @@ SWITCHED_OFF: Mapping[str, str] = {
     "gc.auto": "0",
     "maintenance.auto": "false",
 }
-"""Settings that start programs, and what they are for us, whatever a repository says."""
+"""Settings that start programs, with the values that we use whatever a repository says."""
 
 _ENVIRONMENT: Mapping[str, str] = {
-    "GIT_ALLOW_PROTOCOL": "none",  # a list of what is allowed: nothing has this name, so nothing is fetched
+    "GIT_ALLOW_PROTOCOL": "none",  # a list of allowed protocols: none has this name, so nothing is fetched
     "GIT_ASKPASS": "",
     "GIT_EDITOR": ":",
     "GIT_NO_LAZY_FETCH": "1",
@@ -78,7 +78,7 @@ _ENVIRONMENT: Mapping[str, str] = {
     "LC_ALL": "C",
 }
 _KEPT = frozenset({"GIT_EXEC_PATH", "GIT_CEILING_DIRECTORIES", "GIT_DISCOVERY_ACROSS_FILESYSTEM"})
-"""What else the user may say of git. Not GIT_DIR and its like, and no program."""
+"""The git variables that the user may set. Not GIT_DIR and the like, and no program."""
 
 
 class GitUnusable(RepositoryError):
@@ -86,7 +86,7 @@ class GitUnusable(RepositoryError):
 
 
 class Ended(NamedTuple):
-    """How a git has ended: its exit code, below zero if a signal has ended it, and its complaints."""
+    """How a git process ended: its exit code, negative if a signal ended it, and its complaints."""
 
     code: int
     stderr: bytes
@@ -106,7 +106,7 @@ def git_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def git_command(program: str, folder: Path, command: Sequence[str]) -> list[str]:
-    """Return the command line of a git that is asked about ``folder``."""
+    """Return the command line to ask git about ``folder``."""
     if (name := name_of(command)) not in COMMANDS:
         raise ValueError(f"git {name} is not one of the commands that are known to run nothing")
     settings = [word for setting, value in SWITCHED_OFF.items() for word in ("-c", f"{setting}={value}")]
@@ -121,7 +121,7 @@ def run(
         return subprocess.run(line, input=given, capture_output=True, env=environ, timeout=seconds, check=False)  # noqa: S603 - a program from PATH with arguments of ours
     except subprocess.TimeoutExpired:
         raise _silent([line], seconds) from None
-    except OSError as error:  # such as more filters to be switched off than a command line holds
+    except OSError as error:  # such as more filters to switch off than fit on a command line
         raise _unstarted(line, error) from error
 
 
@@ -132,7 +132,7 @@ def pipe(
     seconds: float,
     ended: list[Ended],
 ) -> Generator[bytes, None, None]:
-    """Run gits, each reading what the one before writes; yield the last one's output, then note how they ``ended``.
+    """Run git commands, each reading what the one before writes; yield the last one's output, then fill ``ended``.
 
     ``given`` goes to the first one; it must be small enough to be kept in memory. Raises `GitUnusable` if one cannot
     be started, or if nothing comes for ``seconds``.
@@ -157,7 +157,7 @@ def pipe(
                 raise _unstarted(line, error) from error
             stack.callback(_end, process)
             if running and running[-1].stdout is not None:
-                running[-1].stdout.close()  # the next one has it; so that a broken pipe is noticed
+                running[-1].stdout.close()  # the next process has it; close ours, so that a broken pipe is noticed
             running.append(process)
             assert process.stdout is not None
             source = process.stdout
@@ -201,17 +201,17 @@ def _unstarted(line: Sequence[str], error: OSError) -> GitUnusable:
 
 
 def _command_in(line: Sequence[str]) -> str:
-    """The command of a line that `git_command` has made."""
+    """The git command in a line made by `git_command`."""
     return next((word for option, word in pairwise(line) if word in COMMANDS and option not in ("-C", "-c")), line[0])
 
 
 def name_of(command: Sequence[str]) -> str:
-    """The command among its words."""
+    """The name of the command among its words."""
     return next(word for word in command if not word.startswith("-"))
 
 
 def with_settings(environ: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, str]:
-    """Add settings as variables, behind those that are there; the value of ``-c`` ends at any ``=`` of a name."""
+    """Add settings as variables, after existing ones. With ``-c``, a ``=`` in a name would end the name."""
     given = environ.get("GIT_CONFIG_COUNT", "")
     count = int(given) if given.isdecimal() else 0
     result = dict(environ)

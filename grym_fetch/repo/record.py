@@ -1,7 +1,7 @@
 """``asset-manifest.json`` in the external folder: which files were moved there, and from where.
 
-Rules: it is replaced as a whole, by a rename, so it is always an old or a new one. Keys and entries that mean nothing
-here are kept. What it says is foreign text: an entry with an unsafe path is not used.
+Rules: it is replaced as a whole, by a rename, so it is always the old or the new one. Unknown keys and entries are
+kept. Others may have written it: an entry with an unsafe path is not used.
 """
 
 from __future__ import annotations

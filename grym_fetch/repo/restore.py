@@ -1,13 +1,12 @@
 """Brings moved files back, verified.
 
-A file is looked for in the external folder, under the place that the record or the placeholder names; then in those to
-which a clean that began in a folder above or below has moved; then it is asked of whoever can fetch a content by its
-checksum. It is copied into a draft beside its place and hashed on the way; only a
-draft with the right SHA-256 gets the name, and only then the placeholder goes. The record keeps its entry, so that a
-file can be restored again.
+A file is looked for in the external folder, at the path that the record or the placeholder names; then in the external
+folders of cleans that began in a folder above or below; then it is fetched by its checksum, if somebody can do that. It
+is copied into a draft next to its place and hashed on the way; only a draft with the right SHA-256 gets the name, and
+only then is the placeholder removed. The record keeps its entry, so that a file can be restored again.
 
-Rules: the file beside a placeholder is the one it stands for. A path from the record is foreign: it must be safe, lie
-below the root, and lead there through no symlink. Nothing is written among what is git's own, whoever asks for it.
+Rules: a placeholder stands for the file next to it. A path from the record is not trusted: it must be safe and below
+the root, and lead there through no symlink. Nothing is ever written in git's own folders.
 """
 
 from __future__ import annotations
@@ -59,9 +58,9 @@ Fetch = Callable[[Checksum], Awaitable[Path | None]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wanted:
-    """A file to bring back. ``path`` is relative to the root; ``stored`` are its places in an external folder.
+    """A file to bring back. ``path`` is relative to the root; ``stored`` are its paths in an external folder.
 
-    ``folders``: the external folder of this file, where the clean that has moved it began elsewhere than at the root.
+    ``folders``: the external folders of this file, if the clean that moved it did not begin at the root.
     """
 
     path: str
@@ -81,9 +80,9 @@ class Restored:
 
 
 class Restorer:
-    """Restores files of the repository at ``root`` that were moved to one of ``folders``, the likeliest first.
+    """Restores files of the repository at ``root`` that were moved to one of ``folders``, likeliest first.
 
-    ``only_there``: the user has named the folder, so no other is looked into. ``emit`` gets the events, in the event
+    ``only_there``: the user has named the folder, so no other is searched. ``emit`` gets the events, in the event
     loop; see `grym_fetch.repo.telling`.
     Raises `RepositoryError` if a record there cannot be read.
     """
@@ -106,7 +105,7 @@ class Restorer:
         for above in () if only_there else self._root.parents:
             for folder in recording_folders(above):
                 if folder not in self._folders:
-                    with suppress(GrymFetchError):  # whose it may be
+                    with suppress(GrymFetchError):  # it may belong to another user
                         self._records.append((MovedFiles(folder), below(above, self._root)))
                         self._folders.append(folder)
 
@@ -117,7 +116,7 @@ class Restorer:
     def find(self, text: str, cwd: Path) -> list[Wanted]:
         """Find what the user named: a file, its placeholder, a folder of placeholders, or an id.
 
-        Raises `RepositoryError` if nothing of this name was moved, or several files have this id.
+        Raises `RepositoryError` if no file of this name was moved, or several files have this id.
         """
         for base in (cwd, self._root):
             path = Path(os.path.normpath(base / text))
@@ -143,7 +142,7 @@ class Restorer:
         return next((entry for entry in self._entries() if entry.original_path == path), None)
 
     def _entries(self) -> list[MovedFile]:
-        """What the records say, the newest of each folder first."""
+        """The entries of the records, the newest of each folder first."""
         return [
             replace(entry, original_path=entry.original_path.removeprefix(prefix))
             for record, prefix in self._records
@@ -181,7 +180,7 @@ class Restorer:
         return sorted(path for path, entry in index.items() if entry.is_skipped and path.endswith(SUFFIX))
 
     def left_to_git(self, paths: Sequence[str]) -> tuple[list[str], list[str]]:
-        """Of restored files, relative to the root: whose placeholder git sees as deleted, and which it would commit."""
+        """The restored files whose placeholder git sees as deleted, and those it would commit; relative to the root."""
         try:
             git = Git.of(self._root)
             index = git.index() if git is not None else {}
@@ -213,7 +212,7 @@ class Restorer:
         )
 
     def _elsewhere(self, place: Place) -> list[Path]:
-        """The usual folders of where a clean began, by the path that it has written into the placeholder."""
+        """The usual external folders for the folder where a clean began, derived from the path in the placeholder."""
         moved, base = Path(place.placeholder.original_path).parts, place.path.parts
         if self._only_there or base[-len(moved) :] != moved:
             return []
@@ -353,7 +352,7 @@ class Restorer:
 
 
 def fetch_from(assets: Iterable[Asset], get: Callable[[Asset], Awaitable[Path]]) -> Fetch:
-    """Return what fetches a content that one of ``assets`` has, through ``get``."""
+    """Return a function that fetches a content that one of ``assets`` has, using ``get``."""
     by_content = {asset.checksum: asset for asset in assets if asset.checksum is not None}
 
     async def fetch(checksum: Checksum) -> Path | None:

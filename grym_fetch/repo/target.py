@@ -1,8 +1,8 @@
 """Which folder outside of the repository may take its large files.
 
-Rules: git must not see what is moved there, in this repository or in one around it, else the next ``git add -A``
-commits the large files after all. The folder belongs to the user, or to root; one that was named may also be a shared
-one, which its owner lets others write to. A folder that was not named is never a symlink: whoever wrote the repository
+Rules: git must not see the moved files, in this repository or in one around it, or the next ``git add -A`` commits the
+large files after all. The folder belongs to the user or to root; a folder that the user has named may also be a shared
+one, to which its owner lets others write. A folder that was not named is never a symlink: the author of the repository
 around a submodule could have put it there.
 """
 
@@ -24,25 +24,25 @@ from grym_fetch.repo.tree import git_folder_above
 
 
 def usual_folders(root: Path) -> list[Path]:
-    """Where moved files of a repository are by default, the usual place first.
+    """Where moved files of a repository are kept by default, the usual place first.
 
-    That is beside the main work tree, so that all work trees of a repository share them; then beside this one.
+    That is next to the main work tree, so that all work trees of a repository share them; then next to this one.
     """
     beside = root.parent / EXTERNAL_NAME
     if (root / ".git").is_file():
         with suppress(GitUnusable):
             git = Git(root)
             common = git.ask_path("--git-common-dir").resolve()
-            if common != git.ask_path("--git-dir").resolve():  # else it is a submodule, or has a separate store
+            if common != git.ask_path("--git-dir").resolve():  # otherwise it is a submodule, or has a separate store
                 main = common.parent if common.name == ".git" else common
                 return list(dict.fromkeys([main.parent / EXTERNAL_NAME, beside]))
     return [beside]
 
 
 def unnamed_folders(root: Path, project: Project | None) -> list[Path]:
-    """`usual_folders`, of the project's folder where the manifest that was named is not that of this repository.
+    """`usual_folders`, but of the project's folder if the manifest that was named is not this repository's.
 
-    Raises `RepositoryError` if the first one is a symlink or belongs to another user; others are left out then.
+    Raises `RepositoryError` if the first one is a symlink or belongs to another user; such others are left out.
     """
     root = root.resolve()
     folders = usual_folders(root)
@@ -67,7 +67,7 @@ def external_folders(root: Path, project: Project) -> list[Path]:
 
 
 def recording_folders(base: Path) -> list[Path]:
-    """Those of `usual_folders` that hold a record of moved files, and may be used without being named."""
+    """The `usual_folders` that hold a record of moved files and may be used without being named."""
     found = []
     for folder in usual_folders(base):
         with suppress(RepositoryError):
@@ -88,26 +88,26 @@ def _check_unnamed(folder: Path) -> None:
 
 
 def _naming(folder: Path, condition: str) -> str:
-    """Advise to name a folder; another one if no large file may ever go there."""
+    """Advise the user to name a folder: another one, if no large file may ever go there."""
     if git_folder_above(folder) is not None or repository_roots(folder):
         return "name a folder of your own, outside of every repository: --external-assets-dir DIR"
     return f"{condition}: {command_line('--external-assets-dir', str(folder))}"
 
 
 def check_owner(folder: Path, advice: str) -> None:
-    """Raise `RepositoryError` if a folder is there and belongs to another user, who could do anything with it."""
+    """Raise `RepositoryError` if a folder exists and belongs to another user, who could do anything with it."""
     try:
         owner = os.stat(folder).st_uid
     except OSError:
-        return  # not there yet, then it will be ours; or it cannot be used, which is told in due time
+        return  # it does not exist and will be ours, or cannot be used, which is reported later
     if owner not in (0, os.geteuid()):
         raise RepositoryError(f"{safe_text(str(folder), limit=4000)} belongs to another user (uid {owner}); {advice}")
 
 
 def check_named(folder: Path) -> None:
-    """`check_owner` for a folder that the user has named: one of another user is fine if this one may write there.
+    """`check_owner` for a folder that the user has named: another user's is fine if this user may write there.
 
-    That is judged by its mode, too, since root may write everywhere.
+    The folder's mode is checked too, since root may write everywhere.
     """
     with suppress(OSError):
         if os.stat(folder).st_mode & 0o022 and os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
@@ -138,7 +138,7 @@ def check_unseen(root: Path, target: Path, paths: Sequence[str]) -> None:
         prefix = target.relative_to(tree).as_posix()
         try:
             if not Git(tree).has_work_tree():
-                continue  # a bare repository beside its work trees, named by a .git for convenience
+                continue  # a bare repository next to its work trees, with a .git that points to it
             git = Git.of(tree)
             seen = set(paths) - git.ignored(f"{prefix}/" if prefix != "." else "", paths) if git is not None else set()
         except GitUnusable as error:
@@ -152,7 +152,7 @@ def check_unseen(root: Path, target: Path, paths: Sequence[str]) -> None:
 
 
 def _outside(root: Path) -> str:
-    """A folder outside of every work tree and repository around the root, for a message."""
+    """A folder outside every work tree and repository around the root, for a message."""
     outermost = repository_roots(root)[-1:] or [root]
     folder = outermost[0].parent / EXTERNAL_NAME
     while (store := git_folder_above(folder)) is not None:

@@ -1,8 +1,8 @@
 """Walks a folder for its files: fast, and never through a symlink or into a repository.
 
-Rules: skipped are ``.git`` and ``node_modules``; folders that are repositories of their own or hold a repository's
-objects, packed or loose, symlinks, and folders that cannot be read are remembered. Paths are relative to the folder,
-with ``/``.
+Rules: ``.git`` and ``node_modules`` are skipped. So are symlinks, folders that cannot be read, and folders that are
+themselves repositories or hold a repository's objects, packed or loose; these are remembered. Paths are relative to
+the folder, with ``/``.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from grym_fetch.disk.repository import repository_root
 
 SKIPPED = frozenset({".git", "node_modules"})
 _REPOSITORY = frozenset({"HEAD", "objects", "refs"})
-"""What git itself takes for a repository, whatever the folder's name (setup.c, is_git_directory)."""
+"""The names by which git recognises a repository, whatever the folder's name (setup.c, is_git_directory)."""
 _OBJECTS = frozenset({"info", "pack"})
 _PACK = re.compile(r"pack-[0-9a-f]{40,64}\.(?:pack|idx)")
 _LOOSE_FOLDER = re.compile(r"[0-9a-f]{2}")
 _LOOSE_OBJECT = re.compile(r"[0-9a-f]{38}(?:[0-9a-f]{24})?")
-"""A loose object: its name, by SHA-1 or SHA-256, without the two digits that name its folder."""
+"""The name of a loose object (SHA-1 or SHA-256), without the two digits that name its folder."""
 
 
 class Tree:
@@ -34,7 +34,7 @@ class Tree:
         self.unreadable: list[str] = []
 
     def files(self) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        """Yield every regular file, in no order."""
+        """Yield every regular file, in no particular order."""
         pending = [("", os.fspath(self._folder))]
         while pending:
             prefix, folder = pending.pop()
@@ -73,7 +73,7 @@ def _is_store(folder: str, names: Collection[str]) -> bool:
 
 
 def _has_one(folder: str, inside: str, form: re.Pattern[str]) -> bool:
-    """Whether a folder inside has a name of this form."""
+    """Whether the folder ``inside`` contains a name of this form."""
     try:
         return any(form.fullmatch(name) for name in os.listdir(os.path.join(folder, inside)))
     except OSError:
@@ -81,15 +81,15 @@ def _has_one(folder: str, inside: str, form: re.Pattern[str]) -> bool:
 
 
 def git_folder_above(path: Path) -> Path | None:
-    """The outermost of git's own folders that ``path`` is or lies in; None if there is none.
+    """The outermost of git's own folders that ``path`` is or is in; None if there is none.
 
-    A work tree may lie in a repository, for example beside a bare one's branches; what is in it is not git's own.
+    A work tree may be in a repository's folder, for example in a bare one's; its files are not git's own.
     """
     found = None
     for candidate in (path, *path.parents):
         try:
             names = set(os.listdir(candidate))
-        except OSError:  # it is not there, or only to be passed through
+        except OSError:  # it does not exist, or may be entered but not read
             names = set()
         if candidate.name == ".git" or _is_store(os.fspath(candidate), names):
             found = candidate
@@ -99,13 +99,13 @@ def git_folder_above(path: Path) -> Path | None:
 
 
 def find_root(folder: Path, cwd: Path) -> Path:
-    """The root of the repository that ``folder`` is in; where there is none, ``cwd`` if that is above, else itself."""
+    """The root of the repository that ``folder`` is in; if there is none, ``cwd`` if that is above, else ``folder``."""
     if (root := repository_root(folder)) is not None:
         return root
     return cwd if folder.is_relative_to(cwd) else folder
 
 
 def below(root: Path, folder: Path) -> str:
-    """What to put before a path in ``folder`` so that it is relative to ``root``: empty, or ending in a slash."""
+    """The prefix that makes a path in ``folder`` relative to ``root``: empty, or ending in a slash."""
     relative = folder.relative_to(root).as_posix()
     return "" if relative == "." else f"{relative}/"

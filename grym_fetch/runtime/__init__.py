@@ -1,1 +1,1 @@
-"""What every room above needs of asyncio: the event bus, threads, the clock, waiting."""
+"""What the packages above need from asyncio: the event bus, threads, the clock, waiting."""

@@ -1,7 +1,7 @@
-"""A pool of buffers to receive bodies into: one for an engine, so that its size follows from the connections.
+"""A pool of buffers to receive bodies into: one per engine, so that the number of connections bounds its size.
 
-A fresh buffer costs a page fault every 4 KiB and a pass that fills it with zeros: a tenth of a second per GiB.
-Rules: a buffer becomes free once no one holds the view lent of it, and never before. Nobody ever waits for one.
+A new buffer costs a page fault every 4 KiB and a pass that fills it with zeros: a tenth of a second per GiB.
+Rules: a buffer becomes free only when nobody holds the view lent from it. Nobody ever waits for one.
 """
 
 from __future__ import annotations
@@ -10,27 +10,27 @@ import traceback
 import weakref
 
 LEAST_AHEAD = 4
-"""Buffers that may wait for something else than the disk, however few connections there are."""
+"""How many buffers may wait for something other than the disk, however few connections there are."""
 
 
 class Buffers:
     """Buffers of ``size`` bytes. Never makes more than are in use at once.
 
-    A connection takes one that it fills while another one is stored. What is kept longer than that should be no more
+    A connection fills one buffer while another is being stored. The number kept for longer should be no more
     than one for each of the ``connections``: see `are_scarce`.
     """
 
     def __init__(self, size: int, connections: int) -> None:
         self.size = size
         self.made = 0
-        """How many there are."""
+        """How many buffers there are."""
         self._enough = 2 * connections + max(LEAST_AHEAD, connections)
         self._free: list[bytearray] = []
         self._lent: dict[int, weakref.ref[memoryview]] = {}
 
     @property
     def are_scarce(self) -> bool:
-        """Whether so many are in use that none should be kept that can be spared."""
+        """Whether so many are in use that any that can be spared should be given back."""
         return self.made - len(self._free) >= self._enough
 
     def take(self) -> bytearray:
@@ -45,7 +45,7 @@ class Buffers:
         self._free.append(buffer)
 
     def lend(self, buffer: bytearray, length: int) -> memoryview:
-        """Return a view of the first ``length`` bytes. The buffer returns to the pool when no one holds the view.
+        """Return a view of the first ``length`` bytes. The buffer returns to the pool when nobody holds the view.
 
         A slice does not keep the view alive: hold the view itself as well.
         """
@@ -61,9 +61,9 @@ class Buffers:
 
 
 def release_frames(error: BaseException) -> None:
-    """Clear the frames that an error and its causes came through, but for those still running.
+    """Clear the frames that an error and its causes came through, except those still running.
 
-    A report keeps the errors of a thousand assets; their frames would keep all that was at work there, buffers too.
+    A report may keep the errors of a thousand assets; their frames would keep everything in use there, buffers too.
     """
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]

@@ -1,9 +1,9 @@
 """The pub/sub bus: events are emitted in one place and heard by many listeners.
 
 Rules: `EventBus.emit` is synchronous and never waits, so no listener can slow a transfer. Every listener has its own
-queue. In it, progress is conflated per asset (the latest wins, as long as nothing else about that asset came after it);
-every other event is kept, once and in order. So a queue is bounded by the number of state changes, which is finite, not
-by time. A callback that raises is logged and dropped; the others and the transfers continue.
+queue. In it, progress is conflated per asset (only the latest is kept, unless something else about that asset came
+after it); every other event is kept, once and in order. So a queue is bounded by the number of state changes, which is
+finite, and not by time. A callback that raises is logged and dropped; the others and the transfers continue.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from grym_fetch.runtime.threads import DaemonThread
 log = logging.getLogger(__name__)
 
 SLOW_CALLBACK_S = 0.05
-"""A callback that takes longer for one event is slow, and no one waits for it to catch up."""
+"""A callback that takes longer than this for one event is slow, and nobody waits for it to catch up."""
 CALLBACK_TIMEOUT_S = 2.0
-"""When everything else is over, a callback that takes longer for one event gets no more events."""
+"""When everything else is over, a callback that takes longer than this for one event gets no more events."""
 HURRIED_CLOSE_S = 1.0
-"""What callbacks get for all remaining events when the program is in a hurry."""
+"""The time that callbacks get for all remaining events when the program is in a hurry."""
 
 EventCallback = Callable[[Event], object] | Callable[[Event], Awaitable[object]]
 
@@ -57,7 +57,7 @@ class Subscription:
         if self._closed:
             return
         self._number += 1
-        # What came before a state change stays before it; only the latest progress since then is kept.
+        # Progress before a state change stays before it; of the progress since then, only the latest is kept.
         stale = self._latest_progress.pop(event.asset, None)
         if isinstance(event, ProgressMade):
             self._latest_progress[event.asset] = self._number
@@ -128,7 +128,7 @@ class EventBus:
         self.is_closed = False
 
     def emit(self, event: Event) -> None:
-        """Publish an event, stamped with the time. Never waits and never raises."""
+        """Emit an event, stamped with the time. Never waits and never raises."""
         if not self._subscriptions:
             return
         # In place: events are made to be emitted, and a copy with `replace` would cost more than everything else here.
@@ -174,7 +174,7 @@ class EventBus:
                     await asyncio.gather(*(_follow(each, each.handled.is_set, stuck) for each in behind))
 
     def hurry(self) -> None:
-        """The program must end soon, for example after Ctrl-C: a callback that is far behind must not delay that."""
+        """Make sure that a callback that is far behind does not delay the end of the program, such as after Ctrl-C."""
         self._closes_within = HURRIED_CLOSE_S
 
     async def aclose(self, *, patience: float = CALLBACK_TIMEOUT_S) -> None:
@@ -236,7 +236,7 @@ async def _pump(subscription: Subscription, callback: EventCallback) -> None:
 
 
 def _drop(outcome: object) -> None:
-    """No one will await this: close a coroutine, so that Python does not warn about it."""
+    """Nobody will await this: close a coroutine, so that Python does not warn about it."""
     if inspect.iscoroutine(outcome):
         outcome.close()
 

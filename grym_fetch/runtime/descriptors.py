@@ -1,7 +1,7 @@
 """File descriptors: how many this process may still open, and how many connections they allow.
 
 Rules: they are counted once, before anything is fetched. With fewer connections a run is slower; without a free
-descriptor it would fail. Only our own command raises the limit; the library leaves that to its host.
+descriptor it would fail. Only our own command raises the limit; the library leaves that to the program that uses it.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import os
 log = logging.getLogger(__name__)
 
 SPARE_DESCRIPTORS = 16
-"""Reserved for the log, name resolution, threads, and what the host program opens meanwhile."""
+"""Reserved for the log, name resolution, threads, and files that the host program opens in the meantime."""
 DESCRIPTORS_PER_ASSET = 6
-"""Lock, part, journal, the folders of locks and of stages, and the file's own while it is published."""
+"""Per asset: lock, part, journal, the folders of locks and stages, and the file's own folder while it is published."""
 LEAST_SPARE = 4
-"""Kept in any case, where there is not enough for all of the above."""
+"""Reserved in any case, even if there are not enough for all of the above."""
 FEW_DESCRIPTORS = 64
 ENOUGH_DESCRIPTORS = 65_536
 
 
 def max_active_assets(connections: int) -> int:
-    """How many assets are in progress at once: enough to keep every connection busy while some are verified."""
+    """How many assets to have in progress at once: enough to keep every connection busy while some are verified."""
     return 2 * connections + 2
 
 
@@ -48,7 +48,7 @@ def affordable(connections: int) -> int:
 
 
 def affordable_assets(connections: int) -> int:
-    """Return how many assets may be under way at once, beside so many connections; at least one."""
+    """Return how many assets may be under way at once, besides this many connections; at least one."""
     left = _left()
     wanted = max_active_assets(connections)
     if left is None:

@@ -1,7 +1,7 @@
-"""Closes our descriptors in a forked child, which has no use for them and may outlive its parent.
+"""Closes our descriptors in a forked child, which does not need them and may outlive its parent.
 
-Rules: whoever keeps a descriptor open for longer than a call is registered here while it lives, and drops it when asked
-to. That happens in the child alone, between `fork` and the return from it, and must neither wait nor raise.
+Rules: every object that keeps a descriptor open for longer than a call is registered here while it lives, and closes
+the descriptor when asked to. This happens only in the child, before `fork` returns, and must neither wait nor raise.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from weakref import WeakSet
 
 
 class Inherited(Protocol):
-    """What a child inherits and must not keep."""
+    """Something that a child inherits and must not keep."""
 
     def forget(self) -> None:
-        """In a forked child: close what is the parent's. The parent's own copy stays open."""
+        """In a forked child: close the copy of the parent's descriptor. The parent's own stays open."""
 
 
 _kept: WeakSet[Inherited] = WeakSet()
 
 
 def forget_in_child(kept: Inherited) -> None:
-    """Have this drop its descriptors in every process that is forked from now on."""
+    """Make this object close its descriptors in every process that is forked from now on."""
     _kept.add(kept)
 
 
 def close_copy(descriptor: int) -> None:
-    """Close a child's copy of a descriptor; one that is closed already is nothing."""
+    """Close a child's copy of a descriptor; do nothing if it is closed already."""
     if descriptor >= 0:
         with suppress(OSError):
             os.close(descriptor)

@@ -1,4 +1,4 @@
-"""To which event loop an `AssetManager` belongs: the one in which it is first used, until it is closed.
+"""The event loop that an `AssetManager` belongs to: the one in which it is first used, until it is closed.
 
 Rule: any other use raises `RuntimeError` at once: in another loop, in a forked process, without a loop, or too late.
 """
@@ -23,7 +23,7 @@ _ENTERED = "an AssetManager can be entered only once, since the end of `async wi
 
 
 class LoopOwner:
-    """The loop of one manager, and how far its life has come."""
+    """The loop of one manager, and whether it is entered or closed."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -37,7 +37,7 @@ class LoopOwner:
         return self._loop is not None
 
     def claim(self) -> None:
-        """Make the running loop the manager's. Raises `RuntimeError` unless it is, and the manager still open."""
+        """Make the running loop the manager's. Raises `RuntimeError` if it has another one, or is closed."""
         if self._loop is not None and os.getpid() != self._pid:
             raise RuntimeError(FORKED)
         try:

@@ -1,9 +1,9 @@
 """An event loop in its own thread, and what a class without ``await`` needs to call into it.
 
 Rules: an interrupted call (Ctrl-C) is cancelled in the loop and has ended there before the exception propagates, so
-nothing continues behind the caller's back. What no one closes is closed when it is garbage-collected or when the
-interpreter ends. For the latter, a thread waits for the end of the main thread, because `atexit` comes too late: by
-then the interpreter has ended its other threads and starts no more.
+nothing continues behind the caller's back. A manager that nobody closes is closed when it is garbage-collected or when
+the interpreter ends. For the latter, a thread waits for the end of the main thread, because `atexit` comes too late: by
+then the interpreter has ended its other threads and cannot start new ones.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class _Call(Generic[T]):
 
     def _end(self, task: asyncio.Task[T]) -> None:
         if not task.cancelled():
-            task.exception()  # retrieved: an interrupted caller does not ask for it
+            task.exception()  # mark it as retrieved: an interrupted caller does not ask for it
         self.over.set()
 
 
@@ -136,7 +136,7 @@ class LoopThread(Generic[M]):
         return threading.current_thread() is self._thread
 
     def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run ``work`` in the loop. An exception in the meantime cancels it and waits for its end."""
+        """Run ``work`` in the loop. If this thread is interrupted meanwhile, cancel it and wait for its end."""
         if self.is_current:
             raise RuntimeError("a blocking call inside the manager's own loop would wait for itself forever")
         call = _Call(work)
@@ -193,7 +193,7 @@ class LoopThread(Generic[M]):
 
 
 class _Watch:
-    """Closes what is still open when the main thread ends, so that what has arrived is kept and recorded.
+    """Closes managers that are still open when the main thread ends, so that what has arrived is kept and recorded.
 
     Its thread runs only while there is a loop, and is not a daemon, so the interpreter waits for it.
     """
@@ -204,7 +204,7 @@ class _Watch:
         self._thread: threading.Thread | None = None
 
     def over(self, loop: LoopThread[Any]) -> None:
-        """Watch this loop, too."""
+        """Watch this loop too."""
         with self._lock:
             self._alive.add(loop)
             if self._thread is None:
@@ -226,7 +226,7 @@ class _Watch:
                     self._thread = None
                     return
                 left = list(self._alive)
-        was_interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt  # and no one caught it
+        was_interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt  # and nobody caught it
         for loop in left:
             loop.abandon(was_interrupted=was_interrupted)
         for loop in left:
@@ -237,7 +237,7 @@ _watch = _Watch()
 
 
 def _start_anew() -> None:
-    """A forked process has none of its parent's threads."""
+    """Begin with no loops: a forked process has none of its parent's threads."""
     global _watch
     _watch = _Watch()
 
@@ -276,7 +276,7 @@ class EventStream(Iterator[Event]):
         return self._taken.popleft()
 
     async def _take(self) -> None:
-        # Kept here, not returned: an interrupted caller finds them on the next attempt.
+        # Stored here, not returned, so that an interrupted caller finds the events on the next attempt.
         if await self._subscription.wait():
             self._taken.extend(self._subscription.drain())
 

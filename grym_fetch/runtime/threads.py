@@ -1,8 +1,8 @@
 """Named worker threads for blocking work.
 
-Rule: work handed to a thread cannot be taken back. A task cancelled meanwhile still waits for it to end, so that no
-descriptor is closed and no file renamed while a thread uses it. When the interpreter is shutting down and executors no
-longer accept work, it runs in the calling thread, so that what has arrived is still recorded.
+Rule: work handed to a thread cannot be taken back. A task that is cancelled meanwhile still waits for it to end, so
+that no descriptor is closed and no file renamed while a thread uses it. When the interpreter is shutting down and
+executors no longer accept work, it runs in the calling thread, so that what has arrived is still recorded.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ FORKED = (
     "make a new AssetManager, in a new event loop, after the fork"
 )
 PLENTY = 64
-"""Threads. A process that may have so many more needs not think of it."""
+"""A process that may still start this many threads need not worry about the limit."""
 SMALL_STACK_BYTES = 1024 * 1024
 ROOM_BYTES = 4 * 1024 * 1024
-"""What a new thread needs of the address space besides its stack, before it can say that it runs."""
+"""Address space that a new thread needs besides its stack before it can report that it runs."""
 
 
 class WorkerThreads:
     """A few threads with a name, started on first use and ended by `close`.
 
-    If the machine gives no more threads, the existing ones do the work: one of any name is enough.
+    If the machine allows no more threads, existing ones do the work: one of any pool is enough.
     """
 
     def __init__(self, name: str, count: int) -> None:
@@ -77,11 +77,11 @@ class WorkerThreads:
         except asyncio.CancelledError:
             await wait_uncancelled([work])
             if not work.cancelled():
-                work.exception()  # retrieved: a cancelled task has no use for it
+                work.exception()  # mark it as retrieved: a cancelled task has no use for it
             raise
 
     def _submit(self, function: Callable[..., T], args: tuple[object, ...]) -> Future[T] | None:
-        """Give the work to a thread of this pool; None if it has none and can get none."""
+        """Give the work to a thread of this pool; None if it has no thread and cannot start one."""
         if not self._has_threads and not has_room():
             return None
         work: Future[T] = Future()
@@ -100,7 +100,7 @@ class WorkerThreads:
         try:
             self._executor.submit(run)
         except RuntimeError as error:
-            # The executor has queued it before it tried to start another thread.
+            # The executor queued the work before it tried to start another thread.
             if "can't start" not in str(error) or not self._has_threads:
                 work.cancel()
             if "can't start" not in str(error):
@@ -132,7 +132,7 @@ def _borrow(function: Callable[..., T], args: tuple[object, ...]) -> Future[T]:
 
 
 def machine_error(error: BaseException) -> StorageError | None:
-    """Explain an error that comes from this machine's limits on threads and memory; None for any other."""
+    """Explain an error caused by this machine's limits on threads and memory; None for any other."""
     if isinstance(error, BaseExceptionGroup):
         return next(filter(None, map(machine_error, error.exceptions)), None)
     is_unloadable = isinstance(error, ImportError) and any(text in str(error) for text in _NO_MEMORY)
@@ -143,18 +143,18 @@ def machine_error(error: BaseException) -> StorageError | None:
 
 
 _NO_MEMORY = ("failed to map segment", "cannot allocate memory")
-"""How the dynamic linker says so."""
+"""The dynamic linker's words for a lack of memory."""
 
 
 def is_memory_limited() -> bool:
-    """Whether this process may use only so much address space (``ulimit -v``)."""
+    """Whether this process's address space is limited (``ulimit -v``)."""
     return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
 def has_room() -> bool:
     """Whether there is room for one more thread.
 
-    Without it, the thread would start and fail before it says so, and its starter would wait forever.
+    If not, the thread would start but fail before it reports that it runs, and its starter would wait forever.
     """
     if not is_memory_limited():
         return True
@@ -175,10 +175,10 @@ def begin_daemon(name: str, run: Callable[[], None]) -> threading.Thread:
 
 
 def save_memory() -> None:
-    """Where memory is limited, use less of the address space for each thread. For our own command, before any thread.
+    """If memory is limited, use less address space for each thread. For our own command, before it starts any thread.
 
-    glibc reserves 64 MiB for each thread's own heap, and 8 MiB for its stack. It loads a library when the first one
-    ends, and aborts the process if it cannot.
+    glibc reserves 64 MiB for each thread's own heap, and 8 MiB for its stack. When the first thread ends, it loads a
+    library, and aborts the process if it cannot.
     """
     if not is_memory_limited():
         return
@@ -201,7 +201,7 @@ def _short_of(what: str) -> StorageError:
 
 
 def limits() -> list[str]:
-    """The limits on threads that are set for this process, as their setters call them."""
+    """The limits on threads that are set for this process, by the names under which they are set."""
     found = []
     if (most := resource.getrlimit(resource.RLIMIT_NPROC)[0]) != resource.RLIM_INFINITY:
         found.append(f"ulimit -u {most}")
@@ -213,7 +213,7 @@ def limits() -> list[str]:
 
 
 def are_scarce() -> bool:
-    """Whether only a few threads may be available: then only the indispensable ones are used."""
+    """Whether only a few threads may be available: then use only the indispensable ones."""
     if is_memory_limited():
         return True
     most, now = _pids("pids.max"), _pids("pids.current")
@@ -231,14 +231,14 @@ def _pids(name: str) -> int | None:
                 inner = root / place.lstrip("/") / name
                 return int((inner if inner.exists() else root / name).read_text())
     except (OSError, ValueError):
-        pass  # "max", or not this system's way
+        pass  # "max", or this system has no such file
     return None
 
 
 class DaemonThread:
-    """One thread for foreign code that may never return. Neither a caller that gives up nor the exit waits for it.
+    """One thread for foreign code that may never return. Neither a caller that gives up nor program exit waits for it.
 
-    ``drop`` gets a result that no one waits for any more.
+    ``drop`` is called with a result that nobody waits for any longer.
     """
 
     def __init__(self, name: str, drop: Callable[[object], None]) -> None:
@@ -248,9 +248,9 @@ class DaemonThread:
         self._thread: threading.Thread | None = None
 
     async def compute(self, function: Callable[..., object], *args: object) -> object:
-        """Call ``function(*args)`` in the thread. On cancellation it is left to itself.
+        """Call ``function(*args)`` in the thread. If cancelled, leave the call to itself.
 
-        What it raises is raised here; `RuntimeError` in place of what would end the loop.
+        Raises what the function raises, but `RuntimeError` instead of anything that would end the loop.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[object] = loop.create_future()
@@ -271,8 +271,8 @@ class DaemonThread:
                 outcome = context.run(function, *args)
             except BaseException as error:  # noqa: BLE001 - raised where it is awaited
                 failure = error
-                # In the loop these would mean something else: no future takes StopIteration, and SystemExit and
-                # KeyboardInterrupt end the loop. Ctrl-C is raised in the main thread alone, never here.
+                # In the loop these would mean something else: a future refuses StopIteration, and SystemExit and
+                # KeyboardInterrupt end the loop. Ctrl-C is raised only in the main thread, never here.
                 if isinstance(error, StopIteration) or not isinstance(error, Exception):
                     failure = RuntimeError(f"raised {type(error).__name__}")
                     failure.__cause__ = error

@@ -1,4 +1,4 @@
-"""From a short address (``hf://org/repo/file``) to assets: what a source of one's own has to serve. Public."""
+"""From a short address (``hf://org/repo/file``) to assets: what a new source has to implement. Public."""
 
 from __future__ import annotations
 

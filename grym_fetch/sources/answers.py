@@ -1,6 +1,6 @@
-"""Reads what a hub answered: JSON, of which each value that is used is checked.
+"""Reads the JSON answer of a hub, checking each value that is used.
 
-Rule: a value that is not what it must be raises a `ValueError` that names its place, and never repeats it.
+Rule: a wrong value raises a `ValueError` that names its place and never repeats the value.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from grym_fetch.core.manifest_values import MAX_SIZE_BYTES, check_label, check_u
 
 
 class HubAnswer:
-    """An object of a hub's JSON. ``place`` is where it stands."""
+    """An object in a hub's JSON. ``place`` says where it is."""
 
     def __init__(self, value: object, place: str = "the answer") -> None:
         if not isinstance(value, dict):
@@ -38,7 +38,7 @@ class HubAnswer:
             raise ValueError(f"{place} {error}") from None
 
     def url(self, key: str) -> str:
-        """Return an address that a manifest can have."""
+        """Return an address that is allowed in a manifest."""
         value, place = self._get(key)
         if not isinstance(value, str):
             raise ValueError(f"{place} is not an address")  # noqa: TRY004 - as above
@@ -68,12 +68,12 @@ class HubAnswer:
         return HubAnswer(*self._get(key))
 
     def each(self, key: str, *, most: int) -> Iterator[HubAnswer]:
-        """Yield the objects of the list under a key, which has at most so many."""
+        """Yield the objects of the list under a key. Raises `ValueError` if it has more than ``most``."""
         yield from items(*self._get(key), most=most)
 
 
 def items(value: object, place: str = "the answer", *, most: int) -> Iterator[HubAnswer]:
-    """Yield the objects of a list, which has at most so many."""
+    """Yield the objects of a list. Raises `ValueError` if it has more than ``most``."""
     if not isinstance(value, list):
         raise ValueError(f"{place} is not a list")  # noqa: TRY004 - as above
     if len(value) > most:

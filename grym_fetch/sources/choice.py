@@ -1,6 +1,6 @@
 """Which files of a repository are meant: one, those in a folder, or those that match a pattern; and the nearest names.
 
-Rules: ``*``, ``?`` and ``[…]`` match within a folder, ``**`` any number of folders. A character that stands for itself
+Rules: ``*``, ``?`` and ``[…]`` match within a folder, ``**`` matches any number of folders. A literal pattern character
 is percent-encoded in a short address.
 """
 
@@ -17,25 +17,25 @@ from urllib.parse import quote, unquote
 from grym_fetch.core.errors import UnknownSource
 
 MAX_CANDIDATES = 5_000
-"""How many names are compared to find the nearest."""
+"""The most names to compare when looking for the nearest."""
 _PATTERN = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The paths that were meant, in their order. ``is_whole``: not just one that was named."""
+    """The chosen paths, in their order. ``is_whole``: more was asked for than one named file."""
 
     paths: tuple[str, ...]
     is_whole: bool
 
 
 def quoted(path: str) -> str:
-    """Write a path into a short or plain address."""
+    """Encode a path for a short or plain address."""
     return quote(path, safe="/+@=,~")
 
 
 def unquoted(text: str) -> str:
-    """Read a path out of an address. Raises `ValueError` for one that is not UTF-8."""
+    """Decode a path in an address. Raises `ValueError` if it is not UTF-8."""
     return unquote(text, errors="strict")
 
 
@@ -45,9 +45,9 @@ def is_pattern(wanted: str) -> bool:
 
 
 def choose_paths(wanted: str, paths: Sequence[str], address: str) -> Chosen:
-    """Return the paths that ``wanted``, a part of the short ``address``, means. Empty means all.
+    """Return the paths meant by ``wanted``, a part of the short ``address``; if it is empty, all of them.
 
-    Raises `UnknownSource`, with the nearest names, if there are none.
+    Raises `UnknownSource` with the nearest names if there are none.
     """
     if not wanted:
         chosen = Chosen(tuple(paths), is_whole=True)
@@ -80,7 +80,7 @@ def nearest(name: str, known: Iterable[str], *, count: int = 3) -> list[str]:
 
 
 def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether the folders and the name of a path match a pattern; in time that is their product."""
+    """Whether the folders and the name of a path match a pattern. Takes time in proportion to the product of both."""
     reachable = {0}
     for part in parts:
         reachable = _past_stars(reachable, pattern)
@@ -96,7 +96,7 @@ def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _past_stars(places: set[int], pattern: Sequence[str]) -> set[int]:
-    """The places, and those behind each ``**`` that stands there, which may match nothing."""
+    """The positions, and those after each ``**`` at one of them, since ``**`` may match nothing."""
     result = set(places)
     for at in sorted(places):
         while at < len(pattern) and pattern[at] == "**":

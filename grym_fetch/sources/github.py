@@ -1,7 +1,8 @@
 """Releases on GitHub: ``github:OWNER/REPO[@TAG][/ASSET or PATTERN]``, and the page of a release.
 
-Rules: without a tag, it is the latest release that is not a draft or a pre-release, as the API says. An asset's
-``digest`` is its SHA-256; those uploaded before June 2025 have none. `GITHUB_API_URL` is the API, as in GitHub Actions.
+Rules: without a tag, the latest release that is not a draft or a pre-release is used, as the API says. An asset's
+``digest`` is its SHA-256; assets uploaded before June 2025 have none. `GITHUB_API_URL` names the API, as in GitHub
+Actions.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from grym_fetch.sources.protocol import Page, Resolved, SourceFile, Web
 HUB = "GitHub"
 API = "https://api.github.com"
 MAX_ASSETS = 1000
-"""Of a release, as GitHub itself allows."""
+"""The most assets in a release, as GitHub itself allows."""
 FORM = "github:OWNER/REPO@TAG/ASSET, github:OWNER/REPO@TAG or github:OWNER/REPO"
 
 _NAME = r"[A-Za-z0-9_.-]{1,100}"
@@ -55,7 +56,7 @@ class GitHub:
 
 
 def _read(address: str) -> tuple[str, str | None, str]:
-    """Repository, tag, and what is wanted of it, still encoded. Raises `UnknownSource`."""
+    """The repository, the tag, and the wanted assets, still encoded. Raises `UnknownSource`."""
     match = _SHORT.fullmatch(address)
     if match is None:
         raise UnknownSource(address, f"is not an address on {HUB}; allowed: {FORM}")
@@ -115,7 +116,7 @@ class _Releases:
         return UnknownSource(self._address, f"there is no such repository, or it is private: {page.refusal}", near)
 
     async def _names(self, behind: str, key: str) -> list[str] | None:
-        """The names in a list of the API; None if it does not say."""
+        """The names in a list from the API; None if it does not answer."""
         with suppress(SourceFailed, ValueError):
             page = await self._web.get(f"{self._api}{behind}")
             if page.status == 200:

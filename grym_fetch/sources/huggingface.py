@@ -1,8 +1,9 @@
 """Hugging Face: ``hf://[datasets/|spaces/]ORG/REPO[@REV][/FILE, FOLDER or PATTERN]``, and its pages.
 
-Rules: a revision is asked for its commit first, and every address holds the commit, so that what was listed is what is
-fetched. The tree of that commit states the SHA-256 of each file in LFS or Xet storage, and for the others the name that
-git gives the content. The hub is `HF_ENDPOINT`. Of the hub's API only what `huggingface_hub` uses is used.
+Rules: a revision is first resolved to its commit, and every address contains the commit, so that the files fetched are
+the files listed. The tree of that commit states the SHA-256 of each file in LFS or Xet storage, and for other files the
+name that git gives the content. The hub is `HF_ENDPOINT`. Only the parts of its API that `huggingface_hub` uses are
+used.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from grym_fetch.sources.protocol import Page, Resolved, SourceFile, Web
 HUB = "Hugging Face"
 ENDPOINT = "https://huggingface.co"
 MAX_PAGES = 100
-"""Of one tree; the hub gives a thousand files on each."""
+"""The most pages of one tree; the hub lists a thousand files on each."""
 MAX_FILES = 20_000
 FORM = "hf://ORG/REPO, hf://ORG/REPO@REVISION/FILE, hf://datasets/ORG/REPO or hf://spaces/ORG/REPO"
 
@@ -44,7 +45,7 @@ _COMMIT = r"[0-9a-f]{40}"
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A short address, read. ``kind`` is the word in the hub's addresses; ``path`` is still encoded."""
+    """A parsed short address. ``kind`` is the word in the hub's addresses; ``path`` is still encoded."""
 
     kind: str
     id: str
@@ -53,7 +54,7 @@ class _Place:
 
     @classmethod
     def read(cls, address: str) -> Self:
-        """Raises `UnknownSource`."""
+        """Parse a short address. Raises `UnknownSource`."""
         match = _SHORT.fullmatch(address)
         if match is None:
             raise UnknownSource(address, f"is not an address on {HUB}; allowed: {FORM}")
@@ -66,7 +67,7 @@ class _Place:
 
     @property
     def short_id(self) -> str:
-        """Kind and id, as in a short address and in that of a page."""
+        """Kind and id, as in a short address and in the address of a page."""
         return self.id if self.kind == "models" else f"{self.kind}/{self.id}"
 
     @property
@@ -101,11 +102,11 @@ class HuggingFace:
         return None
 
     async def resolve(self, address: str, web: Web, /) -> Resolved:
-        """Return the files at an address, at the commit that its revision is now."""
+        """Return the files at an address, at the commit that its revision refers to now."""
         return await _Repository(address, _Place.read(address), web).resolve()
 
     async def newest(self, address: str, web: Web, /) -> Resolved:
-        """Return the same: a branch moves by itself."""
+        """Return the same as `resolve`: a branch moves by itself."""
         return await self.resolve(address, web)
 
 
@@ -123,7 +124,7 @@ class _Repository:
         place, wanted = self._place, self._place.path
         files: dict[str, SourceFile] = {}
         if wanted and not is_pattern(wanted):
-            # One folder is enough, if the file is in it: a dataset may have a million others.
+            # One folder is enough if the file is in it: a dataset may have a million others.
             folder = unquoted(wanted).rpartition("/")[0]
             files = {file.path: file for file in await self._tree(commit, folder)}
         if not wanted or is_pattern(wanted) or unquoted(wanted) not in files:
@@ -136,7 +137,7 @@ class _Repository:
         return f"{self._endpoint}/api/{self._place.kind}/{self._place.id}{behind}"
 
     async def _find_commit(self) -> str:
-        """Ask what the revision is, and what the repository is called now."""
+        """Ask for the revision's commit and the repository's current name."""
         page = await self._web.get(self._api(f"/revision/{self._place.quoted_revision}?expand=sha&expand=gated"))
         if page.status != 200:
             raise await self._missing(page)
@@ -150,7 +151,7 @@ class _Repository:
         return answer.text("sha", _COMMIT)
 
     async def _tree(self, commit: str, folder: str | None = None) -> list[SourceFile]:
-        """The files of the repository, or of one folder of it ("": the top one) alone; none if it is not there."""
+        """The files of the repository, or only those in one folder ("": the top one); none if it does not exist."""
         below = f"/{quoted(folder)}" if folder else ""
         url: str | None = self._api(
             f"/tree/{commit}{below}?recursive={'true' if folder is None else 'false'}&expand=false"
@@ -179,7 +180,7 @@ class _Repository:
         if entry.has("lfs"):
             lfs = entry.inner("lfs")
             checksum, size = Checksum("sha256", lfs.text("oid", "[0-9a-f]{64}")), lfs.size("size")
-        elif not entry.has("xetHash"):  # there, git has a pointer, whose name says nothing of the content
+        elif not entry.has("xetHash"):  # with Xet, git has only a pointer, whose name says nothing about the content
             stated = StatedDigest("git-blob", entry.text("oid", _COMMIT), size)
         return SourceFile(path, url, self._place.short(path), size, checksum, stated)
 
@@ -214,7 +215,7 @@ class _Repository:
         )
 
     async def _revisions(self) -> list[str]:
-        """Branches and tags; none if the hub does not say."""
+        """Branches and tags; empty if the hub does not answer."""
         with suppress(SourceFailed, ValueError):
             page = await self._web.get(self._api("/refs"))
             if page.status == 200:
@@ -223,7 +224,7 @@ class _Repository:
         return []
 
     async def _similar(self) -> list[str]:
-        """Short addresses of what may be meant: the same name of another kind, and similar names of the same owner."""
+        """Short addresses that may be meant: the same name with another kind, and similar names of the same owner."""
         place = self._place
         found = [
             replace(place, kind=kind)

@@ -1,8 +1,8 @@
 """Lists of files that other tools write and read: ``SHA256SUMS``, pooch registries, aria2 and curl lists, DVC files.
 
 Rules: pure; text in, values out, and back. A line that is not understood is refused with its number, never skipped: a
-list that was read in part would be taken for the whole. What a format cannot say of an asset is refused, not left out,
-if that would lose the checksum. A path is judged when it becomes an asset.
+partly read list would be taken for the whole. If a format cannot express an asset's checksum, the asset is refused, not
+written without it. A path is judged when it becomes an asset.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ _DVC_LINE = re.compile(r"(?P<indent> *)(?P<dash>- )?(?P<key>[A-Za-z0-9_]+):(?: (
 
 
 def digest_of(kind: str, hexdigest: str) -> tuple[Checksum | None, StatedDigest | None]:
-    """Return a digest as what a manifest can take, or else as a stated one. Raises `ValueError`."""
+    """Return a digest as a checksum if a manifest accepts it, else as a stated digest. Raises `ValueError`."""
     kind = kind.lower().replace("-", "")
     if kind in ("md5", "sha1"):
         return None, StatedDigest.parse(f"{kind}:{hexdigest}")
     return Checksum.parse(f"{kind}:{hexdigest}"), None
 
 
-# --- SHA256SUMS and the like: coreutils, BSD, signed in clear
+# --- SHA256SUMS and the like: coreutils, BSD, clear-signed
 
 
 def read_sums(text: str) -> list[ListedFile]:
-    """Read what ``sha256sum``, ``md5sum`` and so on print, with or without a PGP signature around it."""
+    """Read the output of ``sha256sum``, ``md5sum`` and so on, with or without a PGP signature around it."""
     found = []
     is_signature = is_head = False
     for number, line in _lines(text):
@@ -74,7 +74,7 @@ def read_sums(text: str) -> list[ListedFile]:
 
 
 def write_sums(assets: Iterable[Asset]) -> str:
-    """Write what ``sha256sum --check`` reads, run in the assets folder."""
+    """Write a list for ``sha256sum --check``, run in the assets folder."""
     return "".join(f"{_sha256(asset)}  {asset.local_path}\n" for asset in assets)
 
 
@@ -88,7 +88,7 @@ def _sha256(asset: Asset) -> str:
 
 
 def read_pooch(text: str) -> list[ListedFile]:
-    """Read a registry of pooch: a name, a hash, and perhaps an address, on each line."""
+    """Read a pooch registry: each line has a name, a hash, and perhaps an address."""
     found = []
     for number, line in _lines(text):
         parts = _at(number, shlex.split, line, True)
@@ -103,7 +103,7 @@ def read_pooch(text: str) -> list[ListedFile]:
 
 
 def write_pooch(assets: Iterable[Asset]) -> str:
-    """Write a registry of pooch, with the address of each."""
+    """Write a pooch registry, with the address of each asset."""
     return "".join(f"{shlex.quote(asset.local_path)} {_any(asset)} {shlex.quote(asset.url)}\n" for asset in assets)
 
 
@@ -117,7 +117,7 @@ def _any(asset: Asset) -> Checksum:
 
 
 def read_aria2(text: str) -> list[ListedFile]:
-    """Read an input file of aria2: addresses of one file on a line, its options indented below."""
+    """Read an aria2 input file: the addresses of one file on a line, its options indented below."""
     entries: list[tuple[int, tuple[str, ...], dict[str, str]]] = []
     for number, line in _lines(text):
         if not line.strip() or line.startswith("#"):
@@ -142,7 +142,7 @@ def read_aria2(text: str) -> list[ListedFile]:
 
 
 def write_aria2(assets: Iterable[Asset]) -> str:
-    """Write an input file of aria2 (``aria2c --input-file``), run in the assets folder."""
+    """Write an aria2 input file (``aria2c --input-file``), run in the assets folder."""
     written = []
     for asset in assets:
         lines = ["\t".join(asset.urls), f"  out={asset.local_path}"]
@@ -165,7 +165,7 @@ def _dashed(checksum: Checksum) -> str:
 
 
 def read_curl(text: str) -> list[ListedFile]:
-    """Read a config file of curl: pairs of ``url`` and ``output``. It has no checksums."""
+    """Read a curl config file: pairs of ``url`` and ``output``. It has no checksums."""
     urls: list[str] = []
     outputs: list[str | None] = []
     for number, line in _lines(text):
@@ -196,7 +196,7 @@ _CURL_HARMLESS = frozenset(
 
 
 def write_curl(assets: Iterable[Asset]) -> str:
-    """Write a config file of curl (``curl --config``), run in the assets folder. It cannot verify anything."""
+    """Write a curl config file (``curl --config``), run in the assets folder. It cannot verify anything."""
     lines = ["fail", "location", "create-dirs"]
     for asset in assets:
         lines += [f"url = {_in_quotes(asset.url)}", f"output = {_in_quotes(asset.local_path)}"]
@@ -213,11 +213,11 @@ def _unquoted(text: str) -> str:
     return re.sub(r"\\(.)", lambda found: {"n": "\n", "t": "\t", "r": "\r"}.get(found[1], found[1]), text[1:-1])
 
 
-# --- DVC: the few lines of YAML that it writes, and no others
+# --- DVC: only the few lines of YAML that it writes
 
 
 def read_dvc(text: str) -> list[ListedFile]:
-    """Read a ``.dvc`` file. Of an import (``dvc import-url``) the address is known, otherwise it must be given."""
+    """Read a ``.dvc`` file. An import (``dvc import-url``) has the address; otherwise it must be given."""
     lists: dict[str, list[dict[str, str]]] = {"outs": [], "deps": []}
     section: list[dict[str, str]] | None = None
     for number, line in _lines(text):
@@ -250,7 +250,7 @@ def read_dvc(text: str) -> list[ListedFile]:
     return found
 
 
-# --- all of them
+# --- all formats
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +272,7 @@ FORMATS: Mapping[str, Format] = {
 
 
 def guess_format(name: str, text: str) -> str:
-    """Say of which format a file is, by its name and its first lines. Raises `ValueError` if nothing fits."""
+    """Return the format of a file, judging by its name and its first lines. Raises `ValueError` if none fits."""
     lower = name.lower()
     if lower.endswith((".meta4", ".metalink")) or text.lstrip("\ufeff \t\r\n").startswith("<"):
         return "metalink"
@@ -291,7 +291,7 @@ def guess_format(name: str, text: str) -> str:
 
 
 def read_list(data: bytes, name: str, format_name: str | None = None) -> list[ListedFile]:
-    """Read a list. Raises `ValueError`, with the line where that is known."""
+    """Read a list. Raises `ValueError`, with the line if it is known."""
     if len(data) > MAX_LIST_BYTES:
         raise ValueError(f"is {len(data)} bytes long; at most {MAX_LIST_BYTES} are allowed")
     try:
@@ -307,7 +307,7 @@ def read_list(data: bytes, name: str, format_name: str | None = None) -> list[Li
 
 
 def write_list(assets: Sequence[Asset], format_name: str) -> str:
-    """Write these assets. Raises `ValueError` naming those that the format cannot say."""
+    """Write these assets. Raises `ValueError` naming those that the format cannot express."""
     write = FORMATS[format_name].write
     assert write is not None, "asked for formats that can be written only"
     wrong = []
@@ -322,9 +322,9 @@ def write_list(assets: Sequence[Asset], format_name: str) -> str:
 
 
 def digest_for(name: str, data: bytes, list_name: str) -> ListedFile:
-    """Return what a list of checksums says of one file. A digest alone, with no name, is taken to be the file's.
+    """Return what a list of checksums says about one file. A digest without a name is taken to be the file's.
 
-    Raises `ValueError` for what is no such list or contradicts itself, `UnknownSource` if the file is not in it.
+    Raises `ValueError` if it is not such a list or contradicts itself, `UnknownSource` if the file is not in it.
     """
     lone = data.strip()
     if len(lone) in _BY_DIGITS and re.fullmatch(rb"[0-9a-fA-F]+", lone):
@@ -342,12 +342,12 @@ def digest_for(name: str, data: bytes, list_name: str) -> ListedFile:
 
 
 def joined(base: str, file: ListedFile) -> str:
-    """The address of a file of a list that says only names, below ``base``."""
+    """The address, below ``base``, of a file in a list that has only names."""
     return f"{base.rstrip('/')}/{quote(file.name)}"
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """The lines with their numbers; no other character than a newline ends one."""
+    """The lines with their numbers; only a newline ends a line."""
     for number, line in enumerate(text.split("\n"), 1):
         yield number, line.removesuffix("\r")
 

@@ -1,7 +1,7 @@
 """Metalink 4 (RFC 5854): files with their addresses, sizes and digests, as XML.
 
-Rules: a document type is refused, and with it every entity that could grow. Unknown elements are skipped. Of several
-digests the SHA-256 is taken, else the strongest that is known. Digests of pieces are not read.
+Rules: a document type is refused, and with it every entity that could expand. Unknown elements are skipped. Of several
+digests the SHA-256 is used, else the strongest known one. Digests of pieces are not read.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from grym_fetch.sources.protocol import ListedFile
 NAMESPACE = "urn:ietf:params:xml:ns:metalink"
 MAX_DEPTH = 32
 _TYPES = {"sha-256": "sha256", "sha-512": "sha512", "sha-1": "sha1", "md5": "md5"}
-"""What IANA calls the kinds of digest, the best first."""
+"""IANA's names for the kinds of digest, best first."""
 _NAMES = {ours: theirs for theirs, ours in _TYPES.items()}
 
 
 class _Reader:
-    """Takes the events of the XML parser."""
+    """Handles the events of the XML parser."""
 
     def __init__(self) -> None:
         self.files: list[ListedFile] = []
@@ -94,7 +94,7 @@ def read_metalink(text: str) -> list[ListedFile]:
 
 
 def write_metalink(assets: Iterable[Asset]) -> str:
-    """Write a Metalink document. Raises `ValueError` for a checksum that has no name in it."""
+    """Write a Metalink document. Raises `ValueError` for a kind of checksum that has no name there."""
     lines = ['<?xml version="1.0" encoding="UTF-8"?>', f'<metalink xmlns="{NAMESPACE}">']
     for asset in assets:
         lines.append(f"  <file name={quoteattr(asset.local_path)}>")

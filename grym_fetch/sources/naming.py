@@ -1,8 +1,8 @@
-"""From files of a hub to assets: ids, and places in the assets folder.
+"""From files on a hub to assets: ids, and paths in the assets folder.
 
-Rules: one file that was named is called as one that was added by its address. Of many, each lies below a folder named
-like the repository, and its id is its path with ``-`` for ``/``, so that nothing of two repositories is in each other's
-way. No two get the same id.
+Rules: a single file that was named gets the same id and path as one added by its plain address. If there are many, each
+is put below a folder named after the repository, and its id is its path with ``-`` for ``/``, so that files of two
+repositories do not get in each other's way. No two get the same id.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ENDINGS = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """What the user chose. Of several files, ``id`` begins each id, and ``local_path`` is their folder."""
+    """The user's choices. For several files, ``id`` begins each id, and ``local_path`` is their folder."""
 
     id: str | None = None
     local_path: str | None = None
@@ -35,13 +35,13 @@ class Naming:
 
 
 def stem_of(name: str) -> str:
-    """A file's name without its ending; that of an archive may have two parts."""
+    """A file's name without its extension; an archive's extension may have two parts."""
     ending = next((each for each in _ENDINGS if name.lower().endswith(each)), None)
     return name[: -len(ending)] if ending else PurePosixPath(name).stem
 
 
 def as_assets(resolved: Resolved, naming: Naming) -> list[Asset]:
-    """Return an asset for each file. Raises `ValueError` if one can have no such id or place, naming its path."""
+    """Return an asset for each file. Raises `ValueError`, naming the file's path, if its id or path is not allowed."""
     if not resolved.is_whole and len(resolved.files) == 1:
         file = resolved.files[0]
         name = PurePosixPath(file.path).name
@@ -57,9 +57,9 @@ def as_assets(resolved: Resolved, naming: Naming) -> list[Asset]:
 
 
 def listed_assets(files: Sequence[ListedFile], naming: Naming, base_url: str | None) -> list[Asset]:
-    """Return an asset for each file of a list. What has no address of its own is below ``base_url``.
+    """Return an asset for each file in a list. Files without an address are below ``base_url``.
 
-    Raises `ValueError` if one has no address, or can have no such id or place, naming its path.
+    Raises `ValueError`, naming the file's path, if it has no address, or its id or path is not allowed.
     """
     prefix = f"{naming.id}-" if naming.id else ""
     folder = f"{naming.local_path.rstrip('/')}/" if naming.local_path else ""
@@ -113,7 +113,7 @@ def _asset(resolved: Resolved, file: SourceFile, naming: Naming, asset_id: str, 
 
 
 def _distinct(ids: Sequence[str]) -> list[str]:
-    """The ids, cut to what an id may have, each with a number behind it that was there before."""
+    """The ids, cut to the allowed length; repeated ones get a number at the end."""
     taken: dict[str, int] = {}
     for asset_id in ids:
         base = asset_id if len(asset_id) <= MAX_ID_CHARACTERS else asset_id[: MAX_ID_CHARACTERS - 8]

@@ -1,8 +1,8 @@
 """What a source is: it turns a short address (``hf://org/repo/file``) into files with plain addresses.
 
-Rules: a source asks its hub through `Web` and in no other way, so that the engine's rules for addresses, redirects,
-tokens and bounds hold. It raises `UnknownSource` for what is not there, with the nearest names, and `SourceFailed` for
-a hub that refuses. A `ValueError`, `KeyError` or `TypeError` means that the hub's answer made no sense, and becomes a
+Rules: a source asks its hub only through `Web`, so that the engine's rules for addresses, redirects, tokens and bounds
+apply. It raises `UnknownSource`, with the nearest names, if something does not exist, and `SourceFailed` if the hub
+refuses. A `ValueError`, `KeyError` or `TypeError` means that the hub's answer made no sense, and becomes a
 `SourceFailed`.
 """
 
@@ -20,7 +20,7 @@ from grym_fetch.core.stated import StatedDigest
 from grym_fetch.core.strict_json import read_json
 
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
-"""Of one answer of a hub."""
+"""The most bytes in one answer of a hub."""
 _NEXT = re.compile(r"<([^<>]{1,8192})>\s*;(?:[^,<>]*;)?\s*rel=\"?next\"?", re.IGNORECASE)
 
 
@@ -29,9 +29,9 @@ class SourceFile:
     """One file that a short address leads to.
 
     ``path`` is its path in the repository, ``url`` the plain address of exactly these bytes, ``source`` the short
-    address of this file alone, which is asked again for newer versions. ``size`` in bytes. ``checksum`` is what the
-    hub states, if a manifest can take it; ``stated`` what it states otherwise. Where there is no checksum, the file is
-    fetched when it is added.
+    address of this file alone, which is asked again for newer versions. ``size`` in bytes. ``checksum`` is the digest
+    that the hub states, if a manifest accepts it; otherwise it is ``stated``. A file without a checksum is fetched when
+    it is added.
     """
 
     path: str
@@ -44,7 +44,7 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class ListedFile:
-    """One file of a list that another tool has written. ``name`` may have folders; ``urls`` come best first."""
+    """One file in a list that another tool has written. ``name`` may have folders; the best of ``urls`` is first."""
 
     name: str
     urls: tuple[str, ...] = ()
@@ -55,9 +55,9 @@ class ListedFile:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """What a short address leads to now. ``name`` is that of the repository, ``revision`` its exact version.
+    """What a short address leads to now. ``name`` is the repository's name, ``revision`` its exact version.
 
-    ``is_whole``: the address named the repository, a folder or a pattern, and not one file.
+    ``is_whole``: the address named the repository, a folder or a pattern, not a single file.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Resolved:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A hub's answer. ``status`` is 200, or one that says that something is not there or not allowed.
+    """A hub's answer. ``status`` is 200, or says that something does not exist or is not allowed.
 
     ``url`` is where redirects have led. ``fields`` are the header fields, names in lower case. ``refusal`` says why the
     status is not 200, and what to do about it.
@@ -90,7 +90,7 @@ class Page:
 
     @property
     def next_url(self) -> str | None:
-        """The address of the next page by the ``Link`` field (RFC 8288), or None.
+        """The address of the next page, from the ``Link`` field (RFC 8288), or None.
 
         Raises `ValueError` if it is on another host than this one.
         """
@@ -105,7 +105,7 @@ class Page:
 
 
 class Web(Protocol):
-    """What a source reaches the network with."""
+    """A source's access to the network."""
 
     @property
     def environ(self) -> Mapping[str, str]:
@@ -121,7 +121,7 @@ class Web(Protocol):
 class AssetSource(Protocol):
     """Turns short addresses into files.
 
-    An entry point of the group ``grym_fetch.sources`` has the scheme as its name, and leads to a class of such objects,
+    An entry point in the group ``grym_fetch.sources`` has the scheme as its name, and leads to a class of such objects,
     which is called without arguments.
     """
 
@@ -136,10 +136,10 @@ class AssetSource(Protocol):
         """
 
     async def resolve(self, address: str, web: Web, /) -> Resolved:
-        """Return what a short address leads to; or fail with `UnknownSource` or `SourceFailed`."""
+        """Return what a short address leads to. Raises `UnknownSource` or `SourceFailed`."""
 
     async def newest(self, address: str, web: Web, /) -> Resolved:
-        """Return what the newest version of the file at a short address is: what `resolve` would, for most hubs.
+        """Return the newest version of the file at a short address: for most hubs, the same as `resolve`.
 
         Called with the ``source`` of a `SourceFile`.
         """

@@ -1,8 +1,8 @@
 """Which sources there are, and which of them an address belongs to.
 
-Rules: ours and those of others come through the same door, the entry points of the group ``grym_fetch.sources``; a
-scheme is the name of its entry point. A source is imported when an address needs it. One that cannot be imported, or
-raises what it should not, fails alone, by name.
+Rules: all sources, ours and others, are entry points in the group ``grym_fetch.sources``; a scheme is the name of its
+entry point. A source is imported when an address needs it. If it cannot be imported, or raises an error that it should
+not, only that source fails, and the error names it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def scheme_of(text: str) -> str:
 
 
 def source_of(address: str) -> AssetSource:
-    """Return the source for a short address. Raises `UnknownSource` with the schemes that there are."""
+    """Return the source for a short address. Raises `UnknownSource` with the known schemes."""
     scheme = scheme_of(address)
     known = schemes()
     if scheme not in known:
@@ -66,7 +66,7 @@ def _load(scheme: str) -> AssetSource:
 def recognize(text: str, environ: Mapping[str, str]) -> str | None:
     """Return the short address that is meant, or None for a plain address or something else.
 
-    Raises `UnknownSource` for a scheme that nobody knows.
+    Raises `UnknownSource` for an unknown scheme.
     """
     scheme = scheme_of(text)
     if not scheme:
@@ -86,7 +86,7 @@ def recognize(text: str, environ: Mapping[str, str]) -> str | None:
 
 
 async def resolve(address: str, web: Web, *, newest: bool = False) -> Resolved:
-    """Return what a short address leads to, or what the newest version of it is.
+    """Return what a short address leads to, or the newest version of it.
 
     Raises `UnknownSource` or `SourceFailed`, whatever the source raises or returns.
     """

@@ -1,6 +1,6 @@
 """Asks hubs over the engine's own transport: its connections, redirects, addresses and tokens.
 
-Rules: an answer is bounded in bytes and in time. What may pass is tried again, as often as a download would be. However
+Rules: an answer is bounded in bytes and in time. A failure that may pass is retried as often as in a download. However
 a hub fails, the error is a `SourceFailed` with the hub's name.
 """
 
@@ -17,9 +17,9 @@ from grym_fetch.sources.protocol import MAX_ANSWER_BYTES, Page
 from grym_fetch.transfer.request import JudgedResponse, Requester
 
 MAX_ANSWER_S = 120.0
-"""Give up on an answer that is not complete after so many seconds."""
+"""Give up on an answer that is not complete after this many seconds."""
 MAX_KEPT_BYTES = 64 * 1024 * 1024
-"""Of pages that are kept while one hub is asked."""
+"""The most bytes of pages that are kept while one hub is asked."""
 _ANSWERS = frozenset({401, 403, 404, 410, 451})
 """Statuses that say something about what was asked for."""
 _BUFFER_BYTES = 64 * 1024
@@ -54,7 +54,7 @@ class HubWeb:
         """The address that was asked last."""
 
     async def get(self, url: str) -> Page:
-        """Ask for an address, once: many files of one repository need the same pages. Raises `SourceFailed`."""
+        """Ask for each address only once: many files of a repository need the same pages. Raises `SourceFailed`."""
         if (page := self._pages.get(url)) is None:
             page = await self._get(url)
             if self._kept_bytes + len(page.body) <= MAX_KEPT_BYTES:

@@ -1,7 +1,7 @@
 """Records on Zenodo: ``zenodo:RECORD[/FILE or PATTERN]``, ``doi:10.5281/zenodo.RECORD[/…]``, and their pages.
 
 Rules: a record never changes; a newer version is another record. A concept's number stands for its newest record, and
-leads to that one's. Zenodo states MD5 alone: each file is fetched once, compared, and gets a SHA-256.
+redirects to it. Zenodo states only MD5: each file is fetched once, compared, and gets a SHA-256.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Zenodo:
 
 
 def _read(address: str) -> tuple[str, str]:
-    """The record, and what is wanted of it, still encoded. Raises `UnknownSource`."""
+    """The record, and the wanted files, still encoded. Raises `UnknownSource`."""
     match = _SHORT.fullmatch(address)
     if match is None:
         is_doi = address.lower().startswith("doi:") and not address.lower().startswith("doi:10.5281/zenodo.")

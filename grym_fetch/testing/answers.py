@@ -128,7 +128,7 @@ class Grant:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """A response to write: what, how fast, and where it breaks off.
+    """A response to write: what to send, how fast, and where it breaks off.
 
     ``delay`` and ``interval`` are in seconds, ``chunk`` in bytes, ``rate`` in bytes per second. ``raw`` replaces the
     whole response. ``close`` ends the connection after a complete response, unannounced. ``hold`` is the position in

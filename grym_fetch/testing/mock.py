@@ -41,9 +41,9 @@ from grym_fetch.transfer.fetcher import attempts_of
 from grym_fetch.transfer.result import FetchResult, TransferResult
 
 DEFAULT_SIZE_BYTES = 1_000_000
-"""For an asset whose size is not given."""
+"""The size of an asset for which none is given, in bytes."""
 PROGRESS_REPORTS = 4
-"""In one download; the last one has every byte."""
+"""How many progress events one download emits; the last one has every byte."""
 PLACE = Path("/mock")
 """Where the project, its manifest and its folders would be."""
 
@@ -111,7 +111,7 @@ class MockAssetManager(AssetManager):
 
     @property
     def project(self) -> Project:
-        """Places that do not exist."""
+        """A project whose paths do not exist."""
         return Project(PLACE / "assets.json", PLACE, PLACE / "assets", PLACE / "external")
 
     @property
@@ -431,7 +431,7 @@ class _MockStore:
     """Implements `FreeSpace`: a disk that is never full."""
 
     async def check_usable(self) -> None:
-        """There always is room."""
+        """There is always room."""
 
     async def free_bytes(self) -> int:
         return 1 << 50
@@ -458,10 +458,10 @@ class _MockEngine:
         self.received += received
 
     async def tidy(self, present: Sequence[Asset]) -> None:
-        """Nothing is ever left."""
+        """Do nothing: nothing is ever left behind."""
 
     async def aclose(self) -> None:
-        """Nothing to close."""
+        """Do nothing: there is nothing to close."""
 
 
 def create_mock_asset_manager(

@@ -96,7 +96,7 @@ class LongPartial(PartFault):
 
 @dataclass(frozen=True)
 class SliceAs200(PartFault):
-    """Answers 200 with the slice only, with its Content-Range if ``content_range``."""
+    """Answers 200 with only the slice, and with its Content-Range if ``content_range``."""
 
     content_range: bool = True
 

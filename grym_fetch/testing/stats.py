@@ -1,4 +1,4 @@
-"""What an ``AssetServer`` was asked and what it sent, counted as it happens.
+"""Counts what an ``AssetServer`` was asked for and what it sent, as it happens.
 
 Rules: a connection counts from when the server has accepted it until the transport is gone, idle or not. A byte counts
 when it is given to the socket, so bytes in transit when a connection broke are included.

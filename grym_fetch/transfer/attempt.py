@@ -11,7 +11,7 @@ from grym_fetch.core.segments import Segment
 from grym_fetch.transfer.request import Request
 
 SLOW_S = 0.5
-"""An attempt that took this long and brought next to nothing was slow; a shorter one says nothing."""
+"""An attempt that took this long and brought next to nothing was slow; a shorter one tells us nothing."""
 
 
 @dataclass(eq=False, slots=True)
@@ -25,7 +25,7 @@ class Attempt:
     reached: str = ""
     """The host that has answered, at the end of the redirects."""
     is_ahead: bool = False
-    """Whether its request was sent ahead of its turn: then its wait says nothing."""
+    """Whether its request was sent ahead of its turn: its wait then tells us nothing."""
     sent_ahead: Request | None = None
     """The request that was sent ahead of its turn."""
     turn_at: float | None = None
@@ -49,7 +49,7 @@ class Attempt:
     def is_known(self, now: float, seconds: float) -> bool:
         """Whether it has lasted long enough to judge its speed: this long without a byte, or since the first byte.
 
-        One that was asked for ahead is judged by how long it waits for its turn, and then anew.
+        If it was asked for ahead, its wait for its turn is judged first, and then the time since its turn began.
         """
         if self.first_byte_at is not None:
             return now - self.first_byte_at >= seconds
@@ -58,13 +58,13 @@ class Attempt:
         return self.turn_at is not None and now - self.turn_at >= seconds
 
     def burst(self, now: float) -> tuple[int, float]:
-        """How many bytes have come, and in how many seconds since the first ones: no round trip is in it."""
+        """How many bytes have come, and the seconds since the first ones: this excludes the round trip."""
         if self.first_byte_at is None:
             return 0, 0.0
         return self.segment.position - self.segment.start, now - self.first_byte_at
 
     def measure(self, now: float) -> None:
-        """It is over: note at its origin how fast it was."""
+        """The attempt is over: tell its origin how fast it was."""
         if not self.is_ahead:
             self.origin.waited((self.first_byte_at or now) - self.began)
         received = self.segment.position - self.segment.start

@@ -34,7 +34,7 @@ class TransferSettings:
 
 @dataclass(frozen=True, slots=True)
 class TransferContext:
-    """The parts that every transfer uses. ``threads`` hash; ``emit`` publishes an event."""
+    """The parts that every transfer uses. ``threads`` do the hashing; ``emit`` emits an event."""
 
     scheduler: Scheduler
     requester: Requester

@@ -1,8 +1,7 @@
 """Makes one asset present: uses the file that is there, or waits for the process that fetches it, or fetches it.
 
 Rules: exactly one of `asset_reused`, `asset_verified` and `asset_failed` ends the events of a fetch. A lock is held
-while an asset is fetched, so that another process waits instead of fetching the same; nothing but bandwidth depends on
-it.
+while an asset is fetched, so that another process waits instead of fetching the same; only bandwidth depends on it.
 """
 
 from __future__ import annotations
@@ -217,7 +216,7 @@ class Fetcher:
             try:
                 fetched = await transfer.run()
             except ReplacedMeanwhile:
-                # Where locks do nothing, another process may have put the same file there: it counts once it is hashed.
+                # Where locks do nothing, another process may have put the same file there. It counts once it is hashed.
                 await stage.discard()
                 there = await self._look(asset) if asset.pinned else None
                 if there is None or there.error is not None:

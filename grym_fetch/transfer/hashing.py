@@ -1,9 +1,9 @@
-"""The hash frontier: how far the content is hashed, from its beginning on, while it arrives in any order.
+"""The hash frontier: how far the content is hashed from its beginning, while it arrives in any order.
 
-Rules: bytes are hashed in file order and once. A piece that begins at the frontier is hashed from memory; what lay
-ahead of it is read back, from the page cache, when the frontier arrives. A piece that an earlier process left is
-compared with its digest in the journal on the way: the same read proves it and hashes it. So verification ends with
-the last byte, and resuming needs no pass of its own.
+Rules: bytes are hashed once, in file order. A piece that begins at the frontier is hashed from memory; pieces ahead of
+it are read back, from the page cache, when the frontier arrives. A piece that an earlier process left is compared with
+its digest in the journal on the way: the same read proves it and hashes it. So verification ends with the last byte,
+and resuming needs no separate pass.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Frontier:
         self._unproved_bytes = self._stored.total
         self._memory: dict[int, bytes | memoryview] = {}
         self._memory_end = 0
-        """Where the run ends that is being hashed or waits in memory."""
+        """The end of the run that is being hashed or waits in memory."""
         self._wakeup = asyncio.Event()
         self._wakeup.set()
 
@@ -64,9 +64,9 @@ class Frontier:
 
     @property
     def reach(self) -> int:
-        """Where the frontier would be if it had passed what an earlier process left: it costs time, and no bytes.
+        """Where the frontier would be if it had passed what an earlier process left, which costs time but no bytes.
 
-        How far new bytes may be ahead is counted from here, so that they come beside the proof and not after it.
+        How far new bytes may be ahead is counted from here, so that they arrive during the proof and not after it.
         """
         return self.position + self._unproved_bytes
 
@@ -110,7 +110,7 @@ class Frontier:
                 on_bad(claims[proved])
                 return proved > 0
         elif (stop := min(self._stored.run_from(at), at + STRIDE_BYTES)) > at:
-            # Up to the next claim only: that one is read by itself, so that its digest can be compared.
+            # Only up to the next claim, which is read separately, so that its digest can be compared.
             following = next((piece.start for piece in self._claims if piece.start > at), stop)
             count = await self._stage.feed(at, min(stop, following), self.content.update)
             if not count:

@@ -13,13 +13,13 @@ from grym_fetch.disk.store import DiskStore
 from grym_fetch.transfer.context import TransferContext
 
 LOCK_POLL_S = 0.2
-"""How often a lock that another process holds is tried."""
+"""The time between two tries to get a lock that another process holds."""
 
 
 async def acquire_lock(lock: FileLock, asset: Asset, store: DiskStore, context: TransferContext) -> bool:
-    """Acquire it, waiting for its holder. Returns whether that was necessary: then the asset is probably there now.
+    """Acquire the lock, waiting for its holder. Returns whether it had to wait: the asset is then probably there.
 
-    Raises `Locked` when the user's ``lock_timeout`` is over.
+    Raises `Locked` after the user's ``lock_timeout``.
     """
     clock, lock_timeout = context.clock, context.settings.lock_timeout
     deadline = clock.monotonic() + lock_timeout

@@ -1,6 +1,6 @@
 """What reading a response means for the asset as a whole, as values. Only `Transfer` acts on them.
 
-Rule: a failure is not among them, it is raised.
+Rule: failures are not among them; they are raised.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class SingleStream:
 class StartAfresh:
     """Discard everything on hand.
 
-    ``repeats``: only the budget of retries bounds how often this happens, so getting as far again is no progress.
+    ``repeats``: only the retry budget bounds how often this happens, so getting as far again is not progress.
     """
 
     reason: str

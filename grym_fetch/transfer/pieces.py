@@ -1,6 +1,6 @@
 """From the bytes of one response to pieces on the stage.
 
-Rules: a piece is stored when it is full or old enough, one at a time. What has arrived is stored also when the
+Rules: a piece is stored when it is full or old enough, one at a time. What has arrived is stored even if the
 connection breaks off or the attempt is cancelled.
 """
 
@@ -84,7 +84,7 @@ class PieceWriter:
                 raise error
 
     async def close(self) -> None:
-        """Store the rest, also after the connection broke off or the attempt was cancelled."""
+        """Store the rest, even after the connection broke off or the attempt was cancelled."""
         try:
             if self._length:
                 await self._flush()

@@ -1,7 +1,7 @@
 """A registry's token, fetched from its realm over the connection that needs it.
 
 Rules: the realm is asked as any other address: redirects are followed by hand, each hop checked, and the credential
-stays with the realm's own origin. The answer is bounded, and whatever is wrong with it means that there is no token.
+stays with the realm's own origin. The answer is bounded; if anything is wrong with it, there is no token.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class ClosedResponse:
     head: ResponseHead
 
     async def readinto(self, buffer: memoryview) -> int:  # noqa: ARG002 - the Protocol's
-        """Give nothing."""
+        """Return 0: there is no body."""
         return 0
 
     def close(self) -> None:
@@ -56,7 +56,7 @@ async def fetch_token(connection: Connection, realm: URL, authorization: str | N
 
 
 async def _read_all(response: Response) -> bytes:
-    """The body; empty if it is longer than an answer with a token is."""
+    """The body; empty if it is too long for an answer with a token."""
     data, buffer = b"", memoryview(bytearray(MAX_TOKEN_RESPONSE_BYTES))
     while count := await response.readinto(buffer):
         data += buffer[:count]

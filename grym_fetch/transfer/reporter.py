@@ -1,7 +1,7 @@
 """The events of one transfer, from its plan until every byte is here.
 
-Rules: progress is measured here and nowhere else. That everything has arrived is reported once, and no progress after
-it, unless the transfer starts over.
+Rules: progress is measured only here. The arrival of everything is reported once, and no progress after it, unless the
+transfer starts over.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TOLD_EVERY_BYTES = 64 * MIB
 
 
 class Reporter:
-    """Reports on one asset. ``now`` is a monotonic time in seconds, ``emit`` publishes an event."""
+    """Reports on one asset. ``now`` is a monotonic time in seconds; ``emit`` emits an event."""
 
     def __init__(self, asset_id: str, state: DownloadState, emit: Callable[[Event], None], *, now: float) -> None:
         self.received = 0
@@ -46,7 +46,7 @@ class Reporter:
         self._emit(AssetPlanned(asset=self._asset, size=self._state.size, resumed_bytes=self._resumed))
 
     def arrived(self, count: int, now: float) -> float | None:
-        """So many bytes have come. Returns the speed in bytes per second whenever progress is reported."""
+        """This many bytes have come. Returns the speed in bytes per second whenever progress is reported."""
         self.received += count
         segments = self._state.segments
         self._meter.advance(now, on_hand=segments.on_hand_bytes, received=self.received, total=self._state.size)
@@ -105,7 +105,7 @@ class Reporter:
         )
 
     def waits(self, holder: str) -> None:
-        """Nothing of this asset has failed, and yet it must wait."""
+        """The asset must wait for ``holder`` although nothing about it has failed."""
         self._emit(AssetWaiting(asset=self._asset, holder=holder))
 
     def switched(self, left: Origin, chosen: Origin, reason: str, *, count: int) -> None:

@@ -2,11 +2,12 @@
 
 Rules: redirects are followed here, by hand, each hop checked; Range and If-Range go along, credentials only while
 scheme, host and port stay the same. A cookie that a hop sets goes back to its own origin in the same chain. Each origin
-remembers where its redirects ended, and from then on that address is asked directly; when it answers as expired, the
-chain is walked again, once. A validator is for the server that sent it: at the end of another chain it is no condition,
-and contradicts nothing. What has no checksum is taken over https only, or straight from this machine itself; each hop
-is held to that. The answer to a request that was sent ahead of its turn counts only if it is the content that was asked
-for; else the request is sent again, alone, and the host is asked in turn from then on if that changes the answer.
+remembers where its redirects ended, and from then on that address is asked directly; when its answer looks expired, the
+chain is walked again, once. A validator is for the server that sent it: at the end of another chain it is not sent as a
+condition and contradicts nothing. Content without a checksum is accepted only over https, or directly from this machine
+itself; this applies to every hop. The answer to a request that was sent ahead of its turn counts only if it is the
+content asked for; otherwise the request is sent again, alone, and if that changes the answer, the host is asked only in
+turn from then on.
 """
 
 from __future__ import annotations
@@ -60,18 +61,18 @@ log = logging.getLogger(__name__)
 # How a signed address responds once it has expired, or a node that no longer has the file.
 _EXPIRED = frozenset({400, 401, 403, 404, 410})
 MAX_TARGETS = 3
-"""Remembered addresses that are tried for one request before the chain is walked again."""
+"""How many remembered addresses are tried for one request before the chain is walked again."""
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedResponse:
-    """A response that was judged. Its body is unread."""
+    """A response that was judged. Its body has not been read."""
 
     response: Response
     verdict: Verdict
     is_page: bool
     refusal: Refusal | None = None
-    """Why, where the status is an error."""
+    """Why, if the status is an error."""
     host: str = ""
     """Host and port that sent it, at the end of the redirects."""
     is_ahead: bool = False
@@ -80,7 +81,7 @@ class JudgedResponse:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is sent to one address, for what, and with which credentials."""
+    """A request to one address: what it asks for, and its fields, including credentials."""
 
     here: URL
     asked: Asked
@@ -91,7 +92,7 @@ class Request:
 
 
 class Requester:
-    """Asks origins for ranges. Holds the credentials, and nothing that belongs to an asset.
+    """Asks origins for ranges. Holds the credentials, but nothing that belongs to an asset.
 
     ``on_lost_ahead`` is called with a host that turns out not to take requests ahead of their turn,
     ``on_led`` whenever a redirect says where an origin leads.
@@ -127,7 +128,7 @@ class Requester:
             self.secrets.hide_in(error)
             raise
         except Exception as error:
-            # Whatever this server sent to make us fail, the failure is this server's: others may have the file.
+            # Whatever this server sent to make us fail, it is this server's failure: others may have the file.
             log.warning("%s: unexpected", origin.shown, exc_info=True)
             reason = f"the response could not be read ({type(error).__name__})"
             raise BadResponse(origin.url, reason) from error
@@ -166,14 +167,14 @@ class Requester:
             if not isinstance(answer.verdict, Redirected):
                 origin.resolved(here if here is not first or cookie else None, is_own=is_own, cookie=cookie)
                 return answer
-            # The body of a redirect is of no use, and nothing says how long it is.
+            # The body of a redirect is useless, and may be of any length.
             answer.response.close()
             cookies.learn(here, answer.response.head.fields.get("set-cookie", ()))
             here = follow_redirect(here, answer.verdict.location)
             origin.leads(here)
             self._on_led()
             cookie = cookies.field(here)
-            # Once another origin has led the way, credentials do not come back: it has chosen the address.
+            # Once a redirect has left the origin, credentials are not sent again: another server chose the address.
             is_own = is_own and origin_key(here) == origin_key(first)
             if (here, cookie) in seen:
                 raise TooManyRedirects(str(here), "the redirects lead back to where they came from")
@@ -210,7 +211,7 @@ class Requester:
                     response = await _get(connection, address, fields)
                 head, verdict = self._judge(asked, response, server)
         if _is_bare(here, asked) and response.head.is_local is False:
-            # The name is this machine's, and the proxy or the resolver leads elsewhere.
+            # The name is this machine's, but the proxy or the resolver leads elsewhere.
             response.close()
             raise PolicyRefused(str(here), BARE_HTTP)
         refusal = None
@@ -265,7 +266,7 @@ class Requester:
             return None  # `open` will say why
 
     def _is_ahead(self, connection: Connection, here: URL) -> bool:
-        """Whether the last response of this connection answers a request that was sent ahead; tell what was lost."""
+        """Whether the connection's last response answers a request sent ahead. Also reports lost requests."""
         if not hasattr(connection, "ask_ahead"):
             return False
         ahead = cast("AheadConnection", connection)
@@ -311,7 +312,7 @@ class Requester:
 
 
 async def _get(connection: Connection, address: str, fields: Mapping[str, str]) -> Response:
-    """`Connection.get`, with a line in the log of what was asked, what came, and how long that took."""
+    """`Connection.get`, with a log line of what was asked, what came, and how long that took."""
     if not log.isEnabledFor(logging.DEBUG):
         return await connection.get(address, fields)
     loop = asyncio.get_running_loop()
@@ -336,7 +337,7 @@ def _is_bare(here: URL, asked: Asked) -> bool:
 
 
 def _says_wait(verdict: Verdict) -> bool:
-    """Whether a server wants to be left alone. Whoever it says so to does not ask again at once."""
+    """Whether a server asks us to wait: then it is not asked again at once."""
     return isinstance(verdict, ErrorStatus) and verdict.is_throttling
 
 

@@ -37,13 +37,13 @@ from grym_fetch.transfer.request import JudgedResponse
 from grym_fetch.transfer.state import DownloadState
 
 LIMITED_READ_BYTES = 64 * 1024
-"""Read in one go under a rate limit, so that the progress bar moves and does not jump."""
+"""Bytes read in one go under a rate limit, so that the progress bar moves smoothly."""
 NOTE_BYTES = 256 * 1024
 """A page that only says that the file is not available now is smaller than this."""
 ENDLESS = "it sends without end, and nothing says how long the content is; give the asset its size"
 
 MAX_LENGTH = 16 * 1024**4
-"""The longest content that a server is believed to have, in bytes, where the manifest does not say: ext4's longest."""
+"""Believe a server's stated length up to this many bytes if the manifest has none: ext4's longest file."""
 
 
 def is_no_content(answer: JudgedResponse, size: int | None) -> bool:
@@ -124,9 +124,9 @@ class ResponseReader:
                 assert_never(never)
 
     def _is_note(self, attempt: Attempt, answer: JudgedResponse) -> bool:
-        """Whether a server that has served ranges sends a small page now: that it is busy, or being mended.
+        """Whether a server that has served ranges now sends a small page: it is probably busy, or under maintenance.
 
-        What has arrived does not become doubtful by that.
+        This does not cast doubt on what has arrived.
         """
         origin, head, size = attempt.origin, answer.response.head, self._state.size
         if head.status != 200 or attempt.segment.whole or size is None or not (origin.ranges and origin.has_given):
@@ -202,7 +202,7 @@ class ResponseReader:
         return self._unusable_range(attempt, "the server calls a good range unsatisfiable (416)")
 
     async def _learn_size(self, size: int, origin: Origin) -> StartAfresh | None:
-        """The origin stated the length of the content. Return a restart if that calls for one, else None."""
+        """The origin stated the length of the content. Return a restart if that requires one, else None."""
         if self._state.size is not None:
             return None
         if size > MAX_LENGTH:
@@ -218,7 +218,7 @@ class ResponseReader:
 
     @staticmethod
     def _unusable_range(attempt: Attempt, reason: str) -> SingleStream:
-        """The bytes could belong elsewhere. `RangeRefused` where that is a fault and not a lack of ranges."""
+        """The bytes could belong elsewhere. Raises `RangeRefused` if that is a fault and not a lack of ranges."""
         origin = attempt.origin
         # If it was asked before we knew that there are no ranges, that is not another failure.
         if (origin.ranges is False and not attempt.segment.whole) or origin.refused_range():
@@ -239,10 +239,10 @@ class ResponseReader:
         told_by = self._state.size_origin or origin
         if self._size_is_promised or origin.is_unsteady:
             about = page_advice(origin.url) if origin.has_sent_page else ""
-            # Of a page that shows the file, the length says nothing more.
+            # For a page that shows the file, the length says nothing more.
             raise LengthMismatch(origin.url, expected, actual, f"it sent a web page{about}" if about else hint)
-        # The length was learned, not promised by the manifest. Here, and the content is another one now; or from an
-        # origin that has failed since, and either may be wrong: then this one has the word, and the digest decides.
+        # The length was learned, not promised by the manifest. If it came from this origin, the content has changed; if
+        # from an origin that has failed since, either may be wrong: believe this one, and let the digest decide.
         origin.changed()
         return self._without(told_by, "the content has another length than we learned", forget_size=True)
 
@@ -267,7 +267,7 @@ class ResponseReader:
                 now = self._clock.monotonic()
                 if not count:
                     if self._state.size is None and not segment.whole:
-                        # The stated end is that of the request, and not of the content.
+                        # The stated end is the request's, not the content's.
                         return SingleStream("its ranges end before the end that they name, and name no length")
                     if ends_there:
                         label = f"; it was sent {response.head.encoding}-encoded" if response.head.encoding else ""

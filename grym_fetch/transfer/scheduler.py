@@ -122,7 +122,7 @@ class Scheduler:
         self.kick()
 
     def take_back(self, source: Source[Any]) -> None:
-        """Take back what it was to do ahead of its turn."""
+        """Take back the work that it was given ahead of its turn."""
         for queue in self._ahead.values():
             for entry in [entry for entry in queue if entry[0] is source]:
                 queue.remove(entry)
@@ -212,7 +212,7 @@ class Scheduler:
     def _pick(self, host: str) -> Connection:
         """Return a connection that is open to this host, else one that is not open, else any.
 
-        Of several, the one used last: a server may still be counting what ended on it as under way elsewhere.
+        Of several, the one used last: a server may still count its last request, and would count one elsewhere as more.
         """
         best = min(self._free, key=lambda connection: (connection.host != host, connection.host != ""))
         if best.host == host:
@@ -267,7 +267,7 @@ class Scheduler:
         return (work for _, work in self._ahead.get(self._at_work[attempt][1], ()))
 
     def ask_ahead(self, attempt: Work) -> Work | None:
-        """This attempt will soon be over: give its connection the next work already. None if there is none."""
+        """This attempt will soon be over: give its connection the next work now. None if there is none."""
         current, connection = self._at_work.get(attempt, (None, None))
         if self._is_closed or connection is None or not hasattr(connection, "ask_ahead"):
             return None
@@ -306,7 +306,7 @@ class Scheduler:
         raise InTurn
 
     def _go_on(self, connection: Connection) -> bool:
-        """Turn to what was asked for ahead. If the connection has ended, or somebody else took of it, it never was."""
+        """Turn to the work asked for ahead. If the connection has ended or was used by others, give that work back."""
         if not hasattr(connection, "ask_ahead"):
             return False
         kept, queue = cast("AheadConnection", connection), self._ahead.get(connection, deque())

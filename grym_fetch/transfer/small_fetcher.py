@@ -70,7 +70,7 @@ class SmallFileFetcher:
             lock.release()
 
     def _split(self, assets: Sequence[Asset]) -> tuple[list[Asset], list[Asset]]:
-        """Those that something is there of, and those that nothing is."""
+        """Return the assets of which something is there, and those of which nothing is."""
         there: list[Asset] = []
         missing: list[Asset] = []
         for asset in assets:

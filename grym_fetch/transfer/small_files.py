@@ -1,11 +1,11 @@
 """Small assets of one host, many at a time: fetched whole, checked and put in place in groups.
 
-Rules: this is the short way, for assets with which nothing is unusual. Anything else (any answer but the right bytes, a
-folder that cannot be written) is not dealt with here: the asset is *left over*, no event was emitted for it, and it
-goes the long way (`Transfer`), which knows retries, mirrors and errors. After a few of these in a row all that still
-wait are left over, so that a server in trouble is not asked for thousands of files twice. Where the server can take it,
-some are asked for ahead of their turn, so that no round trip is waited for; one of these that does not arrive as it
-should was never asked for, and is asked for alone.
+Rules: this is the short way, for assets about which nothing is unusual. Anything else (any answer but the right bytes,
+a folder that cannot be written) is not dealt with here: the asset is *left over*, no event was emitted for it, and it
+goes the long way (`Transfer`), which knows retries, mirrors and errors. After a few of these in a row, all assets still
+waiting are left over, so that a server in trouble is not asked for thousands of files twice. If the server can take it,
+some are asked for ahead of their turn, which saves waiting for round trips; if one of these does not arrive as it
+should, it is asked for again, alone.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ MAX_AHEAD_FILES = 16
 MAX_AHEAD_BYTES = 1024 * 1024
 """The most that may be asked for ahead over one connection."""
 AHEAD_S = 0.25
-"""And no more than arrives in so long, or in a round trip: on a slow link connections come free for others."""
+"""Nor more than arrives in this time, or in a round trip: on a slow link, connections then come free for others."""
 TURN_FILES_AHEAD = 4 * TURN_FILES
 """Assets that a connection fetches in one turn while it asks ahead: between turns a round trip is lost."""
 HUNG_S = 1.0
-"""When nothing has come for so long, an idle connection takes over what was asked for behind."""
+"""When nothing has come for this long, an idle connection takes over the assets asked for after the current one."""
 GROUP_FILES = 64
 GROUP_BYTES = 4 * 1024 * 1024
 """A group is put in place when it has this many files or bytes."""
 GROUP_INTERVAL_S = 1.0
-"""On a slow link a group is put in place this often, however small, and connections come free for others."""
+"""On a slow link, a group of any size is put in place this often, and connections come free for others."""
 CRAWL_TIMEOUT_S = 30.0
 """An asset whose bytes still come at a crawl after this long is left over: another mirror may be quicker."""
 MAX_CONSECUTIVE_FAILURES = 3
@@ -57,7 +57,7 @@ MAX_CONSECUTIVE_FAILURES = 3
 
 
 def is_small(asset: Asset) -> bool:
-    """Whether an asset can go the short way, on which nobody looks at what lies beside its place."""
+    """Whether an asset can go the short way, which ignores other files next to its place."""
     return (
         asset.checksum is not None
         and asset.size is not None
@@ -78,7 +78,7 @@ class FileRequest:
 
     @classmethod
     def of(cls, asset: Asset) -> FileRequest:
-        """For the whole of it."""
+        """A request for the whole asset."""
         return cls(asset, Origin(0, asset.url), Asked(None, asset.size, checksum=asset.checksum))
 
 
@@ -89,11 +89,11 @@ class Turn:
     host: str
     assets: deque[Asset]
     since: float = 0.0
-    """When the asset that is under way was turned to."""
+    """When the asset under way was begun."""
     asked: deque[FileRequest] = field(default_factory=deque)
     """For the asset that is under way, and those asked for ahead of their turn."""
     taken: int = 0
-    """How many it was given in all."""
+    """How many assets it was given in all."""
     task: asyncio.Task[None] | None = None
     is_refused: bool = False
     """Whether the host allows no further connection now, or is asked too often: then its assets wait again."""
@@ -144,7 +144,7 @@ class SmallFileSource:
         self._failure: BaseException | None = None
 
     async def run(self) -> None:
-        """Wait until every asset is in place or left over. However it ends: nothing works for it any longer."""
+        """Wait until every asset is in place or left over. However it ends, no work continues after it."""
         try:
             while self._waiting or self._turns or self._group:
                 if self._waiting or self._turns:
@@ -352,7 +352,7 @@ class SmallFileSource:
         self._group_bytes += len(file.data)
         waited = self._clock.monotonic() - self._group[0].came
         if len(self._group) >= GROUP_FILES or self._group_bytes >= GROUP_BYTES or waited >= GROUP_INTERVAL_S:
-            # This connection waits for the disk, the others go on: a slow disk slows them all down in the end.
+            # This connection waits for the disk while the others go on: a slow disk slows them all down in the end.
             await self._place()
 
     async def _place(self) -> None:
@@ -370,7 +370,7 @@ class SmallFileSource:
                 and file.is_ahead
                 and Checksum.of(bytes(file.data), file.checksum.algorithm) != file.checksum
             ):
-                # Perhaps it is the answer to another request: it is asked for once more, alone.
+                # Perhaps this was the answer to another request: ask for it once more, alone.
                 self._hosts.lost_ahead(self.host)
                 self._waiting.append(file.asset)
             elif verified is None:

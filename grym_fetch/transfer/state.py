@@ -34,18 +34,18 @@ NOBODY = -1
 """The number of an origin that the manifest no longer names. Its pieces are proved by their digests all the same."""
 
 ECHO_PIECES = 16
-"""So many pieces (32 MiB) that are the same a second time, and the content is taken to be the same to its end."""
+"""After this many pieces (32 MiB) that are the same a second time, assume that all of the content is the same."""
 ECHO_BORDERS = 2
-"""And so many beginnings of segments among them, if there were any: there the bytes of a wrong range would show."""
+"""They must include this many beginnings of segments, if there were any: a wrong range would show there."""
 ECHO_AHEAD = 4
-"""And so many of those that were asked for ahead of their turn: there the bytes of another answer would show."""
+"""And this many that were asked for ahead of their turn: another request's answer would show there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Echo:
     """What an origin sent before it was asked again, kept to see whether it sends the same.
 
-    ``borders``: where its ranges began, but for the first. ``stop``: as far as it must be the same to be called so.
+    ``borders``: where its ranges began, except the first. ``stop``: it counts as the same if it is so up to here.
     """
 
     validator: Validator
@@ -54,7 +54,7 @@ class Echo:
     stop: int
 
     def is_told_by(self, validator: Validator, size: int | None) -> bool:
-        """Whether the same words for the content say enough: where it came as one stream, no range can have lied."""
+        """Whether the same validator and length prove enough: content that came as one stream has no wrong range."""
         return not self.borders and bool(validator) and validator == self.validator and size in (None, self.size)
 
 
@@ -100,7 +100,7 @@ class DownloadState:
         self._retelling: tuple[Piece, int, xxh3_128] | None = None
         self.size = asset.size if asset.size is not None else stage.recovered.size
         self.no_room: DiskFull | None = None
-        """Why no length was learned: what an origin claimed does not fit, and none has said that it is less."""
+        """Why no length was learned: the length that an origin claimed does not fit, and none has claimed less."""
         self.size_origin: Origin | None = None
         """The origin that told the length, if neither the manifest nor an earlier run did."""
         self.differing: set[Origin] = set()
@@ -187,7 +187,7 @@ class DownloadState:
     # -- what comes in ----------------------------------------------------------------------------------------------
 
     async def learn_size(self, size: int, origin: Origin) -> None:
-        """The length became known. `DiskFull` if the rest would not fit; then nothing is learned."""
+        """The length became known. Raises `DiskFull` if the rest would not fit; then nothing is learned."""
         try:
             await self._stage.note_size(size)
         except DiskFull as error:
@@ -201,7 +201,7 @@ class DownloadState:
         self.segments.learn_size(size)
 
     async def learn_validator(self, origin: Origin, validator: Validator) -> None:
-        """The origin said what names its representation, and which server it is."""
+        """The origin sent the validator of its representation, which also says which server it is."""
         if validator.server != origin.server:
             origin.served_by(validator.server, has_given=self.bytes_given(origin) > 0)
         if validator and validator != origin.validator:
@@ -228,7 +228,7 @@ class DownloadState:
     def retold(self, start: int, data: memoryview, origin: Origin) -> None:
         """A whole stream passes over these bytes. A piece of an earlier run that it repeats counts as its own from now.
 
-        So nobody need be asked for it again, should the digest be wrong.
+        So that piece need not be requested again if the digest turns out to be wrong.
         """
         end, here = start + len(data), start
         while here < end:
@@ -295,7 +295,7 @@ class DownloadState:
                 raise DigestMismatch(self._asset.id, str(stated), f"{stated.kind}:{actual}", (), advice)
 
     def reaches_past(self, size: int) -> bool:
-        """Whether there are bytes on hand at or behind ``size``: then that cannot be the length."""
+        """Whether there are bytes on hand at or after ``size``, which then cannot be the length."""
         return any(piece.stop > size for piece in self.pieces) or any(
             segment.position > size for segment in self.segments.in_flight
         )
@@ -319,7 +319,7 @@ class DownloadState:
     # -- giving up --------------------------------------------------------------------------------------------------
 
     async def reduce(self, keep: Callable[[Piece], bool], *, forget_size: bool = False) -> int:
-        """Start again with the pieces that ``keep`` accepts. Returns how many bytes were given up.
+        """Start again with the pieces that ``keep`` accepts. Returns how many bytes were discarded.
 
         Only while no connection is at work.
         """
@@ -343,7 +343,7 @@ class DownloadState:
         self.differing.clear()
 
     def doubt(self, origin: Origin) -> None:
-        """From now on, find out whether this origin sends the same once more that is on hand now, all of it its own."""
+        """From now on, find out whether this origin sends the same bytes again. All those on hand must be its own."""
         borders = frozenset(self._borders)
         telling = (*sorted(borders)[:ECHO_BORDERS], *sorted(self._borders_ahead)[:ECHO_AHEAD])
         last = max(telling, default=0)

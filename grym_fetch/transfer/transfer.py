@@ -139,7 +139,7 @@ class Transfer:
     async def run(self) -> TransferResult:
         """Fetch, verify and publish. Raises `MirrorsExhausted`, `IntegrityError` or `StorageError`.
 
-        However it ends: what has arrived is on disk and recorded, and nothing works for it any longer.
+        However it ends, what has arrived is on disk and recorded, and no work continues after it.
         """
         self._reporter.planned()
         hashing = self._start_hashing()
@@ -153,7 +153,7 @@ class Transfer:
                     self._restart = self._find_the_liar(digest)
                 await _end([hashing])
                 await self._start_over(self._restart)
-                # Only now: while a restart is due, no connection gets work.
+                # Reset it only now: while a restart is due, no connection gets work.
                 self._restart = None
                 hashing = self._start_hashing()
             if self._mismatched is not None:
@@ -386,9 +386,9 @@ class Transfer:
         return None
 
     def next_ahead(self, host: str) -> Attempt | None:
-        """Give the next segment for a connection to this host that is still busy. `InTurn` if it is not for that.
+        """Return the next segment for a busy connection to this host. Raises `InTurn` if it must not be asked ahead.
 
-        Only where a checksum decides, since no request says which asset its answer is about.
+        Only if a checksum decides, since an answer does not say which request it belongs to.
         """
         if self._is_over or self._failure is not None or self._restart is not None:
             return None
@@ -396,7 +396,7 @@ class Transfer:
         for origin in self._origins.to_ask(now, Counter(attempt.origin for attempt in self._attempts))[:1]:
             if segments.unpromised == 0 or (origin.ranges is None and self._attempts):
                 return None
-            # Where redirects lead to a signed address, that may expire before its turn comes: then it is asked anew.
+            # A signed address that redirects lead to may expire before its turn comes: then it is asked anew.
             is_for_here = _host_asked(origin) == host
             if not is_for_here or not self.asset.pinned or segments.unpromised is None or origin.ranges is False:
                 raise InTurn
@@ -450,7 +450,7 @@ class Transfer:
     def _steal(self, origin: Origin, now: float) -> Segment | None:
         """Share what the slowest connection has left, so that both end at about the same time.
 
-        If the window ends before the first bytes promised to no one, that is the connection all others wait for.
+        If the window ends before the first unpromised bytes, all others are waiting for that connection.
         """
         if origin.rate is None:
             return None
@@ -504,7 +504,7 @@ class Transfer:
         except (TransferError, IntegrityError) as error:
             self._context.requester.secrets.hide_in(error)
             release_frames(error)
-            error.__traceback__ = None  # its origin keeps it, and its frames would keep this transfer
+            error.__traceback__ = None  # the origin keeps the error, and its frames would keep this transfer alive
             if not self._is_lesson(attempt, error):
                 self._failed(attempt, error)
         except StorageError as error:
@@ -577,7 +577,7 @@ class Transfer:
     def _is_lesson(self, attempt: Attempt, error: TransferError | IntegrityError) -> bool:
         """Whether the host has only refused one more than it allows at once, one too soon, or one sent ahead."""
         if isinstance(error, ConnectionLost | Stalled) and any(self._context.scheduler.ahead_of(attempt)):
-            # Perhaps because of what was asked behind it: a reset there takes away what had come before.
+            # Perhaps because of a request sent behind it: a reset there also loses what came before.
             self._hosts.lost_ahead(attempt.reached or attempt.host)
             return True
         origin = attempt.origin
@@ -597,7 +597,7 @@ class Transfer:
         log.debug("%s: %s: not now: %s", self.asset.id, origin.shown, error)
         if pause >= WORTH_TELLING_S and len(self._attempts) == 1:
             self._reporter.retries(origin, 1, pause, _reason(error))
-            self._waits_for = attempt.host  # which this has told
+            self._waits_for = attempt.host  # this has been reported
         return True
 
     def _failed(self, attempt: Attempt, error: TransferError | IntegrityError) -> None:
@@ -634,7 +634,7 @@ class Transfer:
             case Leave() | GiveUp():
                 self._leave(origin, reason, now)
             case None:
-                pass  # counted already, with the outage it belongs to
+                pass  # already counted as part of its outage
             case never:
                 assert_never(never)
 
@@ -707,7 +707,7 @@ class Transfer:
 
     def _turn_to(self, chosen: Origin, left: Origin, reason: str) -> None:
         self._origins.turn_to(chosen)
-        # Over connections that serve other assets, it would still be asked of the one that was left.
+        # Otherwise connections that serve other assets would still ask the origin that was left.
         self._context.scheduler.take_back(self)
         self._reporter.switched(left, chosen, reason, count=len(self._origins.all))
 
@@ -750,7 +750,7 @@ class Transfer:
         self._ask_ahead(attempt, now)
 
     def _ask_ahead(self, attempt: Attempt, now: float) -> None:
-        """Have the connection asked for what comes next, if what is to come arrives within a round trip."""
+        """Ask for the connection's next work now, if the rest of this one arrives within a round trip."""
         scheduler, segment = self._context.scheduler, attempt.segment
         if segment.whole:
             return
