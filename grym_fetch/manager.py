@@ -733,6 +733,7 @@ class AssetManager:
 
     def emit(self, event: Event) -> None:
         """Tell every listener of an event, as the manager's own work does. Never waits; in the manager's loop only."""
+        self._owner.claim()
         self._bus.emit(event)
 
     def on_event(self, callback: Callable[[Event], object]) -> Callable[[], None]:

@@ -13,6 +13,7 @@ import pytest
 
 from grym_fetch import Asset, AssetManager
 from grym_fetch.errors import ManifestMissing
+from grym_fetch.events import RunStarted
 from grym_fetch.testing import AssetServer, create_mock_asset_manager, seeded_bytes
 from tests.support.project import KIB, Project
 
@@ -40,6 +41,9 @@ USES: dict[str, Callable[[AssetManager], object]] = {
     "outdated": lambda m: m.outdated(),
     "update": lambda m: m.update(),
     "update_asset": lambda m: m.update_asset("a"),
+    "states_of": lambda m: m.states_of(m.choose()),
+    "repair_asset": lambda m: m.repair_asset("a"),
+    "emit": lambda m: m.emit(RunStarted(assets=1, bytes=1)),
     "events": lambda m: m.events(),
     "on_event": lambda m: m.on_event(print),
     "on_progress": lambda m: m.on_progress(print),

@@ -191,6 +191,11 @@ class Hosts:
         known = self._hosts.get(host)
         return known is not None and any(at_once > count and at > since for at_once, at in known.reached_at.items())
 
+    def has_served_since(self, host: str, since: float) -> bool:
+        """Whether it has served anybody since ``since``, or just before."""
+        known = self._hosts.get(host)
+        return known is not None and known.served_at >= since - GRACE_S
+
     def refuses_wholes(self, host: str) -> bool:
         """Whether it refuses so often that a request with a range would most likely be wasted."""
         known = self._hosts.get(host)

@@ -79,7 +79,8 @@ def _row(areas: Sequence[float], free: Rect) -> tuple[list[Rect], Rect]:
     whole = sum(areas)
     is_wide = free.width >= free.height
     side = free.height if is_wide else free.width
-    deep = whole / side if side > 0 else 0.0
+    # Rounding must not lead out of the whole.
+    deep = min(whole / side, free.width if is_wide else free.height) if side > 0 else 0.0
     row, along = [], 0.0
     for area in areas:
         length = side * area / whole if whole > 0 else 0.0

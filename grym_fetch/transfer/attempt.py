@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from grym_fetch.core.origins import Origin
 from grym_fetch.core.progress import Pace
@@ -34,6 +34,17 @@ class Attempt:
     task: asyncio.Task[None] | None = None
     _first_bytes: int = 0
     _pace: Pace | None = None
+    _changes: int = field(init=False)
+    """How often the origin's content had changed when this was asked."""
+
+    def __post_init__(self) -> None:
+        """Remember what the request was made from."""
+        self._changes = self.origin.changes
+
+    def sees_change(self) -> None:
+        """Its answer shows that the content has changed. If several were asked at once, that is still one change."""
+        if self._changes == self.origin.changes:
+            self.origin.changed()
 
     def arrived(self, now: float, count: int) -> None:
         """Bytes have come."""

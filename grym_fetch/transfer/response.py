@@ -103,9 +103,9 @@ class ResponseReader:
             case http.Unsatisfiable(total=total):
                 return await self._unsatisfiable(attempt, total)
             case http.OtherRepresentation(reason=reason):
-                return self._changed(origin, reason)
+                return self._changed(attempt, reason)
             case http.WrongLength(actual=actual, hint=hint):
-                return self._wrong_length(origin, actual, hint)
+                return self._wrong_length(attempt, actual, hint)
             case http.WrongDigest(actual=digest):
                 origin.stated(digest)
                 raise IntegrityError(f"checksum mismatch: by its own Repr-Digest the server has {digest}")
@@ -198,7 +198,7 @@ class ResponseReader:
                 # We hold everything before it, and there is nothing more: that is the end, or the checksum will show.
                 return await self._learn_size(start, origin) or Finished()
         elif total is not None and total != state.size and not is_beside_the_point:
-            return self._wrong_length(origin, total, "")
+            return self._wrong_length(attempt, total, "")
         return self._unusable_range(attempt, "the server calls a good range unsatisfiable (416)")
 
     async def _learn_size(self, size: int, origin: Origin) -> StartAfresh | None:
@@ -225,15 +225,17 @@ class ResponseReader:
             return SingleStream(reason)
         raise RangeRefused(origin.url, reason)
 
-    def _changed(self, origin: Origin, reason: str) -> StartAfresh | DropOrigin:
-        origin.changed()
+    def _changed(self, attempt: Attempt, reason: str) -> StartAfresh | DropOrigin:
+        origin = attempt.origin
+        attempt.sees_change()
         if origin.is_unsteady and not self._pinned:
             origin.lost_ranges()
         if origin.changes > MAX_CHANGES + 1:
             raise ContentChanged(origin.url, f"{reason} again and again")
         return self._without(origin, reason, forget_size=self._state.size_origin in (origin, None))
 
-    def _wrong_length(self, origin: Origin, actual: int, hint: str) -> StartAfresh | DropOrigin:
+    def _wrong_length(self, attempt: Attempt, actual: int, hint: str) -> StartAfresh | DropOrigin:
+        origin = attempt.origin
         expected = self._state.size
         assert expected is not None
         told_by = self._state.size_origin or origin
@@ -243,7 +245,7 @@ class ResponseReader:
             raise LengthMismatch(origin.url, expected, actual, f"it sent a web page{about}" if about else hint)
         # The length was learned, not promised by the manifest. If it came from this origin, the content has changed; if
         # from an origin that has failed since, either may be wrong: believe this one, and let the digest decide.
-        origin.changed()
+        attempt.sees_change()
         return self._without(told_by, "the content has another length than we learned", forget_size=True)
 
     def _without(self, origin: Origin, reason: str, *, forget_size: bool) -> StartAfresh | DropOrigin:

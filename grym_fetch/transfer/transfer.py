@@ -668,14 +668,20 @@ class Transfer:
         return True
 
     def _may_ask_alone(self, origin: Origin) -> bool:
-        """Whether nothing else of us is at the host that refused while it was busy. Serves it more, it meant it."""
+        """Whether nothing else of us is at the host that refused while it was busy.
+
+        If it serves more at once, or served nobody, it meant what it said.
+        """
         host, rivals, since = self._rivals[origin]
-        if self._hosts.has_served_more(host, rivals, since):
+        is_idle = self._hosts.is_idle(host)
+        if self._hosts.has_served_more(host, rivals, since) or (
+            is_idle and not self._hosts.has_served_since(host, since)
+        ):
             del self._rivals[origin]
             origin.given_up()
             self._leave(origin, origin.last_reason, self._clock.monotonic())
             return False
-        return self._hosts.is_idle(host)
+        return is_idle
 
     def _leave_if_told_to_wait(self, origin: Origin, host: str, now: float) -> None:
         """Turn to another origin if this one's host asked for a pause, perhaps because of another asset."""

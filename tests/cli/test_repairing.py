@@ -46,11 +46,12 @@ def test_the_cost_first(project: Project, server: AssetServer) -> None:
 
 
 def test_objects(project: Project) -> None:
-    """With ``--json`` the events come first, and then what was found and done."""
+    """With ``--json`` there is an object for what was found and done, beside the events."""
     lines = [json.loads(line) for line in invoke("repair", "damaged", "--json").stdout.splitlines()]
     assert next(line["type"] for line in lines if line.get("type", "").startswith("asset_")) == "asset_verifying"
     assert [line["bad"] for line in lines if line.get("type") == "asset_damaged"] == [1]
-    assert {**lines[-1], "downloaded_bytes": MIB} == {
+    (done,) = (line for line in lines if "outcome" in line)
+    assert {**done, "downloaded_bytes": MIB} == {
         "id": "damaged", "path": str(project.finals()["damaged"]), "outcome": "repaired", "pieces": 2, "bad": 1,
         "bytes_to_fetch": MIB, "fetched": 1, "downloaded_bytes": MIB, "saved_bytes": MIB, "is_guess": False,
     }  # fmt: skip

@@ -140,6 +140,17 @@ def test_where_the_same_address_is_served_any_status_means_one_too_many(status: 
         hosts.ended("alone", late)
 
 
+@pytest.mark.shows("A24")
+def test_whoever_served_nobody_had_nobody_too_many() -> None:
+    """An answer counts as "one too many" only if somebody was served at that time, or just before."""
+    hosts = Hosts(8)
+    assert not hosts.has_served_since(HOST, 1.0)
+    hosts, _ = receiving(1)
+    assert hosts.has_served_since(HOST, -1.0)
+    assert hosts.has_served_since(HOST, GRACE_S)
+    assert not hosts.has_served_since(HOST, GRACE_S + 0.1)
+
+
 def test_the_limit_is_what_was_not_refused() -> None:
     """If two of four simultaneous attempts are refused, two are allowed."""
     hosts, working = receiving(2)

@@ -4,7 +4,7 @@ import math
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from grym_fetch.display.treemap import MAX_TILES, Rect, Weight, squarify, weight_page
@@ -13,6 +13,8 @@ WITHIN = Rect(10.0, 20.0, 600.0, 400.0)
 
 
 @given(st.lists(st.integers(1, 10**12), min_size=1, max_size=60))
+@example([1, 88471168])
+@example([1, 1, 21362304, 1_699_083_904])
 def test_every_size_has_its_share_and_none_overlaps(sizes: list[int]) -> None:
     """The tiles fill the whole, each as large as its size says, and none lies outside or on another."""
     sizes.sort(reverse=True)

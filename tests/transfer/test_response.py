@@ -169,18 +169,23 @@ async def test_a_whole_stream_fills_the_gaps_and_nothing_else() -> None:
 @pytest.mark.shows("R9", "R10", "R14")
 @pytest.mark.parametrize("pinned", [True, False])
 async def test_content_that_changes_again_and_again(pinned: bool) -> None:
-    """Each change starts over; without a checksum the file is soon read in one go; in the end the origin is left."""
+    """Each change starts over; without a checksum the file is soon read in one go; in the end the origin is left.
+
+    Several requests made at once that all meet the new content meet one change.
+    """
     scene = Scene(0, 2500, pinned=pinned)
-    origin = scene.attempt.origin
+    origin, segment = scene.attempt.origin, scene.attempt.segment
     for number in range(1, MAX_CHANGES + 2):
         answer = JudgedResponse(
             Body(0, 2500), OtherRepresentation("its ETag is another one", NO_VALIDATOR), is_page=False
         )
-        restart = await scene.reader.receive(scene.attempt, answer)
-        assert isinstance(restart, DropOrigin if pinned else StartAfresh)
+        asked_at_once = [Attempt(segment, origin, "origin.example", 0.0) for _ in range(5)]
+        for attempt in asked_at_once:
+            restart = await scene.reader.receive(attempt, answer)
+            assert isinstance(restart, DropOrigin if pinned else StartAfresh)
         assert origin.ranges is (False if not pinned and number >= MAX_CHANGES else None)
     with pytest.raises(ContentChanged, match="again and again"):
-        await scene.reader.receive(scene.attempt, answer)
+        await scene.reader.receive(Attempt(segment, origin, "origin.example", 0.0), answer)
 
 
 @pytest.mark.shows("C1")
