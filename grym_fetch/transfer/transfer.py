@@ -20,13 +20,11 @@ from typing import assert_never
 
 from grym_fetch.core import http
 from grym_fetch.core.addresses import host_in, host_of
-from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import (
     BadResponse,
     BadStatus,
     ConnectFailed,
     ConnectionLost,
-    DigestMismatch,
     GrymFetchError,
     IntegrityError,
     MirrorsExhausted,
@@ -50,6 +48,7 @@ from grym_fetch.core.world import Connection, Stage
 from grym_fetch.runtime.buffers import release_frames
 from grym_fetch.runtime.waiting import wait_uncancelled
 from grym_fetch.transfer.attempt import Attempt
+from grym_fetch.transfer.blame import Blame
 from grym_fetch.transfer.context import TransferContext
 from grym_fetch.transfer.openings import Foreseen
 from grym_fetch.transfer.outcome import (
@@ -66,7 +65,7 @@ from grym_fetch.transfer.request import JudgedResponse
 from grym_fetch.transfer.response import ResponseReader, is_no_content
 from grym_fetch.transfer.result import TransferResult
 from grym_fetch.transfer.scheduler import InTurn, Scheduler
-from grym_fetch.transfer.state import NOBODY, DownloadState
+from grym_fetch.transfer.state import DownloadState
 
 log = logging.getLogger(__name__)
 
@@ -99,20 +98,12 @@ class Transfer:
         # No part refers back to the transfer: in a cycle, everything it holds would outlive it.
         self._changed = _alarm(self._wakeup, context.scheduler)
         self._state = DownloadState(asset, self._origins, stage, context.threads, self._changed, settings.sizes)
+        self._blame = Blame(asset, self._state, self._origins)
         self._reporter = Reporter(asset.id, self._state, context.emit, now=context.clock.monotonic())
         self._attempts: set[Attempt] = set()
         self._timers: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
         self._restart: Restart | None = None
-        self._trials: Counter[Origin] = Counter()
-        self._strikes: Counter[tuple[int, int]] = Counter()
-        """How often which piece came wrong from which origin alone."""
-        self._mixed: Counter[int] = Counter()
-        """How often which piece came wrong from several together."""
-        self._blamed: dict[int, str] = {}
-        """Which origins gave what is wrong, and what that was first."""
-        self._mismatched: DigestMismatch | None = None
-        """The error to raise if the doubted origin sends the same again."""
         self._repeated = 0
         """Bytes that will arrive once more before there is progress again; see `StartAfresh.repeats`."""
         self._waits_for = ""
@@ -150,13 +141,13 @@ class Transfer:
                     digest = self._state.digest
                     if self.asset.checksum in (None, digest):
                         break
-                    self._restart = self._find_the_liar(digest)
+                    self._restart = self._blame.find_the_liar(digest)
                 await _end([hashing])
                 await self._start_over(self._restart)
                 # Reset it only now: while a restart is due, no connection gets work.
                 self._restart = None
                 hashing = self._start_hashing()
-            if self._mismatched is not None:
+            if self._blame.mismatch is not None:
                 # What it sent first was wrong, perhaps since it mixes up what is asked ahead.
                 self._hosts.lost_ahead(_host_asked(self._origins.current))
             self._is_over = True
@@ -169,7 +160,7 @@ class Transfer:
                 self._state.size,
                 self.received,
                 sums=self._state.sums,
-                wrong_origins=self._wrong_origins() if self.asset.pinned else (),
+                wrong_origins=self._blame.wrong_origins() if self.asset.pinned else (),
             )
         finally:
             self._is_over = True
@@ -214,122 +205,37 @@ class Transfer:
         self._failure = self._failure or error
         self._changed()
 
-    # -- when a piece is wrong --------------------------------------------------------------------------------------
+    # -- when bytes are wrong ---------------------------------------------------------------------------------------
 
     def _wrong_piece(self, piece: ByteRange, givers: set[int]) -> None:
-        """A piece is not what the manifest says, and missing again: whoever gave all of it is to blame.
+        """A piece is not what the manifest says, and is missing again. Whoever gave all of it is left for others.
 
-        Nobody, if an earlier run left some of it, or several gave it: it is asked for again, of one alone.
+        If that is nobody, it is asked for again, from one origin alone.
         """
         digests, size = self.asset.pieces, self._state.size
         assert digests is not None
         assert size is not None
         index = piece.start // digests.size
         shown = f"piece {index + 1} of {piece_count(size, digests.size)}"
-        names = "" if NOBODY in givers else " and ".join(self._origins.all[number].shown for number in sorted(givers))
+        names = self._blame.names(givers)
         self._reporter.restarted(piece.length, f"{shown} is wrong{f', from {names}' if names else ''}")
-        if len(givers) == 1 and NOBODY not in givers:
-            self._blame(self._origins.all[min(givers)], index, f"{shown} is wrong")
-        elif len(givers) > 1:
-            self._origins.separate()
-            self._mixed[index] += 1
-            if self._mixed[index] > len(self._origins.all) + 1:
-                self.fail(self._wrong_for_good(shown))
+        if (origin := self._blame.giver(givers)) is not None:
+            if self._blame.strike(origin, index, f"{shown} is wrong"):
+                self._leave_liar(origin, f"{shown} is wrong")
+        elif len(givers) > 1 and not self._blame.was_mixed(index):
+            self.fail(self._blame.wrong_for_good(shown))
         self._changed()
 
-    def _blame(self, origin: Origin, index: int, reason: str) -> None:
-        """An origin has given a wrong piece: it is not asked again, unless there is no other; then once more."""
-        self._strikes[index, origin.number] += 1
-        if origin.is_out:
-            return
-        error = IntegrityError(f"what it sent is wrong: {reason}")
-        is_last = self._origins.usable == [origin]
-        self._blamed.setdefault(origin.number, reason)
-        origin.lied(error, is_out=not is_last or self._strikes[index, origin.number] > 1)
-        if not origin.is_out:
-            return
-        now = self._clock.monotonic()
-        chosen = self._origins.choose(now)
+    def _leave_liar(self, origin: Origin, reason: str) -> None:
+        chosen = self._origins.choose(self._clock.monotonic())
         if chosen is None:
-            self.fail(self._wrong_for_good(reason))
+            self.fail(self._blame.wrong_for_good(reason))
             return
         if origin is self._origins.current:
             self._turn_to(chosen, origin, reason)
         else:
             self._reporter.switched(origin, self._origins.current, reason, count=len(self._origins.all))
         _cancel(attempt.task for attempt in self._attempts if attempt.origin is origin and attempt.task is not None)
-
-    def _wrong_origins(self) -> tuple[str, ...]:
-        """Who sent other bytes than those verified now: pieces, or the whole, or what others were asked for instead."""
-        return tuple(
-            origin.shown
-            for origin in self._origins.all
-            if origin.number in self._blamed or origin in self._state.differing or origin.has_mismatched
-        )
-
-    def _wrong_for_good(self, reason: str) -> DigestMismatch:
-        """The error where nobody has the piece that the manifest wants."""
-        assert self.asset.checksum is not None
-        advice = "Another mirror may have it."
-        indices = Counter(index for index, _ in self._strikes)
-        if (most := indices.most_common(1)) and most[0][1] > 1:
-            advice = (
-                f"{most[0][1]} addresses have other content than the pieces in the manifest. If the source has changed "
-                "for good, update the entry; if only its pieces are wrong, remove them and run: grym-fetch pin --pieces"
-            )
-        return DigestMismatch(self.asset.id, str(self.asset.checksum), reason, self._origins.reasons(), advice)
-
-    # -- when the digest is wrong -----------------------------------------------------------------------------------
-
-    def _find_the_liar(self, digest: Checksum) -> Restart:
-        """Every byte is there and the digest is wrong: decide which origin to ask for all, or raise `DigestMismatch`.
-
-        Some origin must be able to give the whole right content by itself. One after the other is trusted with that:
-        it is asked for what it has not given in this run; where its bytes differ from what is on hand, they replace
-        it. One that has given everything and is still wrong is not asked again, since that would not mend it; except
-        once, if its redirects led to several servers, for what one of them has.
-        """
-        givers = {NOBODY_NOW if self._state.is_inherited(p) else p.origin for p in self._state.pieces}
-        if len(givers) == 1 and NOBODY_NOW not in givers:
-            origin = self._origins.all[givers.pop()]
-            if origin.is_mixed and not self._trials[origin]:
-                self._trials[origin] += 1
-                origin.restarted()
-                return DropOrigin("the checksum does not match; asking one server for what several gave", origin)
-            assert self.asset.checksum is not None
-            origin.mismatched(digest, self.asset.checksum)
-        candidates = self._origins.usable
-        if not candidates or self._trials.total() >= 2 * len(self._origins.all):
-            mismatch = self._mismatch(digest)
-            doubted = self._origin_to_doubt()
-            if doubted is None:
-                raise self._mismatched or mismatch
-            self._mismatched = mismatch
-            return DoubtOrigin("the checksum does not match; asking for the whole, past all caches", doubted)
-        # First an origin that was not asked yet: others may break off again. Then the one that has least left to send.
-        given = self._state.bytes_given
-        trusted = min(candidates, key=lambda origin: (self._trials[origin], -given(origin), origin.number))
-        self._trials[trusted] += 1
-        return TrustOrigin(f"the checksum does not match; asking {trusted.shown} for what others gave", trusted)
-
-    def _origin_to_doubt(self) -> Origin | None:
-        """The origin that sent everything and may still have the right content: ranges lie, and caches are old."""
-        if self._mismatched is not None or self._state.size == 0:
-            return None
-        whole = [origin for origin in self._origins.all if origin.digest is not None and not origin.has_sent_page]
-        return min(whole, key=lambda origin: (origin.ranges is not True, origin.number), default=None)
-
-    def _mismatch(self, digest: Checksum) -> DigestMismatch:
-        advice = "If the source has changed for good, update the checksum in the manifest; else use another mirror."
-        if self._state.size == 0:
-            advice = "The servers sent 0 bytes."
-        elif any(origin.has_sent_page for origin in self._origins.all):
-            advice = "A web page came instead of the file: a login, an error page or a captive portal?"
-        elif agreement := self._origins.agreement():
-            advice = agreement
-        elif encodings := sorted({origin.encoding for origin in self._origins.all if origin.encoding}):
-            advice = f"The server sent it {safe_text(encodings[0])}-encoded although identity was asked for. {advice}"
-        return DigestMismatch(self.asset.id, str(self.asset.checksum), str(digest), self._origins.reasons(), advice)
 
     async def _start_over(self, restart: Restart) -> None:
         """Discard what is known or suspected to be wrong, and go on with the rest."""
@@ -733,8 +639,8 @@ class Transfer:
         self._changed()
 
     def _exhausted(self) -> GrymFetchError:
-        if self._mismatched is not None:
-            return self._mismatched
+        if self._blame.mismatch is not None:
+            return self._blame.mismatch
         if self._state.no_room is not None:
             return self._state.no_room  # and no origin has said that it is less
         kept = self._state.segments.on_hand_bytes
@@ -798,10 +704,6 @@ def _alarm(wakeup: asyncio.Event, scheduler: Scheduler) -> Callable[[], None]:
 def _reason(error: TransferError | IntegrityError) -> str:
     """The reason for a failure, without the address."""
     return error.reason if isinstance(error, TransferError) else str(error)
-
-
-NOBODY_NOW = -2
-"""Stands for the origin of a piece from an earlier run: no origin that can be asked now answers for it."""
 
 
 def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
