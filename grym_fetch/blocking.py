@@ -151,6 +151,20 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         """Call `check_asset` for every asset, in the manifest's order."""
         return self._run(asynchronous.AssetManager.check_all_assets, full=full)
 
+    def check_assets(
+        self,
+        ids: Collection[str] | None = None,
+        *,
+        exclude: Collection[str] = (),
+        full: bool = False,
+        on_status: Callable[[AssetStatus], object] | None = None,
+    ) -> list[AssetStatus]:
+        """Call `check_asset` for these assets, or for all; both take globs. ``on_status`` is told of each at once.
+
+        Raises `UnknownAsset`.
+        """
+        return self._run(asynchronous.AssetManager.check_assets, ids, exclude=exclude, full=full, on_status=on_status)
+
     def state_of(self, asset: Asset) -> AssetState:
         """Return the asset's state on disk without reading a file.
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 from grym_fetch._version import __version__
 from grym_fetch.core.configuration import Configuration
 from grym_fetch.core.errors import ConfigurationError, GrymFetchError
-from grym_fetch.core.events import Event
+from grym_fetch.core.events import Event, RunStarted
 from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.disk.configuration import read_configuration
@@ -308,8 +308,30 @@ class AssetManager:
 
     async def check_all_assets(self, *, full: bool = False) -> list[AssetStatus]:
         """Call `check_asset` for every asset, in the manifest's order."""
+        return await self.check_assets(full=full)
+
+    async def check_assets(
+        self,
+        ids: Collection[str] | None = None,
+        *,
+        exclude: Collection[str] = (),
+        full: bool = False,
+        on_status: Callable[[AssetStatus], object] | None = None,
+    ) -> list[AssetStatus]:
+        """Call `check_asset` for these assets, or for all; both take globs. ``on_status`` is told of each at once.
+
+        Raises `UnknownAsset`.
+        """
         self._ready()
-        return [await self.check_asset(asset.id, full=full) for asset in self.manifest.assets]
+        chosen = self.manifest.pick(ids, exclude=exclude)
+        if full:
+            self._bus.emit(RunStarted(assets=len(chosen), bytes=sum(asset.size or 0 for asset in chosen)))
+        statuses = []
+        for asset in chosen:
+            statuses.append(status := await self.check_asset(asset.id, full=full))
+            if on_status is not None:
+                on_status(status)
+        return statuses
 
     def state_of(self, asset: Asset) -> AssetState:
         """Return the asset's state on disk without reading a file. Needs a running loop.

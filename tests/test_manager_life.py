@@ -43,6 +43,7 @@ USES: dict[str, Callable[[AssetManager], object]] = {
     "update_asset": lambda m: m.update_asset("a"),
     "states_of": lambda m: m.states_of(m.choose()),
     "repair_asset": lambda m: m.repair_asset("a"),
+    "check_assets": lambda m: m.check_assets(["a"]),
     "emit": lambda m: m.emit(RunStarted(assets=1, bytes=1)),
     "events": lambda m: m.events(),
     "on_event": lambda m: m.on_event(print),

@@ -117,6 +117,7 @@ def simple(method: str, error: str, call: Call) -> None:
 simple("get_asset_path", "UnknownAsset", lambda manager: manager.get_asset_path("nothing"))
 simple("download_asset", "UnknownAsset", lambda manager: manager.download_asset("nothing"))
 simple("check_asset", "UnknownAsset", lambda manager: manager.check_asset("nothing"))
+simple("check_assets", "UnknownAsset", lambda manager: manager.check_assets(["nothing"]))
 simple("choose", "UnknownAsset", lambda manager: manager.choose(["nothing"]))
 simple("sync", "UnknownAsset", lambda manager: manager.sync(["nothing"]))
 simple("choose", "UnknownTag", lambda manager: manager.choose(tags=["typo"]))

@@ -27,7 +27,7 @@ from grym_fetch.cli.options import (
 
 if TYPE_CHECKING:
     from grym_fetch.core.manifest import Asset
-    from grym_fetch.engine.reports import AssetState
+    from grym_fetch.engine.reports import AssetState, AssetStatus
     from grym_fetch.manager import AssetManager
 
 
@@ -53,18 +53,14 @@ def check_command(
     """
     from grym_fetch.cli import exit_codes
     from grym_fetch.cli.runner import run, short_path
-    from grym_fetch.core.events import RunStarted
     from grym_fetch.core.text import safe_text
     from grym_fetch.engine.reports import AssetState
 
     async def body(manager: AssetManager) -> int:
         codes = {exit_codes.DONE}
         found = []
-        chosen = manager.manifest.pick(ids or None, exclude=exclude)
-        if full:
-            manager.emit(RunStarted(assets=len(chosen), bytes=sum(asset.size or 0 for asset in chosen)))
-        for asset in chosen:
-            status = await manager.check_asset(asset.id, full=full)
+
+        def take(status: AssetStatus) -> None:
             is_fine = status.valid or (status.unverified and allow_unpinned)
             if status.state is AssetState.CORRUPT:
                 codes.add(exit_codes.INTEGRITY)
@@ -77,7 +73,9 @@ def check_command(
                 }  # fmt: skip
                 click.echo(json.dumps(record))
             elif not common.quiet or not is_fine:
-                found.append((asset, status))
+                found.append((manager.manifest.get(status.id), status))
+
+        await manager.check_assets(ids or None, exclude=exclude, full=full, on_status=take)
         rows = []
         for asset, status in found:
             problem = safe_text(status.error) if status.error not in (None, "missing", "only partly downloaded") else ""

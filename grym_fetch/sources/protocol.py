@@ -136,7 +136,7 @@ class AssetSource(Protocol):
         """
 
     async def resolve(self, address: str, web: Web, /) -> Resolved:
-        """Return what a short address leads to. Raises `UnknownSource` or `SourceFailed`."""
+        """Return what a short address leads to; or fail with `UnknownSource` or `SourceFailed`."""
 
     async def newest(self, address: str, web: Web, /) -> Resolved:
         """Return the newest version of the file at a short address: for most hubs, the same as `resolve`.

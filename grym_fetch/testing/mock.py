@@ -150,6 +150,7 @@ class MockAssetManager(AssetManager):
     get_asset_path = _recorded(AssetManager.get_asset_path)
     download_asset = _recorded(AssetManager.download_asset)
     check_all_assets = _recorded(AssetManager.check_all_assets)
+    check_assets = _recorded(AssetManager.check_assets)
     download_required_assets = _recorded(AssetManager.download_required_assets)
     plan = _recorded(AssetManager.plan)
     sync = _recorded(AssetManager.sync)

@@ -178,7 +178,8 @@ async def test_ranges_that_are_refused_for_a_while_are_no_end(tmp_path: Path, fa
     async with AssetServer() as server:
         project = Project(tmp_path / "project")
         project.add("a", [server.add("/a.bin", CONTENT, faults=[fault]).url], CONTENT)
-        run = await checked_sync(project, server)
+        # If the whole is asked for, what was there already comes along.
+        run = await checked_sync(project, server, may_lose=len(CONTENT) // 2)
         assert not run.failures
         assert server.stats.body_bytes_sent < 2 * len(CONTENT)
 
