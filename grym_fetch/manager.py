@@ -766,7 +766,7 @@ class AssetManager:
     def _size_of(self, asset_id: str, path: str) -> int | None:
         try:
             return os.stat(path).st_size
-        except OSError:  # a mock's, or already gone
+        except OSError:  # already gone
             return self._asset(asset_id).size
 
     def on_progress(

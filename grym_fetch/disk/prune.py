@@ -74,6 +74,9 @@ def prune(assets_dir: Path, wanted: Mapping[tuple[str, str], str], *, dry_run: b
     removed: list[Pruned] = []
     in_use = 0
     with storage_errors(state.top):
+        with _opened(state.open_locks) as locks:
+            # Listed first: whoever removes a stage holds its lock, and with that the lock file goes, too.
+            lock_sizes = {name: _allocated(locks, name) for name in _names(locks) if _LOCK.fullmatch(name)}
         with _opened(lambda: state.open("stage")) as stages:
             for name in _names(stages):
                 match = _STAGE.fullmatch(name)
@@ -89,9 +92,8 @@ def prune(assets_dir: Path, wanted: Mapping[tuple[str, str], str], *, dry_run: b
                 reason = "an interrupted download" if is_wanted else "no longer in the manifest"
                 removed.append(Pruned("download", name, reason, size, asset))
         with _opened(state.open_locks) as locks:
-            for name in _names(locks):
-                size = _allocated(locks, name)
-                if _LOCK.fullmatch(name) and _remove_lock(state, locks, name, dry_run=dry_run):
+            for name, size in lock_sizes.items():
+                if locks is not None and _remove_lock(state, locks, name, dry_run=dry_run):
                     removed.append(Pruned("lock", name, "nobody holds it", size))
         with _opened(state.open) as own:
             if own is not None and (stale := _remove_stale_entries(own, dry_run=dry_run)) is not None:
@@ -205,7 +207,7 @@ def _is_free(locks: int, name: str) -> bool | None:
         os.close(descriptor)
 
 
-def _remove_lock(state: StateFolder, locks: int | None, name: str, *, dry_run: bool) -> bool:
+def _remove_lock(state: StateFolder, locks: int, name: str, *, dry_run: bool) -> bool:
     """Remove a lock file that nobody holds. Returns whether it was removed, or would be in a dry run."""
     try:
         with _held(state, name, dry_run=dry_run) as excludes_others:

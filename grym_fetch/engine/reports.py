@@ -167,10 +167,10 @@ class RepairReport:
     """What `AssetManager.repair_asset` found and did. Sizes in bytes.
 
     ``outcome`` is ``intact``; ``repaired``; ``replaced``, where nothing of the file could be used; or, of a dry run,
-    ``damaged``. ``pieces`` were looked at and ``bad`` of them wrong or missing: 0 if they are not known one by one.
-    ``bytes_to_fetch`` is what that costs, ``fetched`` how many pieces were, ``downloaded_bytes`` what came over the
-    network, and ``saved_bytes`` what was taken from the damaged file. ``is_guess``: no digests of the pieces are known,
-    so that it may cost more than it says.
+    ``damaged``. ``pieces`` were looked at and ``bad`` of them wrong or missing: 0 of an intact file, and if none is of
+    use. ``bytes_to_fetch`` is what that costs, ``fetched`` how many pieces were, ``downloaded_bytes`` what came over
+    the network, and ``saved_bytes`` what was taken from the damaged file. ``is_guess``: no digests of the pieces are
+    known, so that it may cost more than it says.
     """
 
     id: str

@@ -114,7 +114,8 @@ class Web(Protocol):
     async def get(self, url: str) -> Page:
         """Ask for an address, with the token that belongs to its host, following redirects.
 
-        Returns a page also for 401, 403, 404, 410 and 451. Any other failure is a `SourceFailed`.
+        Returns a page also for 401, 403, 404, 410 and 451, unless it asks to wait. Any other failure is a
+        `SourceFailed`.
         """
 
 

@@ -145,6 +145,9 @@ class MockAssetManager(AssetManager):
     def _freshness(self) -> FreshnessCheck:
         return _AlwaysFresh(self.project, allow_stale=True, now=self._clock.wall)
 
+    def _size_of(self, asset_id: str, path: str) -> int | None:
+        return self.sizes.get(asset_id, DEFAULT_SIZE_BYTES)
+
     # -- what is awaited: recorded, whether inherited or simulated --------------------------------------------------
 
     get_asset_path = _recorded(AssetManager.get_asset_path)

@@ -88,6 +88,15 @@ def test_a_dead_owners_stage_goes(assets: Path, dry_run: bool) -> None:
     assert not lock_path(assets).exists()
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_the_lock_of_a_removed_stage_is_told(assets: Path, dry_run: bool) -> None:
+    """What goes together with something else is told, too, so a dry run says what the real one does."""
+    stage(assets, dead_owner())
+    lock_path(assets).write_text("a dead holder's")
+    assert [item.kind for item in prune(assets, WANTED, dry_run=dry_run).removed] == ["download", "lock"]
+    assert lock_path(assets).exists() is dry_run
+
+
 @pytest.mark.root
 @pytest.mark.shows("D23")
 def test_a_stage_in_a_lower_layer_goes(tmp_path: Path) -> None:

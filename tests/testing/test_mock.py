@@ -330,6 +330,20 @@ async def test_neither_network_nor_disk(monkeypatch: pytest.MonkeyPatch) -> None
             await manager.download_asset("a", force=True)
 
 
+async def test_the_size_of_what_is_there_is_the_mocks(tmp_path: Path) -> None:
+    """A file that happens to lie at the path is not looked at: progress has the mock's size, not the file's."""
+    path = tmp_path / "a"
+    path.write_bytes(b"of another size")
+    seen: list[AssetProgress] = []
+    async with create_mock_asset_manager({"a": path, "b": "/mock/b"}, sizes={"a": 800}) as manager:
+        manager.on_progress(seen.append)
+        await manager.sync()
+    assert [(p.asset_id, p.bytes_downloaded, p.total_bytes) for p in seen] == [
+        ("a", 800, 800),
+        ("b", 1_000_000, 1_000_000),
+    ]
+
+
 async def test_an_error_of_another_kind_comes_as_it_is() -> None:
     """It comes out of `sync` as out of a call for one asset, and not in a group."""
     odd = RuntimeError("odd")
