@@ -13,7 +13,7 @@ import stat
 import time
 from contextlib import suppress
 
-from grym_fetch.disk.folders import is_at, open_child, remove_tree
+from grym_fetch.disk.folders import close_each, is_at, open_child, remove_tree
 from grym_fetch.disk.locks import Flock, try_flock
 from grym_fetch.disk.owner import Owner
 
@@ -61,7 +61,7 @@ def claim(root: int, old: str, new: str, owner: Owner | None) -> int | None:
     try:
         _take_over(root, old, new)
     except BaseException as error:
-        os.close(journal)
+        close_each(journal)
         if isinstance(error, FileNotFoundError):
             return None
         raise
@@ -82,7 +82,7 @@ def remove(root: int, name: str, spare: str, owner: Owner | None) -> bool:
     try:
         remove_tree(root, spare)
     finally:
-        os.close(journal)
+        close_each(journal)
     return True
 
 
@@ -100,12 +100,12 @@ def _hold(root: int, name: str, owner: Owner | None) -> int | None:
     except FileNotFoundError:
         return None
     finally:
-        os.close(folder)
+        close_each(folder)
     # A child that was not forked through Python may still hold it for a process that is dead.
     is_free = try_flock(journal) is not Flock.BUSY or (owner is not None and owner.is_dead)
     if is_free and is_at(journal, root, f"{name}/journal"):
         return journal
-    os.close(journal)
+    close_each(journal)
     return None
 
 
@@ -131,7 +131,7 @@ def open_ours(folder: int, name: str, flags: int, mode: int) -> int:
     # The owner of the folder is this user, whatever number the file system gives them.
     if stat.S_ISREG(figures.st_mode) and figures.st_nlink == 1 and figures.st_uid == os.fstat(folder).st_uid:
         return descriptor
-    os.close(descriptor)
+    close_each(descriptor)
     raise PermissionError(
         errno.EACCES, "what is in the way is not a regular file that belongs to this user alone", name
     )

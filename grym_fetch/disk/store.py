@@ -195,7 +195,7 @@ class DiskStore:
                     remove(root, each, self._new_name(key), _owner_of(each))
         except BaseException:
             if claimed is not None:
-                os.close(claimed)
+                close_each(claimed)
             raise
         return claimed
 

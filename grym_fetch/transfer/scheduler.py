@@ -30,6 +30,8 @@ MAX_AHEAD = 3
 """The most work that a connection is given ahead of its turn."""
 HEARTBEAT_S = 0.1
 """How often to look for work while some connections are busy and others idle: a slow one may have to share by then."""
+SILENT_S = 1.0
+"""If a host sends nothing to any of us for this long, what is open to it and idle is closed."""
 
 
 class Work(Protocol):
@@ -103,6 +105,10 @@ class Scheduler:
         """What was asked for ahead over each connection, in order."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._openings = Openings(self._opened)
+        self._silent_since: dict[str, float] = {}
+        """Since when hosts that have something idle of ours have sent nothing to those that wait for them."""
+        self._one_by_one: set[str] = set()
+        """The hosts to which idle connections had to be closed."""
         self._is_due = False
         self._heartbeat: asyncio.TimerHandle | None = None
         self._alarm: tuple[float, asyncio.Task[None]] | None = None
@@ -162,7 +168,36 @@ class Scheduler:
 
     def _beat(self) -> None:
         self._heartbeat = None
+        self._let_go()
         self._assign()
+
+    def _let_go(self) -> None:
+        """Close what is idle at a host that answers nobody.
+
+        A server that serves one connection at a time waits for the next request of the one it served last, and those
+        behind it wait in vain.
+        """
+        now = self._clock.monotonic()
+        silent = {}
+        for host in {connection.host for connection in self._free} - {""}:
+            if self.hosts.is_idle(host) or self.hosts.is_serving(host):
+                continue
+            silent[host] = since = self._silent_since.get(host, now)
+            if now - since >= SILENT_S or (host in self._one_by_one and since < now):
+                self._one_by_one.add(host)
+                for connection in [each for each in self._free if each.host == host]:
+                    self._free.remove(connection)
+                    task = asyncio.get_running_loop().create_task(connection.aclose(), name=f"let go of {host}")
+                    self._tasks.add(task)
+                    task.add_done_callback(partial(self._let_gone, connection))
+        self._silent_since = silent
+
+    def _let_gone(self, connection: Connection, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._free.append(connection)
+        if not task.cancelled():
+            task.exception()  # what became of it is no matter: it is opened again, or another is used
+        self.kick()
 
     def _give_out(self) -> None:
         if not self._free and not self._openings:

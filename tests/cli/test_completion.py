@@ -110,6 +110,7 @@ def test_bash_completes(project: Project) -> None:
     assert pressed("grym-fetch sync vo") == ["voice-a", "voice-b"]
 
 
+@pytest.mark.sweep
 @pytest.mark.skipif(shutil.which("fish") is None, reason="there is no fish")
 def test_fish_completes(project: Project, tmp_path: Path) -> None:
     """Installed, the script works in a real fish: a command, ids with their names, and a tag."""
@@ -127,6 +128,7 @@ def test_fish_completes(project: Project, tmp_path: Path) -> None:
     assert "sync" in pressed("grym-fetch s")
 
 
+@pytest.mark.sweep
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="there is no zsh")
 def test_zsh_completes(project: Project, tmp_path: Path) -> None:
     """Installed as the command says, the script works in a real zsh on a terminal: Tab offers ids."""

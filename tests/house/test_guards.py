@@ -38,6 +38,7 @@ def test_a_guard_that_is_not_there_is_an_error() -> None:
             without(guard, text)
 
 
+@pytest.mark.sweep
 def test_what_passes_without_the_guard_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of two tests notices, and is marked with one of two rows; afterwards the file is unchanged."""
     monkeypatch.setattr(module, "TIMEOUT_S", 60)
@@ -56,6 +57,7 @@ def test_what_passes_without_the_guard_is_named(tmp_path: Path, monkeypatch: pyt
     assert "2 * x" in (tmp_path / "program.py").read_text()
 
 
+@pytest.mark.sweep
 def test_of_many_cases_the_first_that_fails_is_enough(tmp_path: Path) -> None:
     """The others are skipped, except those that show another row, and those of other tests."""
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = shows(*rows)\n")

@@ -447,6 +447,66 @@ async def test_no_heartbeat_outlives_the_scheduler(pool: Pool, monkeypatch: pyte
     assert source.asked == asked
 
 
+# -- what is idle at a silent host ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["silent", "serving", "for others"])
+@pytest.mark.shows("N25")
+async def test_what_is_idle_at_a_silent_host_is_closed(pool: Pool, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """A server that serves one connection at a time waits for the idle one, and the others wait for the server."""
+    monkeypatch.setattr(module, "HEARTBEAT_S", 0)
+    clock, transport = VirtualClock(), ScriptedTransport()
+    scheduler = Scheduler(transport, connections=2, clock=clock)
+    done, waiting = FakeSource(pool, "done", 1), FakeSource(pool, "waiting", 1)
+    if what == "for others":
+        done.host = "other:80"
+    scheduler.add(done, 0)
+    scheduler.add(waiting, 1)
+    await turns()
+    done.finish()
+    if what == "serving":
+        scheduler.hosts.receives(waiting.given[0], clock.now)
+    (idle,) = (each for each in transport.connections if each is done.used[0])
+    await turns()
+    clock.now += module.SILENT_S * 0.9
+    await turns()
+    assert not idle.closed
+    clock.now += module.SILENT_S
+    await turns()
+    assert idle.closed is (what == "silent")
+    done.work = waiting.work = 1
+    scheduler.kick()
+    await turns()
+    assert len(pool.at_work) == 2, "a connection was lost"
+    await scheduler.aclose()
+
+
+@pytest.mark.shows("N25")
+async def test_a_host_that_was_silent_once_is_not_waited_for_again(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It serves one at a time: each idle connection is closed at the next look."""
+    monkeypatch.setattr(module, "HEARTBEAT_S", 0)
+    clock, transport = VirtualClock(), ScriptedTransport()
+    scheduler = Scheduler(transport, connections=3, clock=clock)
+    sources = [FakeSource(pool, name, 1) for name in "abc"]
+    for rank, source in enumerate(sources):
+        scheduler.add(source, rank)
+    await turns()
+    first, second, _ = (source.used[0] for source in sources)
+    assert isinstance(first, ScriptedConnection)
+    assert isinstance(second, ScriptedConnection)
+    sources[0].finish()
+    await turns()
+    clock.now += module.SILENT_S
+    await turns()
+    assert first.closed
+    sources[1].finish()
+    await turns()
+    clock.now += 0.1
+    await turns()
+    assert second.closed
+    await scheduler.aclose()
+
+
 # -- how it ends ----------------------------------------------------------------------------------------------------
 
 
