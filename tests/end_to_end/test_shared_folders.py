@@ -187,7 +187,7 @@ def test_pipes_in_the_place_of_all_that_is_ours(shared: Shared) -> None:
         assert shared.run(BERT, *command).code == 0
     pruned = shared.run(BERT, "prune")
     assert pruned.code == 4
-    assert f"not a folder ({own}/stage)" in pruned.err
+    assert f"not a folder ({state}/locks)" in pruned.err
 
 
 @pytest.mark.shows("S5", "S20")
