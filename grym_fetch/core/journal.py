@@ -51,6 +51,11 @@ def address_hash(url: str) -> str:
     return hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
+NOBODY = -1
+"""Stands for an origin that cannot be asked: one that the manifest no longer names, or a damaged file. Its pieces are
+proved by their digests all the same."""
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """A range of the content that was written, with the digest of its bytes and the origin they came from."""

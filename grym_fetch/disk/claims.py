@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
 import time
 from contextlib import suppress
@@ -38,6 +39,11 @@ def is_abandoned(root: int, name: str, owner: Owner | None, *, exclusive: bool) 
         with suppress(OSError):
             times.append(os.stat(each, dir_fd=root, follow_symlinks=False).st_mtime)
     return time.time() - max(times, default=0.0) > ABANDONED_AFTER_S
+
+
+def new_name(path_key: str, content_key: str, owner: Owner) -> str:
+    """A name that no stage has yet, for a stage of this owner."""
+    return f"{path_key}.{content_key}.{owner.encode()}.{secrets.token_hex(4)}"
 
 
 def make(root: int, name: str) -> int | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from grym_fetch.core.journal import Piece
 from grym_fetch.core.ranges import ByteRange
+from grym_fetch.disk.folders import write_at
 
 _BLOCK_BYTES = 4 * 1024 * 1024
 SEED_BYTES = 64 * 1024 * 1024
@@ -53,10 +54,8 @@ def copy_range(source: int, target: int, stretch: ByteRange) -> bool:
             return False
         if not block:
             return False
-        view = memoryview(block)
-        while view:
-            count = os.pwrite(target, view, at)
-            view, at = view[count:], at + count
+        write_at(target, block, at)
+        at += len(block)
     return True
 
 

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from grym_fetch.core.journal import Piece, piece_digest
+from grym_fetch.core.journal import NOBODY, Piece, piece_digest
 from grym_fetch.core.piece_digests import MIB, PieceDigests, PieceSums, piece_count, piece_ranges
 from grym_fetch.core.ranges import ByteRange
+from grym_fetch.disk.folders import open_regular, read_into
 
-UNKNOWN_ORIGIN = -1
-"""The number of the origin of what was here already."""
 _BLOCK_BYTES = 4096
 """What file systems lose at once."""
 
@@ -67,7 +65,7 @@ def find_damage(
     if sums is not None and found is not None and found.length == sums.length:
         ranges = piece_ranges(size, sums.length)
         pairs = zip(ranges, sums.xxh3, found.xxh3, strict=False)
-        good = tuple(Piece(r.start, r.stop, right, UNKNOWN_ORIGIN) for r, right, here in pairs if right == here)
+        good = tuple(Piece(r.start, r.stop, right, NOBODY) for r, right, here in pairs if right == here)
         return Damage(path, size, piece_count(size, sums.length), good) if good else None
     if sums is not None:
         length, is_good = sums.length, _by_sums(sums)
@@ -103,7 +101,7 @@ def _read(path: Path, size: int, length: int, is_good: _Judge, go_on: Callable[[
     claims: list[Piece] = []
     memory = memoryview(bytearray(min(length, size)))
     try:
-        descriptor = open_regular(path)
+        descriptor = open_regular(str(path), follow=True)
     except OSError:
         return []
     try:
@@ -111,7 +109,7 @@ def _read(path: Path, size: int, length: int, is_good: _Judge, go_on: Callable[[
         for index, piece in enumerate(piece_ranges(size, length)):
             data = memory[: piece.length]
             if _fill(descriptor, data, piece) and is_good(index, data):
-                claims.append(Piece(piece.start, piece.stop, piece_digest(data), UNKNOWN_ORIGIN))
+                claims.append(Piece(piece.start, piece.stop, piece_digest(data), NOBODY))
             if not go_on(piece.stop):
                 return []
     finally:
@@ -119,21 +117,9 @@ def _read(path: Path, size: int, length: int, is_good: _Judge, go_on: Callable[[
     return claims
 
 
-def open_regular(path: Path) -> int:
-    """Open a file to read it. Raises ``OSError``, also for what is not a regular file."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError("not a regular file")
-    return descriptor
-
-
 def _fill(descriptor: int, memory: memoryview, piece: ByteRange) -> bool:
     """Read a piece; False if it is not all there, or cannot be read."""
-    at = 0
     try:
-        while at < len(memory) and (count := os.preadv(descriptor, [memory[at:]], piece.start + at)):
-            at += count
+        return read_into(descriptor, memory, piece.start) == len(memory)
     except OSError:
         return False
-    return at == len(memory)

@@ -110,6 +110,22 @@ def write_all(descriptor: int, data: bytes | bytearray | memoryview) -> None:
         view = view[os.write(descriptor, view) :]
 
 
+def write_at(descriptor: int, data: bytes | bytearray | memoryview, at: int) -> None:
+    """Write all of it there: one call may write only a part."""
+    view = memoryview(data)
+    while view:
+        count = os.pwrite(descriptor, view, at)
+        view, at = view[count:], at + count
+
+
+def read_into(descriptor: int, memory: memoryview, start: int) -> int:
+    """Fill the memory from ``start`` on, as far as there are bytes; return how many there were."""
+    at = 0
+    while at < len(memory) and (count := os.preadv(descriptor, [memory[at:]], start + at)):
+        at += count
+    return at
+
+
 def close_each(*descriptors: int) -> None:
     """Close these; if one fails, log it and close the others. The failed one is closed all the same (close(2)).
 
@@ -374,9 +390,10 @@ def require_space(path: Path, missing: int) -> None:
         raise DiskFull(safe_text(str(path)), f"not enough space: {lacking(missing, free)}")
 
 
-def open_regular(name: str, folder: int | None = None) -> int:
-    """Open a file to read it. Raises ``OSError`` for symlinks and for anything but a regular file."""
-    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+def open_regular(name: str, folder: int | None = None, *, follow: bool = False) -> int:
+    """Open a file to read it. Raises ``OSError`` for anything but a regular file; ``follow``: but not for symlinks."""
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    descriptor = os.open(name, flags, dir_fd=folder)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EISDIR, "not a file", name)

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import StorageError, UnsafePath
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from grym_fetch.core.piece_digests import PieceSums
     from grym_fetch.core.world import Threads
     from grym_fetch.disk.damage import Damage
+
+R = TypeVar("R")
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,11 @@ class Found:
     error: str | None
     verified: bool
     sums: PieceSums | None = None
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether it is known to be wrong."""
+        return self.error is not None
 
 
 class Updated(Protocol):
@@ -182,7 +189,7 @@ class LocalFiles:
         wrong: Found | None = None
         for place in self.places(asset):
             found = await self._examine(asset, place, full=full, on_hashing=on_hashing)
-            if found is not None and found.error is None:
+            if found is not None and not found.is_wrong:
                 return found
             wrong = wrong or found
         return wrong
@@ -236,25 +243,19 @@ class LocalFiles:
         sums = self.piece_sums.find(checksum)
         if sums is not None and len(sums.xxh3) != piece_count(size, sums.length):
             sums = None
-        stopped = threading.Event()
-        looking = asyncio.ensure_future(
-            self._threads.compute(
-                lambda: find_damage(
-                    wrong.path,
-                    size,
-                    sums=sums,
-                    found=wrong.sums,
-                    digests=asset.pieces,
-                    may_guess=may_guess,
-                    go_on=lambda _: not stopped.is_set(),
-                )
+
+        def look(stopped: threading.Event) -> Damage | None:
+            return find_damage(
+                wrong.path,
+                size,
+                sums=sums,
+                found=wrong.sums,
+                digests=asset.pieces,
+                may_guess=may_guess,
+                go_on=lambda _: not stopped.is_set(),
             )
-        )
-        try:
-            return await asyncio.shield(looking)
-        finally:
-            stopped.set()
-            await wait_uncancelled([looking])
+
+        return await self._stoppable(look)
 
     async def digest(
         self, path: Path, checksum: Checksum, *, on_read: Callable[[int], None] = lambda _: None
@@ -268,20 +269,27 @@ class LocalFiles:
         return hasher.hexdigest(), signature
 
     async def _read(self, path: Path, hasher: Updated, *, on_read: Callable[[int], None]) -> FileSignature:
-        stopped = threading.Event()
         loop = asyncio.get_running_loop()
 
-        def go_on(count: int) -> bool:
-            if count % TOLD_EVERY_BYTES == 0 and not stopped.is_set():
-                loop.call_soon_threadsafe(on_read, count)
-            return not stopped.is_set()
+        def read(stopped: threading.Event) -> os.stat_result:
+            def go_on(count: int) -> bool:
+                if count % TOLD_EVERY_BYTES == 0 and not stopped.is_set():
+                    loop.call_soon_threadsafe(on_read, count)
+                return not stopped.is_set()
 
-        hashing = asyncio.ensure_future(self._threads.compute(hash_file, path, hasher, go_on))
+            return hash_file(path, hasher, go_on)
+
+        return FileSignature.of(await self._stoppable(read))
+
+    async def _stoppable(self, work: Callable[[threading.Event], R]) -> R:
+        """Do the work in a thread. If this is cancelled, the event is set, and it returns when the work has ended."""
+        stopped = threading.Event()
+        working = asyncio.ensure_future(self._threads.compute(work, stopped))
         try:
-            return FileSignature.of(await asyncio.shield(hashing))
+            return await asyncio.shield(working)
         finally:
             stopped.set()
-            await wait_uncancelled([hashing])
+            await wait_uncancelled([working])
 
     def _moved_files(self) -> dict[str, Path]:
         """The paths of the files that were moved out of the repository, by their digest."""

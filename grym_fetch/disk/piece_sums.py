@@ -14,9 +14,8 @@ from grym_fetch.core.checked_lines import decode_line, encode_line
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import StorageError
 from grym_fetch.core.piece_digests import MAX_PIECE_BYTES, PieceSums, piece_count
-from grym_fetch.disk.atomic import PRIVATE
 from grym_fetch.disk.folders import close_each, write_all
-from grym_fetch.disk.state import StateFolder, read_state
+from grym_fetch.disk.state import StateFolder, open_state, read_state
 
 FOLDER = "pieces"
 MAX_SUMS_BYTES = 64 * 1024 * 1024
@@ -41,9 +40,8 @@ class PieceSumsStore:
         if len(sums.xxh3) < 2 or len(sums.xxh3) != piece_count(size, sums.length):
             return  # of a single piece, the checksum itself says enough
         line = encode_line([str(checksum), size, sums.length, *sums.xxh3])
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         with suppress(OSError, StorageError), self._state.opened(FOLDER, create=True) as folder:
-            descriptor = os.open(sums_name(checksum), flags, PRIVATE, dir_fd=folder)
+            descriptor = open_state(folder, sums_name(checksum), os.O_TRUNC)
             try:
                 write_all(descriptor, line)
             finally:

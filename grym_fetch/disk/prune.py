@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grym_fetch.core.errors import StorageError
-from grym_fetch.disk.claims import is_abandoned, remove
+from grym_fetch.disk.claims import is_abandoned, new_name, remove
 from grym_fetch.disk.folders import FOLDER, open_child, storage_errors
 from grym_fetch.disk.locks import FileLock, Flock, open_lock, try_flock
 from grym_fetch.disk.owner import Owner
@@ -168,8 +167,8 @@ def _remove_stage(
         if dry_run:
             return True
         # Claim it under our own name first, as a download does: if locks do not work, only one process gets it.
-        kind = name.rpartition(".")[0].rpartition(".")[0]
-        return remove(stages, name, f"{kind}.{Owner.this().encode()}.{secrets.token_hex(4)}", owner)
+        content_key = name.split(".")[1]
+        return remove(stages, name, new_name(path_key, content_key, Owner.this()), owner)
 
 
 @contextmanager

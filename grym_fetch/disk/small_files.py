@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import secrets
 import stat
 import threading
 import time
@@ -23,6 +22,7 @@ from pathlib import Path
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import GrymFetchError, StorageError
 from grym_fetch.core.world import Threads
+from grym_fetch.disk.claims import new_name
 from grym_fetch.disk.folders import (
     NEW_FILE,
     close_each,
@@ -136,7 +136,7 @@ class SmallFileWriter:
         with self._opening, self._state.opened("stage") as root:
             if self._folder is None:
                 _clear_away(root)
-                name = f"{PATH_KEY}.{CONTENT_KEY}.{Owner.this().encode()}.{secrets.token_hex(4)}"
+                name = new_name(PATH_KEY, CONTENT_KEY, Owner.this())
                 os.mkdir(name, 0o700, dir_fd=root)
                 self._folder = name
                 self._open_at_once = spare_descriptors(MAX_OPEN_FILES)

@@ -26,17 +26,19 @@ from grym_fetch.core.world import ThreadPool, Use
 from grym_fetch.disk.atomic import NewFile
 from grym_fetch.disk.claims import open_ours
 from grym_fetch.disk.copying import batches, copy_range, runs
-from grym_fetch.disk.damage import open_regular
 from grym_fetch.disk.folders import (
     close_each,
     is_at,
     open_child,
     open_folder,
+    open_regular,
+    read_into,
     remove_tree,
     require_space,
     storage_error,
     storage_errors,
     sync,
+    write_at,
 )
 from grym_fetch.disk.verified import FileSignature, mark_time, signature_in_place
 from grym_fetch.runtime.forks import close_copy, forget_in_child
@@ -176,15 +178,10 @@ class DiskStage:
     def _write(self, start: int, data: bytes | memoryview, origin: int) -> Piece:
         with storage_errors(self._final):
             self._check_is_ours()
-            view = memoryview(data)
-            at = start
-            while view:
-                count = os.pwrite(self._part, view, at)
-                view = view[count:]
-                at += count
+            write_at(self._part, data, start)
             if self._lost is not None:
                 raise self._lost
-            piece = Piece(start, at, piece_digest(data), origin)
+            piece = Piece(start, start + len(data), piece_digest(data), origin)
             with self._lock:
                 self._append(self._encoder.piece(piece))
             return piece
@@ -197,7 +194,7 @@ class DiskStage:
         claimed = IntervalSet(piece.range for piece in self.recovered.pieces)
         missing = [piece for piece in pieces if claimed.next_gap(piece.start, piece.stop) == piece.range]
         with storage_errors(source):
-            descriptor = open_regular(source)
+            descriptor = open_regular(str(source), follow=True)
         try:
             for some in batches(missing):
                 await self._threads.write.compute(self._seed, descriptor, some)
@@ -262,7 +259,7 @@ class DiskStage:
         block = memoryview(bytearray(min(READ_BLOCK_BYTES, stop - start)))
         at = start
         with storage_errors(self._folder / "part"):
-            while at < stop and (count := self._fill(block[: stop - at], at)):
+            while at < stop and (count := read_into(self._part, block[: stop - at], at)):
                 use(block[:count])
                 at += count
         return at - start
@@ -276,17 +273,10 @@ class DiskStage:
         with storage_errors(self._folder / "part"):
             for number, piece in enumerate(pieces):
                 data = memory[: piece.stop - piece.start]
-                if self._fill(data, piece.start) < len(data) or piece_digest(data) != piece.digest:
+                if read_into(self._part, data, piece.start) < len(data) or piece_digest(data) != piece.digest:
                     return number
                 use(data)
         return len(pieces)
-
-    def _fill(self, memory: memoryview, start: int) -> int:
-        """Fill the memory as far as there are bytes; return how many there were."""
-        at = 0
-        while at < len(memory) and (count := os.preadv(self._part, [memory[at:]], start + at)):
-            at += count
-        return at
 
     async def note_size(self, size: int) -> None:
         """Record the content's length. Raises `DiskFull` if the rest does not fit; then it is not recorded."""

@@ -362,6 +362,12 @@ def _new_file(folder: int) -> os.stat_result | None:
             os.unlink(name, dir_fd=folder)
 
 
+def open_state(folder: int, name: str, flags: int) -> int:
+    """Open a state file of this user to write to it, or make it; ``flags`` say how. Raises ``OSError``."""
+    flags |= os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    return os.open(name, flags, 0o600, dir_fd=folder)
+
+
 def read_state(folder: int, name: str, limit: int) -> bytes | None:
     """Read at most ``limit`` bytes of a state file of this user; None if it is anything else or cannot be read.
 

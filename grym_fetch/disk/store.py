@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import secrets
 import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ from pathlib import Path
 from grym_fetch.core.errors import StorageError
 from grym_fetch.core.git_folders import may_make_a_repository
 from grym_fetch.core.world import ThreadPools
-from grym_fetch.disk.claims import claim, is_abandoned, make, remove
+from grym_fetch.disk.claims import claim, is_abandoned, make, new_name, remove
 from grym_fetch.disk.folders import (
     NEW_FILE,
     check_destination,
@@ -113,7 +112,7 @@ class DiskStore:
 
     def _check_usable(self) -> None:
         with storage_errors(self.assets_dir), self.state.opened("stage", create=True) as root:
-            name = f"{PATH_KEY}.{CONTENT_KEY}.{self._owner.encode()}.{secrets.token_hex(4)}"
+            name = new_name(PATH_KEY, CONTENT_KEY, self._owner)
             try:
                 # Find out the reason before anything is given back.
                 with storage_errors(self.assets_dir):
@@ -173,7 +172,7 @@ class DiskStore:
             return DiskStage(self.assets_dir, key, root, name, journal, turn, self._flushed_folders, shown=shown / name)
 
     def _new_name(self, key: StageKey) -> str:
-        return f"{key.path_key}.{key.content_key}.{self._owner.encode()}.{secrets.token_hex(4)}"
+        return new_name(key.path_key, key.content_key, self._owner)
 
     def _claim(self, root: int, key: StageKey, name: str, exclusive: bool) -> int | None:
         """Claim the fullest abandoned stage of this content and return its journal; remove the other abandoned ones."""

@@ -24,7 +24,7 @@ from grym_fetch.core.errors import StorageError
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.atomic import PRIVATE, replace_file
 from grym_fetch.disk.folders import close_each, exists, is_at
-from grym_fetch.disk.state import StateFolder, is_private, read_state
+from grym_fetch.disk.state import StateFolder, is_private, open_state, read_state
 
 log = logging.getLogger(__name__)
 
@@ -220,8 +220,7 @@ class VerifiedCache:
 
 def _append_to(folder: int, lines: bytes) -> None:
     # O_APPEND writes whole lines, even when several processes write; a torn line is recognised by its checksum.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    descriptor = os.open(LOG, flags, PRIVATE, dir_fd=folder)
+    descriptor = open_state(folder, LOG, os.O_APPEND)
     try:
         os.write(descriptor, lines)
     finally:

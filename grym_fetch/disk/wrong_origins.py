@@ -12,9 +12,8 @@ from contextlib import suppress
 
 from grym_fetch.core.checked_lines import decode_line, encode_line
 from grym_fetch.core.errors import StorageError
-from grym_fetch.disk.atomic import PRIVATE
 from grym_fetch.disk.folders import close_each
-from grym_fetch.disk.state import StateFolder, read_state
+from grym_fetch.disk.state import StateFolder, open_state, read_state
 
 LOG = "wrong-origins.log"
 MAX_LOG_BYTES = 64 * 1024
@@ -31,9 +30,8 @@ class WrongOrigins:
         lines = b"".join(encode_line([asset_id, url, int(now)]) for url in urls)
         if not lines:
             return
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         with suppress(OSError, StorageError), self._state.opened(create=True) as folder:
-            descriptor = os.open(LOG, flags, PRIVATE, dir_fd=folder)
+            descriptor = open_state(folder, LOG, os.O_APPEND)
             try:
                 if os.fstat(descriptor).st_size + len(lines) <= MAX_LOG_BYTES:
                     os.write(descriptor, lines)

@@ -29,7 +29,7 @@ async def repair(coordinator: Coordinator, asset: Asset, *, dry_run: bool) -> Re
 
 async def _examine(coordinator: Coordinator, asset: Asset, place: Path) -> RepairReport:
     found, damage = await coordinator.engine.fetcher.examine(asset)
-    if found is not None and found.error is None:
+    if found is not None and not found.is_wrong:
         return RepairReport(asset.id, found.path, "intact")
     if damage is None:
         return RepairReport(asset.id, place, "damaged", bytes_to_fetch=asset.size or 0)

@@ -10,14 +10,12 @@ from collections import Counter
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import DigestMismatch, IntegrityError
+from grym_fetch.core.journal import NOBODY
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin, Origins
 from grym_fetch.core.text import safe_text
 from grym_fetch.transfer.outcome import DoubtOrigin, DropOrigin, Restart, TrustOrigin
-from grym_fetch.transfer.state import NOBODY, DownloadState
-
-_UNKNOWN = -2
-"""Stands for whoever gave what an earlier run left."""
+from grym_fetch.transfer.state import DownloadState
 
 
 class Blame:
@@ -39,7 +37,7 @@ class Blame:
     # -- a piece ----------------------------------------------------------------------------------------------------
 
     def giver(self, givers: set[int]) -> Origin | None:
-        """The origin to blame for a wrong piece; None if several gave it, or an earlier run left some of it."""
+        """The origin to blame for wrong bytes; None if several gave them, or an earlier run left some of them."""
         return self._origins.all[min(givers)] if len(givers) == 1 and NOBODY not in givers else None
 
     def names(self, givers: set[int]) -> str:
@@ -92,9 +90,8 @@ class Blame:
         it. One that has given everything and is still wrong is not asked again, since that would not mend it; except
         once, if its redirects led to several servers, for what one of them has.
         """
-        givers = {_UNKNOWN if self._state.is_inherited(p) else p.origin for p in self._state.pieces}
-        if len(givers) == 1 and _UNKNOWN not in givers:
-            origin = self._origins.all[givers.pop()]
+        givers = {NOBODY if self._state.is_inherited(p) else p.origin for p in self._state.pieces}
+        if (origin := self.giver(givers)) is not None:
             if origin.is_mixed and not self._trials[origin]:
                 self._trials[origin] += 1
                 origin.restarted()

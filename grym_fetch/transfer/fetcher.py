@@ -109,7 +109,7 @@ class Fetcher:
     async def examine(self, asset: Asset) -> tuple[Found | None, Damage | None]:
         """Read the asset's file; return what is there, and what of it can be used if it is wrong. Changes nothing."""
         found = await self._look(asset, full=True)
-        if found is None or found.error is None:
+        if found is None or not found.is_wrong:
             return found, None
         return found, await self._local_files.find_damage(asset, found, may_guess=True)
 
@@ -127,7 +127,7 @@ class Fetcher:
         wrong = None
         if not force:
             found = await self._look(asset, full=repair)
-            if found is not None and found.error is None:
+            if found is not None and not found.is_wrong:
                 return await self._reuse(asset, found)
             wrong = found
         if self._settings.offline:
@@ -141,7 +141,7 @@ class Fetcher:
             # The previous holder of the lock has most likely fetched this asset.
             if waited and not force:
                 found = await self._look(asset)
-                if found is not None and found.error is None:
+                if found is not None and not found.is_wrong:
                     return await self._reuse(asset, found)
                 wrong = found
             damage = None if wrong is None else await self._damage(asset, wrong, may_guess=repair)
@@ -163,7 +163,7 @@ class Fetcher:
             self._emit(AssetVerifying(asset=asset.id, bytes=min(count, size), total=size))
 
         found = await self._local_files.find(asset, full=full, on_hashing=on_hashing)
-        if found is not None and found.error is not None and self._settings.offline:
+        if found is not None and found.is_wrong and self._settings.offline:
             raise IntegrityError(f"{asset.id}: {found.path}: {found.error}; --offline forbids fetching it again")
         return found
 
@@ -219,7 +219,7 @@ class Fetcher:
                 # Where locks do nothing, another process may have put the same file there. It counts once it is hashed.
                 await stage.discard()
                 there = await self._look(asset) if asset.pinned else None
-                if there is None or there.error is not None:
+                if there is None or there.is_wrong:
                     raise
                 return await self._reuse(asset, there)
             finally:

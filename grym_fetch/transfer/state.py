@@ -15,7 +15,7 @@ from grym_fetch.core.content_hasher import ContentHasher
 from grym_fetch.core.digest import Algorithm, Checksum, new_hasher
 from grym_fetch.core.errors import DigestMismatch, DiskFull, IntegrityError
 from grym_fetch.core.http import Validator
-from grym_fetch.core.journal import Piece, PieceTable, address_hash, piece_hasher
+from grym_fetch.core.journal import NOBODY, Piece, PieceTable, address_hash, piece_hasher
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin, Origins
 from grym_fetch.core.piece_digests import PieceSums
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from xxhash import xxh3_128
 
 log = logging.getLogger(__name__)
-
-NOBODY = -1
-"""The number of an origin that the manifest no longer names. Its pieces are proved by their digests all the same."""
 
 ECHO_PIECES = 16
 """After this many pieces (32 MiB) that are the same a second time, assume that all of the content is the same."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,14 +20,6 @@ from tests.support.system import dead_owner
 
 CONTENT = seeded_bytes(100_000, seed=61)
 KEY = StageKey("models/a.bin", "sha256:61")
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[DiskStore]:
-    store = DiskStore(tmp_path / "assets")
-    await store.prepare()
-    yield store
-    store.close()
 
 
 @pytest.fixture

@@ -49,14 +49,6 @@ KEY = StageKey("models/deep/a.bin", "sha256:41")
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[DiskStore]:
-    store = DiskStore(tmp_path / "assets")
-    await store.prepare()
-    yield store
-    store.close()
-
-
-@pytest.fixture
 async def stage(store: DiskStore) -> AsyncIterator[DiskStage]:
     """An unpublished stage that has all of the content."""
     stage = await store.open_stage(KEY, exclusive=True)

@@ -71,8 +71,8 @@ ORDER: dict[str, list[set[str]]] = {
         {"loop_thread"},
     ],
     "disk": [
-        {"copying", "damage", "folders", "owner", "repository"},
-        {"atomic", "configuration", "locks", "state", "moved_files"},
+        {"folders", "owner", "repository"},
+        {"copying", "damage", "atomic", "configuration", "locks", "state", "moved_files"},
         {"verified", "rollback", "log_file", "project", "claims"},
         {"stage"},
         {"piece_sums", "wrong_origins"},

@@ -8,14 +8,14 @@ import pytest
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import DigestMismatch
-from grym_fetch.core.journal import Piece, piece_digest
+from grym_fetch.core.journal import NOBODY, Piece, piece_digest
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin, Origins
 from grym_fetch.core.segments import SegmentSizes
 from grym_fetch.testing import seeded_bytes
 from grym_fetch.transfer.blame import Blame
 from grym_fetch.transfer.outcome import DoubtOrigin, TrustOrigin
-from grym_fetch.transfer.state import NOBODY, DownloadState
+from grym_fetch.transfer.state import DownloadState
 from tests.support.fakes import InlineThreads, MemoryFolder, MemoryStage
 
 DATA = seeded_bytes(3000, seed=97)
