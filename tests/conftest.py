@@ -7,6 +7,7 @@ room for it, because a flush to a real disk takes longer than most tests; ``TMPD
 from __future__ import annotations
 
 import gc
+import importlib.util
 import logging
 import os
 import shutil
@@ -107,9 +108,11 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what this machine cannot run; in CI a missing program is an error, so that no suite is skipped unnoticed."""
+    """Skip what this machine cannot run; in CI a missing program or package is an error, so that no suite is skipped unnoticed."""
     programs = [name for name in ("nginx", "strace", "tinyproxy") if item.get_closest_marker(name)]
+    packages = [name for mark in item.iter_markers("package") for name in mark.args]
     missing = [name for name in programs if not _is_installed(name)]
+    missing += [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         reason = f"{' and '.join(missing)} not installed"
         if os.environ.get("CI"):
