@@ -108,7 +108,7 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what this machine cannot run; in CI a missing program or package is an error, so that no suite is skipped unnoticed."""
+    """Skip what this machine cannot run; in CI what is missing is an error, so that no suite is skipped unnoticed."""
     programs = [name for name in ("nginx", "strace", "tinyproxy") if item.get_closest_marker(name)]
     packages = [name for mark in item.iter_markers("package") for name in mark.args]
     missing = [name for name in programs if not _is_installed(name)]
