@@ -94,6 +94,8 @@ class _Host:
     prober_until: float = -math.inf
     refuses_early: bool = False
     """Whether it has refused a connection that was only opened: then each is opened when it is needed."""
+    asked_singly: bool = False
+    """Whether the first requests for an asset go there one at a time: it has refused several, or redirects."""
     in_vain: int = 0
     """How many requests for the whole it has refused since it last served one."""
 
@@ -152,6 +154,11 @@ class Hosts:
             return 0
         most = self._per_host if known.limit is None else min(self._per_host, known.limit)
         return most - len(known.at_work)
+
+    def may_ask_together(self, host: str) -> bool:
+        """Whether several first requests for one asset may be sent there at once."""
+        known = self._hosts.get(host)
+        return known is None or not (known.asked_singly or known.refuses_early)
 
     def opens_at(self, host: str) -> float:
         """When the host may be asked again if it must be left alone now; otherwise a moment in the past."""
@@ -333,6 +340,14 @@ class Hosts:
         known.refuses_early = True
         if known.receiving and grace_of(error) is not None:
             known.lower(len(known.at_work) + others, now)
+
+    def refused_together(self, host: str) -> None:
+        """It has refused one of several first requests for an asset."""
+        self._hosts.setdefault(host, _Host()).asked_singly = True
+
+    def redirects(self, host: str) -> None:
+        """It has sent a request elsewhere, and would do the same with each of several."""
+        self._hosts.setdefault(host, _Host()).asked_singly = True
 
     def refused_whole(self, attempt: object, error: GrymFetchError) -> None:
         """The attempt asked for the whole, without a range, and that failed."""

@@ -144,8 +144,8 @@ class Segments:
         return segment
 
     def promise_all(self) -> Segment | None:
-        """Promise the whole content to one connection, for an origin without ranges. Only while no other is active."""
-        if self.in_flight or self.is_complete:
+        """Promise the whole content to one connection, for an origin without ranges. Only while nothing is promised."""
+        if any(segment.remaining for segment in self.in_flight) or self.is_complete:
             return None
         segment = Segment(0, self.unsized_limit if self.size is None else self.size, 0, whole=True)
         self.in_flight.append(segment)

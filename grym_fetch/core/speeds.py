@@ -12,6 +12,8 @@ from dataclasses import dataclass
 DECAY = 0.8
 """The weight of an earlier measurement against the next one."""
 WAIT_DECAY = 0.7
+FAR_S = 0.025
+"""A host is far away if opening a connection to it took at least this long, each time."""
 ROUND_TRIPS = 1.5
 """Ask ahead for as much as arrives in this many round trips: one, and a margin for variation."""
 
@@ -21,6 +23,7 @@ class _Speed:
     wait: float = 0.0
     count: float = 0.0
     seconds: float = 0.0
+    opening: float = 0.0
 
 
 class Speeds:
@@ -33,6 +36,16 @@ class Speeds:
         """An answer that was not asked for ahead began after this long."""
         known = self._hosts.setdefault(host, _Speed())
         known.wait = max(seconds, WAIT_DECAY * known.wait)
+
+    def opened(self, host: str, seconds: float) -> None:
+        """A connection was opened in this time."""
+        known = self._hosts.setdefault(host, _Speed())
+        known.opening = min(seconds, known.opening or seconds)
+
+    def is_far(self, host: str) -> bool:
+        """Whether a round trip to it is worth saving at the price of a few requests in vain; False while unknown."""
+        known = self._hosts.get(host)
+        return known is not None and known.opening >= FAR_S
 
     def measured(self, host: str, count: int, seconds: float) -> None:
         """This many bytes of a body arrived in this time."""

@@ -26,6 +26,10 @@ class Attempt:
     """The host that has answered, at the end of the redirects."""
     is_ahead: bool = False
     """Whether its request was sent ahead of its turn: its wait then tells us nothing."""
+    is_early: bool = False
+    """Whether it was sent beside another one before an answer had shown that the origin serves ranges."""
+    is_surplus: bool = False
+    """Whether it has failed in a way that does not count, since others are asked as well."""
     sent_ahead: Request | None = None
     """The request that was sent ahead of its turn."""
     turn_at: float | None = None

@@ -45,6 +45,8 @@ class Opening:
     connection: Connection
     host: str
     task: asyncio.Task[None]
+    began: float
+    """By the loop's time."""
 
     async def joined(self, host: str) -> None:
         """Wait until the connection is free for this host, whatever came of it."""
@@ -85,8 +87,9 @@ class Openings:
     def begin(self, connection: Connection, foreseen: Foreseen) -> None:
         """Open this connection."""
         assert isinstance(connection, Openable)
-        task = asyncio.get_running_loop().create_task(connection.open(foreseen.url), name=f"open {foreseen.host}")
-        opening = self._under_way[connection] = Opening(connection, foreseen.host, task)
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(connection.open(foreseen.url), name=f"open {foreseen.host}")
+        opening = self._under_way[connection] = Opening(connection, foreseen.host, task, loop.time())
         self._unused[connection] = foreseen.host
         task.add_done_callback(partial(self._ended, opening))
 

@@ -68,6 +68,7 @@ class ResponseReader:
     """Reads the response to one attempt.
 
     ``on_bytes`` is called at each arrival: the attempt, how many bytes came, how many of them were missing, and when.
+    ``on_whole`` is called when the whole comes although ranges were asked for, and none has ever come.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class ResponseReader:
         context: TransferContext,
         *,
         on_bytes: Callable[[Attempt, int, int, float], None],
+        on_whole: Callable[[Attempt], None] = lambda _: None,
     ) -> None:
         self._state = state
         self._clock = context.clock
@@ -84,6 +86,7 @@ class ResponseReader:
         self._pinned = asset.pinned
         self._size_is_promised = asset.size is not None
         self._on_bytes = on_bytes
+        self._on_whole = on_whole
         self._buffers = context.buffers
 
     async def receive(self, attempt: Attempt, answer: JudgedResponse) -> Outcome:
@@ -155,8 +158,10 @@ class ResponseReader:
     async def _whole(self, attempt: Attempt, response: Response, verdict: http.Whole) -> Outcome:
         origin, state = attempt.origin, self._state
         if not attempt.segment.whole:
+            if origin.ranges is None:
+                self._on_whole(attempt)
             origin.lost_ranges()
-            if len(state.segments.in_flight) > 1:
+            if any(other.remaining for other in state.segments.in_flight if other is not attempt.segment):
                 return SingleStream("it sends the whole content, and other attempts are still at work")
             state.segments.give_back(attempt.segment)
             whole = state.segments.promise_all()

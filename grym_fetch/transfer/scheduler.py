@@ -244,6 +244,10 @@ class Scheduler:
         # A callback and not a finally: a task that is cancelled before its first step runs no finally.
         task.add_done_callback(partial(self._ended, source, attempt, connection))
 
+    def is_open_far_away(self, host: str) -> bool:
+        """Whether a free connection is open to this host, and the host is far away."""
+        return self.speeds.is_far(host) and any(connection.host == host for connection in self._free)
+
     def _pick(self, host: str) -> Connection:
         """Return a connection that is open to this host, else one that is not open, else any.
 
@@ -290,6 +294,8 @@ class Scheduler:
 
     def _opened(self, opening: Opening, error: GrymFetchError | None) -> None:
         self._free.append(opening.connection)
+        if error is None and opening.connection.host == opening.host:
+            self.speeds.opened(opening.host, asyncio.get_running_loop().time() - opening.began)
         if error is not None:
             there = sum(connection.host == opening.host for connection in self._free)
             self.hosts.refused_opening(opening.host, there, self._clock.monotonic(), error)

@@ -50,6 +50,7 @@ from grym_fetch.runtime.waiting import wait_uncancelled
 from grym_fetch.transfer.attempt import Attempt
 from grym_fetch.transfer.blame import Blame
 from grym_fetch.transfer.context import TransferContext
+from grym_fetch.transfer.first_asks import FirstAsks, withdraw_others
 from grym_fetch.transfer.openings import Foreseen
 from grym_fetch.transfer.outcome import (
     DoubtOrigin,
@@ -100,6 +101,7 @@ class Transfer:
         self._state = DownloadState(asset, self._origins, stage, context.threads, self._changed, settings.sizes)
         self._blame = Blame(asset, self._state, self._origins)
         self._reporter = Reporter(asset.id, self._state, context.emit, now=context.clock.monotonic())
+        self._first_asks = FirstAsks(asset, self._hosts)
         self._attempts: set[Attempt] = set()
         self._timers: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
@@ -282,7 +284,8 @@ class Transfer:
                 self._leave_if_told_to_wait(origin, host, now)
                 self._tell_waiting(host, now)
             elif (segment := self._next_segment(origin, host, now)) is not None:
-                attempt = Attempt(segment, origin, host, now)
+                is_early = origin.ranges is None and self._is_asked(origin)
+                attempt = Attempt(segment, origin, host, now, is_early=is_early)
                 self._waits_for = ""
                 self._attempts.add(attempt)
                 if is_alone:
@@ -341,7 +344,10 @@ class Transfer:
         if origin.ranges is False:
             return segments.promise_all()
         if self._attempts if segments.size is None else origin.ranges is None and self._is_asked(origin):
-            return None  # the response under way will show how to go on
+            # The response under way will show how to go on, unless the next question is clear without it.
+            if not self._first_asks.may_join(origin, host) or not self._context.scheduler.is_open_far_away(host):
+                return None
+            may_steal = False
         if segments.unpromised is None:
             return segments.promise(length=sizes.first, horizon=UNBOUNDED)
         length = segment_length(segments.unpromised, connections, origin.rate, sizes, wait=origin.wait)
@@ -393,7 +399,9 @@ class Transfer:
             answer = await self._context.requester.open(connection, attempt.origin, asked, sent_ahead=sent)
             try:
                 self._reached(attempt, answer)
-                reader = ResponseReader(self.asset, self._state, self._context, on_bytes=self._arrived)
+                reader = ResponseReader(
+                    self.asset, self._state, self._context, on_bytes=self._arrived, on_whole=self._whole_comes
+                )
                 outcome = await reader.receive(attempt, answer)
             finally:
                 answer.response.close()
@@ -416,9 +424,14 @@ class Transfer:
         except StorageError as error:
             self.fail(error.with_traceback(None))
 
+    def _whole_comes(self, attempt: Attempt) -> None:
+        withdraw_others(attempt, self._attempts, self._state.segments)
+
     def _reached(self, attempt: Attempt, answer: JudgedResponse) -> None:
         """A host has answered, perhaps another one than was asked first. Raises what means "one too many"."""
         now, origin, verdict = self._clock.monotonic(), attempt.origin, answer.verdict
+        if answer.host != attempt.host:
+            self._hosts.redirects(attempt.host)
         is_refusal = (
             origin.ranges is True
             and not attempt.segment.whole
@@ -488,6 +501,10 @@ class Transfer:
             return True
         origin = attempt.origin
         now = self._clock.monotonic()
+        if self._first_asks.is_surplus(attempt, error, self._attempts):
+            self._hosts.refused(attempt, now, error, took=now - attempt.began, is_served=self._is_served(origin, now))
+            self._hosts.ended(attempt, now)  # it is no rival of those that still wait for their answers
+            return True
         is_served = self._is_served(origin, now)
         if grace_of(error, is_served=is_served) is None or attempt.first_byte_at is not None:
             return False

@@ -30,3 +30,14 @@ def test_what_is_measured_is_soon_forgotten() -> None:
         speeds.measured(HOST, 1000, 1.0)
     assert speeds.wait(HOST) == 0.1
     assert speeds.bytes_ahead(HOST, least=1.0) == pytest.approx(1000, rel=0.1)
+
+
+def test_a_host_is_far_away_if_every_connection_took_long_to_open() -> None:
+    """One that did not shows that the others were held up by us."""
+    speeds = Speeds()
+    assert not speeds.is_far("h")
+    speeds.opened("h", 0.08)
+    assert speeds.is_far("h")
+    speeds.opened("h", 0.001)
+    speeds.opened("h", 0.08)
+    assert not speeds.is_far("h")

@@ -91,7 +91,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"hashing", "outcome", "registry", "result", "openings"},
         {"scheduler", "request"},
         {"attempt", "context", "state"},
-        {"locking", "pieces", "reporter", "small_files", "blame"},
+        {"first_asks", "locking", "pieces", "reporter", "small_files", "blame"},
         {"response", "small_fetcher"},
         {"transfer"},
         {"fetcher"},
