@@ -145,7 +145,7 @@ class Segments:
 
     def promise_all(self) -> Segment | None:
         """Promise the whole content to one connection, for an origin without ranges. Only while nothing is promised."""
-        if any(segment.remaining for segment in self.in_flight) or self.is_complete:
+        if any(segment.whole or segment.remaining for segment in self.in_flight) or self.is_complete:
             return None
         segment = Segment(0, self.unsized_limit if self.size is None else self.size, 0, whole=True)
         self.in_flight.append(segment)

@@ -374,3 +374,17 @@ def test_a_silent_connection_keeps_nothing() -> None:
 def test_one_that_brings_nothing_helps_nobody(slower: float) -> None:
     """A connection with a speed of 0 gets no share of another's work, not even of a silent one's."""
     assert share_of_slower(10 * MIB, slower, 0.0, REAL) is None
+
+
+def test_the_whole_is_promised_once_nothing_else_is_to_come() -> None:
+    """A segment that was cut short to nothing promises nothing; a whole stream does until it is given back."""
+    segments = Segments(100, IntervalSet(), SMALL)
+    segment = segments.promise(length=40, horizon=100)
+    assert segment is not None
+    assert segments.promise_all() is None
+    segments.cut(segment, segment.position)
+    whole = segments.promise_all()
+    assert whole is not None
+    segments.keep(0, 50)
+    whole.position = whole.stop
+    assert segments.promise_all() is None

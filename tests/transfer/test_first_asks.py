@@ -92,7 +92,7 @@ class FarWorld(SmallWorld):
         """How many first bytes came just so long after an asset was asked for."""
         return sum(abs(at - self.starts[asset] - round_trips * ROUND_TRIP) < ROUND_TRIP / 10 for at in self.began)
 
-    def sync(self, tmp_path: Path, *urls: str, assets: int = 1, **settings: Any) -> Project:
+    def fetch(self, tmp_path: Path, *urls: str, assets: int = 1, **settings: Any) -> Project:
         """Fetch the assets, one after the other. ``last``: what is different about the last one's entry."""
         project = Project(tmp_path)
         last = settings.pop("last", {})
@@ -115,7 +115,7 @@ class FarWorld(SmallWorld):
 def test_all_first_bytes_come_together(tmp_path: Path) -> None:
     """Two round trips after the start, one of them for the connection; otherwise three of four come after another."""
     world = FarWorld()
-    world.sync(tmp_path)
+    world.fetch(tmp_path)
     assert world.together(round_trips=2) == 4
     assert len(world.requests) == len(set(world.requests))
 
@@ -135,14 +135,14 @@ def test_only_where_the_manifest_decides_and_the_host_allows(
 ) -> None:
     """Without a checksum and a size, the first answer is needed to know what to ask for next, whatever is open."""
     world = FarWorld()
-    world.sync(tmp_path, assets=2, last=last, **settings)
+    world.fetch(tmp_path, assets=2, last=last, **settings)
     assert world.together(asset=1, round_trips=1) == together
 
 
 def test_a_near_host_shows_first_what_it_has(tmp_path: Path) -> None:
     """A saved round trip would be worth less than the requests in vain, if it has no ranges or not the file."""
     world = FarWorld(lambda _, url: ResponseHead(410, {}) if url == URL else None, round_trip=0.01)
-    world.sync(tmp_path, URL, MIRROR)
+    world.fetch(tmp_path, URL, MIRROR)
     assert [url for url, _ in world.requests].count(URL) == 1
 
 
@@ -150,7 +150,7 @@ def test_a_near_host_shows_first_what_it_has(tmp_path: Path) -> None:
 def test_a_server_without_ranges_costs_one_closed_connection_each(tmp_path: Path) -> None:
     """One of the answers is taken as it is; nothing is asked again, and the others bring next to nothing."""
     world = FarWorld(lambda *_: ResponseHead(200, RANGES_200))
-    world.sync(tmp_path)
+    world.fetch(tmp_path)
     assert len(world.requests) == 4
     assert world.sent <= len(CONTENT) + 3 * world.chunk
 
@@ -161,7 +161,7 @@ def test_a_server_without_ranges_costs_one_closed_connection_each(tmp_path: Path
 def test_a_server_that_serves_one_at_a_time_has_not_failed(tmp_path: Path, error: Exception, served: int) -> None:
     """It refuses the others before the one that it serves is answered: no failure, and all the rest comes in turn."""
     world = FarWorld(lambda *_: None if len(world.at_work) - 1 == served or len(world.at_work) > 4 else error)
-    world.sync(tmp_path)
+    world.fetch(tmp_path)
     assert not world.heard.of("retry_scheduled")
 
 
@@ -169,12 +169,12 @@ def test_a_server_that_serves_one_at_a_time_has_not_failed(tmp_path: Path, error
 def test_a_failure_of_all_is_one(tmp_path: Path) -> None:
     """Each is asked once; the last answer counts, and the mirror is turned to once."""
     world = FarWorld(lambda _, url: ResponseHead(410, {}) if url == URL else None)
-    world.sync(tmp_path / "two", URL, MIRROR)
+    world.fetch(tmp_path / "two", URL, MIRROR)
     assert [url for url, _ in world.requests].count(URL) == 4
     assert len(world.heard.of("mirror_switched")) == 1
     alone = FarWorld(lambda *_: ResponseHead(410, {}))
     with pytest.raises(SyncFailed):
-        alone.sync(tmp_path / "alone")
+        alone.fetch(tmp_path / "alone")
     assert len(alone.requests) == 4
 
 
@@ -182,12 +182,12 @@ def test_a_failure_of_all_is_one(tmp_path: Path) -> None:
 def test_a_host_that_refused_several_is_asked_by_one_first(tmp_path: Path, refuses: bool, together: int) -> None:
     """Also for the next asset, over the connections that are open by then."""
     world = FarWorld(lambda *_: ConnectionLost(URL, "closed") if refuses and 1 < len(world.at_work) <= 4 else None)
-    world.sync(tmp_path, assets=2)
+    world.fetch(tmp_path, assets=2)
     assert world.together(asset=1, round_trips=1) == together
 
 
 def test_a_host_that_redirects_is_asked_by_one_from_then_on(tmp_path: Path) -> None:
     """Each would walk the redirects for itself. At first they do, and need no address that was signed for another."""
     world = FarWorld(lambda _, url: ResponseHead(302, {"location": [TARGET]}) if url == URL else None)
-    world.sync(tmp_path, assets=3)
+    world.fetch(tmp_path, assets=3)
     assert [url for url, _ in world.requests].count(URL) == 4 + 2
