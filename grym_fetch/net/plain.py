@@ -252,6 +252,8 @@ class PlainConnection:
                 raise PolicyRefused(request.url, reason)
             began = asyncio.get_running_loop().time()
             head = await wire.ask(request.data, request.url)
+            if not self._longest_wait:  # the first answer over this socket
+                wire.keep_session()
             self._longest_wait = max(self._longest_wait, asyncio.get_running_loop().time() - began)
         except BaseException as error:
             if isinstance(error, GrymFetchError) and (is_fresh or wire.state is not State.UNANSWERED):

@@ -13,6 +13,7 @@ from grym_fetch.core.variables import CLIENT_CERT, CLIENT_KEY
 from grym_fetch.net.errors import os_reason
 from grym_fetch.net.places import Places
 from grym_fetch.net.proxies import Proxy, read_proxy
+from grym_fetch.net.tls import resume_sessions
 
 CONNECT_TIMEOUT_S = 10.0
 STALL_TIMEOUT_S = 30.0
@@ -61,6 +62,7 @@ class HttpSettings:
                     else:
                         why = "not a usable name"
                     raise CertificateRejected(url, f"{reason}: {why}") from None
+            resume_sessions(context)
             self._tls = context
         return self._tls
 

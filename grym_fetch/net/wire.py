@@ -47,6 +47,7 @@ from grym_fetch.net.states import (
     IllegalMove,
     State,
 )
+from grym_fetch.net.tls import keep_session
 
 
 class Wire(asyncio.BufferedProtocol):
@@ -374,6 +375,10 @@ class Wire(asyncio.BufferedProtocol):
         early, self._early = self._early, b""
         if early:
             self._parse(memoryview(early))
+
+    def keep_session(self) -> None:
+        """Keep the TLS session, if there is one, for the next connection to the same server."""
+        keep_session(self._transport)
 
     def leave(self) -> asyncio.Transport:
         """Give the socket away after a response that has no body, whatever its head says (RFC 9110 section 9.3.6).
