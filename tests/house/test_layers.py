@@ -72,7 +72,7 @@ ORDER: dict[str, list[set[str]]] = {
     ],
     "disk": [
         {"folders", "owner", "repository"},
-        {"copying", "damage", "atomic", "configuration", "locks", "state", "moved_files"},
+        {"copying", "damage", "atomic", "configuration", "locks", "state", "moved_files", "read_ahead"},
         {"verified", "rollback", "log_file", "project", "claims"},
         {"stage"},
         {"piece_sums", "wrong_origins"},
