@@ -71,8 +71,8 @@ class AssetManager:
 
     Args:
         config: the manifest's path.
-        assets_dir: where downloads go; default ``assets`` next to the manifest.
-        external_assets_dir: where else to look for files; default ``../assets``.
+        assets_dir: where downloads go; default ``assets`` in the project's root.
+        external_assets_dir: where else to look for files; default ``assets`` beside the project's root.
         parallel: the most connections open at once, across all assets.
         minimal: use the small stand-ins of assets that have one.
         allow_stale: also use a manifest that has expired, or is older than the one used before.

@@ -48,8 +48,8 @@ def check_command(
 ) -> int:
     """Say whether assets are present and valid: those named, or else all of them.
 
-    A file that was verified before and has not changed since (size, times, inode) is trusted. Exit code 1 if something
-    is missing or unverified, 3 if something is corrupt.
+    A file that was verified before and has not changed since (size, times, inode, device) is trusted. Exit code 1 if
+    something is missing or unverified, 3 if something is corrupt.
     """
     from grym_fetch.cli import exit_codes
     from grym_fetch.cli.runner import run, short_path

@@ -12,7 +12,7 @@
     ├── UnknownAsset             no such id; with the nearest ids
     ├── UnknownSource            a short address that leads nowhere; with the nearest ones
     ├── UnpinnedAsset            no checksum, and unpinned assets were not allowed
-    ├── AssetMissing             offline, and the file is not there
+    ├── AssetMissing             not there, and may not or cannot be fetched
     ├── TransferError            the remote side
     │   ├── ConnectFailed        no connection: name, route, refusal, time-out
     │   │   └── CertificateRejected   TLS says this is not the host we asked for: final
@@ -144,7 +144,7 @@ class StaleManifest(ManifestError):
 
     def __str__(self) -> str:
         advice = "Get a newer one, or pass --allow-stale to use it as it is."
-        return f"{self.source} {self.why}; nothing was done. {advice}"
+        return f"{self.source} {self.why}; nothing was fetched. {advice}"
 
 
 class EditRefused(ManifestError):
