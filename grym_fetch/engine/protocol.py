@@ -108,6 +108,9 @@ class AssetEngine(Protocol):
     def store(self) -> FreeSpace:
         """The disk."""
 
+    def is_stored(self, asset: Asset) -> bool:
+        """Whether the machine's store has a file for this asset, unread. False without a store."""
+
     def is_unpacked(self, asset: Asset, archive: Path) -> bool:
         """Whether the archive's content is there as it was unpacked."""
 
@@ -118,7 +121,7 @@ class AssetEngine(Protocol):
         """
 
     async def tidy(self, present: Sequence[Asset]) -> None:
-        """Remove what killed runs left behind of assets that are in place."""
+        """Remove what killed runs left behind of assets that are in place, and put their files into the store."""
 
     async def aclose(self) -> None:
         """Stop all work and release everything."""

@@ -108,8 +108,8 @@ class SyncPlan:
     """What a sync would do. Sizes in bytes; ``unknown_sizes`` counts assets whose size only their server knows.
 
     ``unread`` are those of ``present`` that have not been verified since they changed: the sync reads them, and fetches
-    what is wrong. ``to_unpack`` are archives whose content needs space beyond ``space_needed``; how much is known only
-    when they are unpacked.
+    what is wrong. ``to_take`` come from the machine's store. ``to_unpack`` are archives whose content needs space
+    beyond ``space_needed``; how much is known only when they are unpacked.
     """
 
     present: tuple[Asset, ...]
@@ -121,6 +121,7 @@ class SyncPlan:
     space_free: int
     unread: tuple[Asset, ...] = ()
     to_unpack: tuple[Asset, ...] = ()
+    to_take: tuple[Asset, ...] = ()
 
 
 class PathsById(Mapping[str, Path]):

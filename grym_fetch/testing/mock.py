@@ -452,6 +452,10 @@ class _MockEngine:
         self.store = _MockStore()
         self.max_active_assets = 4
 
+    def is_stored(self, asset: Asset) -> bool:
+        """A mock has no store."""
+        return False
+
     def is_unpacked(self, asset: Asset, archive: Path) -> bool:
         return True
 

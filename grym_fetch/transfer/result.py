@@ -41,9 +41,10 @@ class Repaired:
 class FetchResult:
     """The asset is at ``path``. ``fetched`` describes the transfer; None if the file was there already.
 
-    ``repaired``: what a damaged file contributed, if it did.
+    ``repaired``: what a damaged file contributed, if it did. ``taken``: whether it came from elsewhere on this machine.
     """
 
     path: Path
     fetched: TransferResult | None
     repaired: Repaired | None = None
+    taken: bool = False

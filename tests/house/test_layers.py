@@ -73,11 +73,13 @@ ORDER: dict[str, list[set[str]]] = {
     "disk": [
         {"folders", "owner", "repository"},
         {"copying", "damage", "atomic", "configuration", "locks", "state", "moved_files"},
-        {"verified", "rollback", "log_file", "project", "claims"},
+        {"verified", "rollback", "log_file", "project", "claims", "users"},
+        {"sharing", "store_stamps"},
         {"stage"},
         {"piece_sums", "wrong_origins"},
         {"small_files", "local_files", "manifest_file"},
         {"store", "prune"},
+        {"machine_store"},
     ],
     "display": [
         {"model", "report"},
@@ -92,7 +94,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"scheduler", "request"},
         {"attempt", "context", "state"},
         {"locking", "pieces", "reporter", "small_files", "blame"},
-        {"response", "small_fetcher"},
+        {"response", "small_fetcher", "taking"},
         {"transfer"},
         {"fetcher"},
     ],
