@@ -98,11 +98,13 @@ def share(
         if source.signature != expected:
             break
         made = _MAKERS[mode](source, folder, name, room)
+        after = source.signature
+        if mode is LinkMode.HARDLINK:
+            # A link, even one that was taken back, changes the time of the last change of state, and nothing else.
+            expected = expected._replace(ctime_ns=after.ctime_ns)
         if made is None:
             continue
-        after = source.signature
-        # Only a link changes the time of the last change of state.
-        if after == (expected if mode is not LinkMode.HARDLINK else expected._replace(ctime_ns=after.ctime_ns)):
+        if after == expected:
             return Shared(made, mode)
         close_each(made)
         os.unlink(name, dir_fd=folder)
@@ -132,9 +134,10 @@ def _hard_link(source: Source, folder: int, name: str, _: Path) -> int | None:
             return None
         raise
     try:
-        is_same = is_at(source.descriptor, folder, name)
-        if is_same:
-            mode = stat.S_IMODE(os.fstat(source.descriptor).st_mode)
+        figures = os.fstat(source.descriptor)
+        # Its owner could make another user's file writable again.
+        if is_at(source.descriptor, folder, name) and figures.st_uid == os.geteuid():
+            mode = stat.S_IMODE(figures.st_mode)
             if mode & WRITE_BITS:
                 with suppress(OSError):  # another user's
                     os.fchmod(source.descriptor, mode & ~WRITE_BITS)
