@@ -35,6 +35,7 @@ COMMANDS = {
     "repair": "repairing",
     "remove": "removing",
     "prune": "removing",
+    "store": "store",
     "identify": "identify",
     "clean": "clean",
     "restore": "restore",
@@ -61,6 +62,7 @@ SUMMARIES = {
     "repair": "Fetch only what is damaged in a file.",
     "remove": "Drop an asset from the manifest.",
     "prune": "Remove abandoned partial downloads and stale state.",
+    "store": "Show what the machine's store holds, and who uses it.",
     "identify": "List large files, in the folder or in git's history.",
     "clean": "Move large files out of the repository.",
     "restore": "Bring moved files back, verified.",
@@ -81,7 +83,7 @@ GROUPS = {
     "Assets": ("sync", "check", "repair", "path", "list", "info"),
     "Manifest": ("add", "pin", "import", "export", "outdated", "update", "remove", "schema"),
     "Repository": ("identify", "clean", "restore"),
-    "Project": ("setup", "doctor", "prune", "config"),
+    "Project": ("setup", "doctor", "prune", "store", "config"),
     "Other": ("completion", "help", "demo"),
 }
 VALUED = "--(?:config|assets-dir|external-assets-dir|log-file)"

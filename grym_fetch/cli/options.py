@@ -189,7 +189,7 @@ class StoreChoice(click.ParamType):  # type: ignore[type-arg]  # as above
         return text
 
 
-def store_option(text: str) -> Callable[[F], F]:
+def store_option(text: str, **settings: Any) -> Callable[[F], F]:
     """``--store [DIR]``."""
     return option(
         "--store", type=StoreChoice(), is_flag=False, flag_value="1", default=False, metavar="[DIR]", help=text

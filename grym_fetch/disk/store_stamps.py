@@ -51,7 +51,7 @@ class StoreStamps:
             known = self.judge(checksum, figures)
         return known
 
-    def record(self, checksum: Checksum, signature: FileSignature) -> None:
-        """Remember that the object of this checksum has it."""
-        file = VerifiedFile(str(self._place / object_path(checksum)), str(checksum), signature)
+    def record(self, checksum: Checksum, signature: FileSignature, actual: Checksum | None = None) -> None:
+        """Remember that the object of this checksum has it, or that it has the ``actual`` one."""
+        file = VerifiedFile(str(self._place / object_path(checksum)), str(actual or checksum), signature)
         self._cache.record_all([file])

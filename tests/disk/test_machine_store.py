@@ -9,6 +9,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,16 +47,14 @@ class Machine:
         """The asset's file in a project."""
         return self.root / name / "assets/models/a.bin"
 
-    async def sync(self, name: str, **settings: object) -> Event:
+    async def sync(self, name: str, **settings: Any) -> Event:
         """Sync a project; return the event that tells of its file."""
         seen: list[Event] = []
         manager = self.world.manager(self.project(name), **{"store": str(self.store), **settings})
         async with manager.events() as events:
 
             async def listen() -> None:
-                async for event in events:
-                    if isinstance(event, AssetReused | AssetVerified):
-                        seen.append(event)
+                seen.extend([event async for event in events if isinstance(event, AssetReused | AssetVerified)])
 
             listening = asyncio.create_task(listen())
             async with manager:

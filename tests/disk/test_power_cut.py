@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -68,7 +69,7 @@ class Story:
     store: bool = False
     """Whether the project has a store, beside its assets folder."""
 
-    def settings(self, project: Project) -> dict[str, object]:
+    def settings(self, project: Project) -> dict[str, Any]:
         """The settings of each run."""
         return {"store": str(project.root / "store")} if self.store else {}
 

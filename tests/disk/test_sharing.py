@@ -112,9 +112,9 @@ def test_a_name_that_leads_elsewhere_is_not_linked(source: Path, tmp_path: Path)
 
 def test_a_copy_that_does_not_fit_is_not_begun(source: Path, tmp_path: Path) -> None:
     """The error is that of a full disk."""
-    with mock.patch.object(sharing, "require_space", side_effect=DiskFull("x", "not enough space")):
-        with pytest.raises(DiskFull):
-            shared(source, tmp_path, LinkMode.COPY)
+    full = mock.patch.object(sharing, "require_space", side_effect=DiskFull("x", "not enough space"))
+    with full, pytest.raises(DiskFull):
+        shared(source, tmp_path, LinkMode.COPY)
     assert not (tmp_path / "made").exists()
 
 
