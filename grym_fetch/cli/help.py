@@ -59,6 +59,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "outdated": ("outdated", "outdated voices", "outdated --json"),
     "update": ("update --dry-run", "update voices", "update voices https://models.example.org/voices-2.ckpt"),
     "repair": ("repair", "repair voices --dry-run", "repair voices"),
+    "adopt": ("adopt", "adopt ~/Downloads /srv/models", "adopt --asset-id 'voice-*' --store"),
     "remove": ("remove voices", "remove voices --delete-file", "remove voices --delete-file --yes"),
     "prune": ("prune --dry-run", "prune", "prune --store --older-than 30"),
     "store": ("store", "store /srv/grym-store", "store --json"),

@@ -35,7 +35,7 @@ from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.store import DiskStore
 from grym_fetch.disk.store_stamps import StoreStamps, object_path
 from grym_fetch.disk.users import Use, UseLog
-from grym_fetch.disk.verified import FileSignature
+from grym_fetch.disk.verified import FileSignature, wait_for_tick
 from grym_fetch.runtime.threads import WorkerThreads
 
 log = logging.getLogger(__name__)
@@ -146,6 +146,7 @@ class MachineStore:
         if size in (None, figures.st_size):
             known = await self._threads.compute(self._stamps.judge_again, checksum, figures)
         if known is None:
+            await self._threads.compute(wait_for_tick, figures)
             began_ns, total = time.time_ns(), figures.st_size
             on_read(0, total)
             digest, signature = await self._digest(

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
     from grym_fetch.core.manifest import Asset
     from grym_fetch.core.world import Clock, Connection, ThreadPools, Transport
+    from grym_fetch.disk.elsewhere import FilesElsewhere
     from grym_fetch.disk.machine_store import MachineStore
     from grym_fetch.disk.store import DiskStore
+    from grym_fetch.engine.protocol import AssetAdopter
     from grym_fetch.transfer.context import TransferContext
     from grym_fetch.transfer.fetcher import Fetcher
     from grym_fetch.transfer.request import Requester
@@ -155,6 +157,9 @@ class Engine:
     @cached_property
     def taker(self) -> Taker:
         """Takes assets that are elsewhere on this machine."""
+        return self._make_taker(self._files_elsewhere(()) if self._settings.adopt else None)
+
+    def _make_taker(self, candidates: FilesElsewhere | None) -> Taker:
         from grym_fetch.transfer.taking import Taker
 
         return Taker(
@@ -162,8 +167,27 @@ class Engine:
             store=self.store,
             local_files=self.local_files,
             machine_store=self.machine_store,
+            candidates=candidates,
             link_mode=self._settings.link_mode,
         )
+
+    def _files_elsewhere(self, named: Sequence[Path]) -> FilesElsewhere:
+        from grym_fetch.disk.elsewhere import FilesElsewhere
+
+        return FilesElsewhere(
+            self._project.assets_dir,
+            self._project.external_dir,
+            environ=self._environ,
+            store=self._store_place,
+            named=named,
+        )
+
+    def adopter(self, places: Sequence[Path]) -> AssetAdopter:
+        """Takes assets from what is on this machine, also in these places."""
+        from grym_fetch.transfer.fetcher import Fetcher
+
+        taker = self._make_taker(self._files_elsewhere(places))
+        return Fetcher(self._context, store=self.store, local_files=self.local_files, taker=taker, unpack=self._unpack)
 
     @cached_property
     def _context(self) -> TransferContext:

@@ -61,6 +61,13 @@ class AssetFetcher(Protocol):
         """The bytes of each asset that an earlier run left behind."""
 
 
+class AssetAdopter(Protocol):
+    """Takes assets that are on this machine. Implemented by `Fetcher`."""
+
+    async def adopt(self, asset: Asset) -> FetchResult | None:
+        """Make the asset present and verified; None if it is not here. Raises like `AssetFetcher.fetch`."""
+
+
 class SmallAssetFetcher(Protocol):
     """Makes many small assets present and verified together. Implemented by `SmallFileFetcher`."""
 
@@ -107,6 +114,9 @@ class AssetEngine(Protocol):
     @property
     def store(self) -> FreeSpace:
         """The disk."""
+
+    def adopter(self, places: Sequence[Path]) -> AssetAdopter:
+        """Return what takes assets from this machine, also from these places."""
 
     def is_stored(self, asset: Asset) -> bool:
         """Whether the machine's store has a file for this asset, unread. False without a store."""

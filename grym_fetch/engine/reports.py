@@ -19,6 +19,7 @@ from grym_fetch.core.events import (
     AssetVerified,
     AssetVerifying,
     Event,
+    LinkMode,
     ProgressMade,
 )
 from grym_fetch.core.manifest import Asset
@@ -122,6 +123,25 @@ class SyncPlan:
     unread: tuple[Asset, ...] = ()
     to_unpack: tuple[Asset, ...] = ()
     to_take: tuple[Asset, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """An asset that was taken from ``source``, elsewhere on this machine, and how."""
+
+    id: str
+    path: Path
+    source: Path
+    link: LinkMode
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptReport:
+    """What was taken, and the ids of what was in place already and of what is not on this machine."""
+
+    adopted: tuple[Adopted, ...]
+    present: tuple[str, ...]
+    missing: tuple[str, ...]
 
 
 class PathsById(Mapping[str, Path]):

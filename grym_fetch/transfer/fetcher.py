@@ -44,8 +44,8 @@ from grym_fetch.runtime.buffers import release_frames
 from grym_fetch.runtime.threads import machine_error
 from grym_fetch.transfer.context import TransferContext
 from grym_fetch.transfer.locking import acquire_lock
-from grym_fetch.transfer.result import FetchResult, Repaired
-from grym_fetch.transfer.taking import Taken, Taker
+from grym_fetch.transfer.result import FetchResult, Repaired, Taken
+from grym_fetch.transfer.taking import Taker
 from grym_fetch.transfer.transfer import Transfer
 
 log = logging.getLogger(__name__)
@@ -81,25 +81,31 @@ class Fetcher:
         *,
         force: bool = False,
         repair: bool = False,
+        only_here: bool = False,
         rank: int = 0,
         judge: Judge | None = None,
     ) -> FetchResult:
         """Make the asset present and verified. ``force``: fetch it even if it is there and right; ``rank``: its turn.
 
         A file that is there and wrong gives what is right of it, as far as digests of its pieces are known. ``repair``:
-        read it even if it was verified before, and guess where none are known.
+        read it even if it was verified before, and guess where none are known. ``only_here``: ask nobody, and do not
+        tell it as a failure if the asset is not on this machine.
 
         ``judge`` looks at what was fetched before anybody is told that it is there. Raises any `GrymFetchError`, after
         emitting `asset_failed`.
         """
         try:
             try:
-                return await self._fetch_asset(asset, force=force, repair=repair, rank=rank, judge=judge)
+                return await self._fetch_asset(
+                    asset, force=force, repair=repair, only_here=only_here, rank=rank, judge=judge
+                )
             except MemoryError as error:
                 raise machine_error(error) or error from None
         except GrymFetchError as error:
             release_frames(error)
             error.asset_id = error.asset_id or asset.id
+            if only_here and isinstance(error, AssetMissing):
+                raise
             self._emit(
                 AssetFailed(
                     asset=asset.id,
@@ -109,6 +115,16 @@ class Fetcher:
                 )
             )
             raise
+
+    async def adopt(self, asset: Asset) -> FetchResult | None:
+        """Make the asset present from what is on this machine; None if it is not here. Asks nobody.
+
+        Raises like `fetch`.
+        """
+        try:
+            return await self.fetch(asset, only_here=True)
+        except AssetMissing:
+            return None
 
     async def examine(self, asset: Asset) -> tuple[Found | None, Damage | None]:
         """Read the asset's file; return what is there, and what of it can be used if it is wrong. Changes nothing."""
@@ -122,7 +138,7 @@ class Fetcher:
         return self._store.staged_bytes([StageKey(asset.local_path, content_fingerprint(asset)) for asset in assets])
 
     async def _fetch_asset(
-        self, asset: Asset, *, force: bool, repair: bool, rank: int, judge: Judge | None
+        self, asset: Asset, *, force: bool, repair: bool, only_here: bool, rank: int, judge: Judge | None
     ) -> FetchResult:
         if not asset.pinned:
             if not self._settings.allow_unpinned:
@@ -152,7 +168,7 @@ class Fetcher:
             async with self._taker.holding(asset) as is_alone:
                 if not force and (taken := await self._taker.take(asset, key, exclusive=lock.is_trustworthy)):
                     return await self._use_taken(asset, taken, exclusive=is_alone)
-                if self._settings.offline:
+                if self._settings.offline or only_here:
                     raise self._refuse_offline(asset)
                 damage = None if wrong is None else await self._damage(asset, wrong, may_guess=repair)
                 return await self._fetch(
@@ -179,7 +195,7 @@ class Fetcher:
         self._emit(
             AssetReused(asset=asset.id, path=str(taken.path), taken_from=safe_text(str(taken.source)), link=taken.link)
         )
-        return FetchResult(taken.path, None, taken=True)
+        return FetchResult(taken.path, None, taken=taken)
 
     @staticmethod
     def _refuse_bare_http(asset: Asset) -> None:

@@ -7,52 +7,28 @@ as a download is, through a stage. Nothing that fails here fails an asset, excep
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import DiskFull, GrymFetchError, StorageError
 from grym_fetch.core.events import AssetVerifying, LinkMode
 from grym_fetch.core.manifest import Asset
+from grym_fetch.disk.elsewhere import FilesElsewhere
 from grym_fetch.disk.local_files import LocalFiles
 from grym_fetch.disk.machine_store import Kept, MachineStore
 from grym_fetch.disk.sharing import Source, modes_from
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.store import DiskStore
-from grym_fetch.disk.verified import FileSignature
+from grym_fetch.disk.verified import FileSignature, wait_for_tick
 from grym_fetch.transfer.context import TransferContext
 from grym_fetch.transfer.locking import acquire_lock
+from grym_fetch.transfer.result import Taken
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A file of an asset's size. ``may_link``: whether it may get a second name, so that both are read-only."""
-
-    path: Path
-    may_link: bool = False
-
-
-class Candidates(Protocol):
-    """Knows the files of this machine by their size."""
-
-    def of_size(self, size: int) -> Sequence[Candidate]:
-        """Files of this size, the most likely first. Blocking: for a thread."""
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """A file that was put in place: where, from where, and how."""
-
-    path: Path
-    source: Path
-    link: LinkMode
-    signature: FileSignature
 
 
 class Taker:
@@ -65,7 +41,7 @@ class Taker:
         store: DiskStore,
         local_files: LocalFiles,
         machine_store: MachineStore | None = None,
-        candidates: Candidates | None = None,
+        candidates: FilesElsewhere | None = None,
         link_mode: str = "auto",
     ) -> None:
         self._context = context
@@ -177,6 +153,7 @@ class Taker:
         """The signature with which a file had the right digest."""
         if source.signature.size != size:
             return None
+        await self._context.threads.compute(wait_for_tick, os.fstat(source.descriptor))
         began_ns = time.time_ns()
         on_read(0, size)
         try:
