@@ -738,14 +738,16 @@ class AssetManager:
                 on_pinned=on_pinned or (lambda _: None),
             )
 
-    async def prune(self, *, dry_run: bool = False) -> PruneReport:
+    async def prune(self, *, dry_run: bool = False, orphans: bool = False) -> PruneReport:
         """Remove abandoned downloads, unused locks and other stale state; ``dry_run``: only report it.
 
         Leaves alone what belongs to a running process. What an interrupted download left behind counts as abandoned.
+        ``orphans``: also delete this user's files in the assets folder that no asset names, neither of this manifest
+        nor of another one that was used with the folder. Without it, a ``dry_run`` only lists them.
         """
         await self.initialize()
         async with self._editing() as editor:
-            return await editor.remover.prune(self.manifest, dry_run=dry_run)
+            return await editor.remover.prune(self.manifest, dry_run=dry_run, orphans=orphans)
 
     @asynccontextmanager
     async def _editing(self) -> AsyncIterator[Editor]:

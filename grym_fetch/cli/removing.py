@@ -48,6 +48,8 @@ def remove_command(common: Common, asset_id: str, delete_file: bool, yes: bool) 
 
 @click.command("prune", cls=Command)
 @option("-n", "--dry-run", is_flag=True, help="Print what would be removed, and remove nothing.")
+@option("--orphans", is_flag=True, help="Also delete files in the assets folder that no asset names.")
+@option("-y", "--yes", is_flag=True, help="Delete them without asking.")
 @store_option("Remove from the machine's store what no project uses, instead. [~/.cache/grym-fetch/store]", envvar=None)
 @option(
     "--older-than",
@@ -63,13 +65,14 @@ def remove_command(common: Common, asset_id: str, delete_file: bool, yes: bool) 
 )
 @common_options
 def prune_command(
-    common: Common, dry_run: bool, store: bool | str, older_than: float | None, max_size: int | None
-) -> int:
+    common: Common, dry_run: bool, orphans: bool, yes: bool, store: bool | str, older_than: float | None,
+    max_size: int | None,
+) -> int:  # fmt: skip
     """Remove abandoned partial downloads, unused lock files and other stale state.
 
     Also removes what your own state folder kept for projects that are gone. What a running process is downloading is
     left alone. An interrupted download counts as abandoned, too: without its parts, the next sync starts it over.
-    Assets are never touched.
+    Assets are never touched. With --dry-run, files that no asset names are listed as well; only --orphans deletes them.
     """
     from grym_fetch.cli.runner import run
 
@@ -81,7 +84,12 @@ def prune_command(
         raise click.UsageError("--older-than and --max-size go with --store")
 
     async def body(manager: AssetManager) -> int:
-        tell_pruned(common, await manager.prune(dry_run=dry_run), dry_run=dry_run)
+        if orphans and not yes and not dry_run:
+            found = (await manager.prune(dry_run=True)).orphans
+            if not await _agreed([manager.project.assets_dir / each.name for each in found]):
+                click.echo("nothing was removed", err=True)
+                return 1
+        tell_pruned(common, await manager.prune(dry_run=dry_run, orphans=orphans), dry_run=dry_run)
         return 0
 
     return run(common, body)
@@ -92,7 +100,7 @@ def tell_pruned(common: Common, report: PruneReport, *, dry_run: bool) -> None:
     from grym_fetch.core.figures import format_size
     from grym_fetch.core.text import safe_text
 
-    for item in report.removed:
+    for item in dict.fromkeys((*report.removed, *report.orphans)):
         if common.json:
             record = {"kind": item.kind, "id": item.asset, "name": item.name, "reason": item.reason}
             click.echo(json.dumps({**record, "bytes": item.bytes}))
@@ -104,6 +112,9 @@ def tell_pruned(common: Common, report: PruneReport, *, dry_run: bool) -> None:
     elif not common.quiet:
         left = f"{report.in_use} partial download{'' if report.in_use == 1 else 's'} in use left"
         in_use = f", {left}" if report.in_use else ""
+        if report.orphans and report.orphans[0] not in report.removed:
+            count = f"{len(report.orphans):,} file{'' if len(report.orphans) == 1 else 's'}"
+            click.echo(f"{count} that no asset names: grym-fetch prune --orphans deletes them", err=True)
         click.echo(f"{format_size(report.bytes)} {'would be freed' if dry_run else 'freed'}{in_use}")
 
 

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 
 from grym_fetch.core.events import AssetVerifying, Event
 from grym_fetch.disk.local_files import LocalFiles
+from grym_fetch.disk.neighbours import READERS, Neighbours
 from grym_fetch.disk.project import Project
+from grym_fetch.disk.state import StateFolder
 from grym_fetch.disk.store_stamps import StoreStamps, store_at
 from grym_fetch.disk.verified import FileSignature
 from grym_fetch.runtime.forks import forget_in_child
@@ -70,6 +72,8 @@ class Engine:
         self._unpacking = threads("unpack", 1)
         self._assets_dir = project.assets_dir
         self._project = project
+        self._neighbours = Neighbours(StateFolder(project.assets_dir), project.manifest_path)
+        self._readers = Neighbours(StateFolder(project.external_dir), project.manifest_path, name=READERS)
         self._store_place = store_at(settings.store, environ)
         self._stamps = None if self._store_place is None else StoreStamps(self._store_place)
         self.local_files = LocalFiles(project.assets_dir, project.external_dir, self._hashers, store_cache=self._stamps)
@@ -119,10 +123,18 @@ class Engine:
     @cached_property
     def fetcher(self) -> Fetcher:
         """Fetches one asset."""
+        return self._make_fetcher(self.taker)
+
+    def _make_fetcher(self, taker: Taker) -> Fetcher:
         from grym_fetch.transfer.fetcher import Fetcher
 
         return Fetcher(
-            self._context, store=self.store, local_files=self.local_files, taker=self.taker, unpack=self._unpack
+            self._context,
+            store=self.store,
+            local_files=self.local_files,
+            taker=taker,
+            neighbours=self._neighbours,
+            unpack=self._unpack,
         )
 
     @cached_property
@@ -184,10 +196,7 @@ class Engine:
 
     def adopter(self, places: Sequence[Path]) -> AssetAdopter:
         """Takes assets from what is on this machine, also in these places."""
-        from grym_fetch.transfer.fetcher import Fetcher
-
-        taker = self._make_taker(self._files_elsewhere(places))
-        return Fetcher(self._context, store=self.store, local_files=self.local_files, taker=taker, unpack=self._unpack)
+        return self._make_fetcher(self._make_taker(self._files_elsewhere(places)))
 
     @cached_property
     def _context(self) -> TransferContext:
@@ -270,6 +279,8 @@ class Engine:
 
     async def tidy(self, present: Sequence[Asset]) -> None:
         """Remove what killed runs left behind of assets that are in place, and put their files into the store."""
+        for each in (self._neighbours, self._readers):
+            await self._hashers.compute(each.note)
         await self._keep(present)
         if not self.local_files.has_stages():
             return

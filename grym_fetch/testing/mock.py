@@ -302,7 +302,7 @@ class MockAssetManager(AssetManager):
         raise NotImplementedError("a mock cannot pin: it has no disk")
 
     @_recorded
-    async def prune(self, *, dry_run: bool = False) -> PruneReport:
+    async def prune(self, *, dry_run: bool = False, orphans: bool = False) -> PruneReport:
         """Raise `NotImplementedError`: there are no leftovers."""
         raise NotImplementedError("a mock cannot prune: it has no disk")
 

@@ -37,6 +37,7 @@ from grym_fetch.core.manifest import Asset
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.damage import Damage
 from grym_fetch.disk.local_files import Found, LocalFiles
+from grym_fetch.disk.neighbours import Neighbours
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.store import DiskStore
 from grym_fetch.disk.verified import ReplacedMeanwhile
@@ -65,10 +66,12 @@ class Fetcher:
         store: DiskStore,
         local_files: LocalFiles,
         taker: Taker,
+        neighbours: Neighbours,
         unpack: Callable[[Asset, Path], Awaitable[None]],
     ) -> None:
         self._context = context
         self._taker = taker
+        self._neighbours = neighbours
         self._settings = context.settings
         self._emit = context.emit
         self._store = store
@@ -154,6 +157,9 @@ class Fetcher:
             raise self._refuse_offline(asset)
         await self._store.check_destination(asset.local_path)
         await self._store.prepare()
+        await self._context.threads.compute(self._neighbours.note)
+        if wrong is not None:
+            await self._context.threads.compute(self._neighbours.refuse_clash, asset)
         key = StageKey(asset.local_path, content_fingerprint(asset))
         lock = self._store.lock(key)
         try:

@@ -78,8 +78,8 @@ ORDER: dict[str, list[set[str]]] = {
         {"stage"},
         {"piece_sums", "wrong_origins"},
         {"small_files", "local_files", "manifest_file"},
-        {"store", "prune"},
-        {"machine_store", "store_care"},
+        {"store", "prune", "neighbours"},
+        {"machine_store", "store_care", "orphans"},
     ],
     "display": [
         {"model", "report"},
