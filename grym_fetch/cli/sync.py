@@ -79,7 +79,6 @@ def sync_command(
     An ID may be a glob in quotes: 'voice-*'. Exit code 0 means that everything asked for is there and right. To resume
     an interrupted sync, run it again.
     """
-    from grym_fetch.cli.reporting import reporting
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from
 
@@ -92,8 +91,13 @@ def sync_command(
         if dry_run:
             await print_plan(manager, assets, common, force=force)
             return 0
-        async with reporting(manager, assets, report):
+        if report is None:
             await manager.sync_assets(assets, force=force)
+        else:
+            from grym_fetch.cli.reporting import reporting
+
+            async with reporting(manager, assets, report):
+                await manager.sync_assets(assets, force=force)
         return 0
 
     return run(common, body, settings=settings_from(transfer), minimal=minimal)

@@ -26,6 +26,8 @@ CALLBACK_TIMEOUT_S = 2.0
 """When everything else is over, a callback that takes longer than this for one event gets no more events."""
 HURRIED_CLOSE_S = 1.0
 """The time that callbacks get for all remaining events when the program is in a hurry."""
+TURNS_UNTIL_HEARD = 10
+"""Turns of the loop from an event to a reader that waits for it, with all that `asyncio.wait` puts between them."""
 
 EventCallback = Callable[[Event], object] | Callable[[Event], Awaitable[object]]
 
@@ -172,6 +174,18 @@ class EventBus:
             with suppress(TimeoutError):
                 async with asyncio.timeout(grace):
                     await asyncio.gather(*(_follow(each, each.handled.is_set, stuck) for each in behind))
+
+    async def heard(self) -> None:
+        """Let readers that are waiting for events take what was emitted, before something holds up the loop.
+
+        Never waits for one that is busy.
+        """
+        for _ in range(TURNS_UNTIL_HEARD):
+            if all(each.is_empty for each in self._subscriptions):
+                break
+            await asyncio.sleep(0)
+        # Their own turn, in which they do something about it.
+        await asyncio.sleep(0)
 
     def hurry(self) -> None:
         """Make sure that a callback that is far behind does not delay the end of the program, such as after Ctrl-C."""
