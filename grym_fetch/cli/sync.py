@@ -10,6 +10,7 @@ import click
 
 from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import (
+    REPORTS,
     Common,
     common_options,
     complete_ids,
@@ -17,7 +18,7 @@ from grym_fetch.cli.options import (
     ids_argument,
     minimal_option,
     option,
-    page_option,
+    file_option,
     transfer_options,
 )
 
@@ -57,7 +58,11 @@ def refuse_header(ctx: click.Context, param: click.Parameter, value: tuple[str, 
 )
 @option("--force", is_flag=True, help="Fetch again even if valid; the old file stays until the new one is verified.")
 @option("-n", "--dry-run", is_flag=True, help="Print the plan and fetch nothing.")
-@page_option("--report", help="Write a page about the run to FILE.html: what came from where, when, how fast.")
+@file_option(
+    "--report",
+    endings=REPORTS,
+    help="Write what came from where, when and how fast: FILE.html, a page; FILE.jsonl or FILE.parquet, rows.",
+)
 @click.option("--header", multiple=True, hidden=True, expose_value=False, callback=refuse_header)
 @transfer_options
 @common_options

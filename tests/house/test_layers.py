@@ -81,7 +81,7 @@ ORDER: dict[str, list[set[str]]] = {
     ],
     "display": [
         {"model", "report"},
-        {"lines"},
+        {"lines", "report_rows"},
         {"loop", "plain"},
         {"render", "github", "sheet", "page"},
         {"live", "treemap"},
