@@ -105,9 +105,7 @@ def file_option(*names: str, endings: Sequence[str], help: str) -> Callable[[F],
     return option(*names, type=kind, metavar="FILE", callback=partial(_check_file_name, endings), help=help)
 
 
-def _check_file_name(
-    endings: Sequence[str], _: click.Context, __: click.Parameter, value: Path | None
-) -> Path | None:
+def _check_file_name(endings: Sequence[str], _: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
     """Refuse what cannot be written in the end, before anything is done."""
     if value is None:
         return None

@@ -15,10 +15,10 @@ from grym_fetch.cli.options import (
     common_options,
     complete_ids,
     complete_tags,
+    file_option,
     ids_argument,
     minimal_option,
     option,
-    file_option,
     transfer_options,
 )
 

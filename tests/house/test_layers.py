@@ -65,7 +65,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"client"},
     ],
     "runtime": [
-        {"waiting", "buffers", "clock", "descriptors", "forks"},
+        {"waiting", "buffers", "clock", "descriptors", "forks", "server"},
         {"threads"},
         {"bus", "loop_owner"},
         {"loop_thread"},
@@ -80,7 +80,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"store", "prune"},
     ],
     "display": [
-        {"model", "report"},
+        {"model", "report", "bars"},
         {"lines", "report_rows"},
         {"loop", "plain"},
         {"render", "github", "sheet", "page"},
