@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -328,10 +328,11 @@ class AssetManager:
         if full:
             self._bus.emit(RunStarted(assets=len(chosen), bytes=sum(asset.size or 0 for asset in chosen)))
         statuses = []
-        for asset in chosen:
-            statuses.append(status := await self.check_asset(asset.id, full=full))
-            if on_status is not None:
-                on_status(status)
+        async with aclosing(checking.in_order(chosen, lambda asset: self.check_asset(asset.id, full=full))) as each:
+            async for status in each:
+                statuses.append(status)
+                if on_status is not None:
+                    on_status(status)
         return statuses
 
     def state_of(self, asset: Asset) -> AssetState:

@@ -13,8 +13,9 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import trustme
@@ -59,10 +60,14 @@ class Reader:
         (bin_folder / "grym-fetch").chmod(0o755)
         self.environ = environment(PATH=f"{bin_folder}:{os.environ['PATH']}")
 
-    def shell(self, text: str, folder: Path | None = None, **more: str) -> str:
+    def shell(self, text: str, *, folder: Path | None = None, more: Mapping[str, str] = MappingProxyType({})) -> str:
         """Run a block as printed; return what it says."""
         done = subprocess.run(
-            ["bash", "-e", "-c", text], cwd=folder or self.root, env=self.environ | more, capture_output=True, text=True
+            ["bash", "-e", "-c", text],
+            cwd=folder or self.root,
+            env=self.environ | dict(more),
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
         return done.stdout + done.stderr
@@ -115,7 +120,7 @@ def test_git_lfs(reader: Reader) -> None:
         reader.server.add(f"/files/{place}", path.read_bytes())
     assert "model.ckpt" in reader.shell(look)
     author = {f"GIT_{who}_{what}": "t@t" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    reader.shell(commit, **author)
+    reader.shell(commit, more=author)
     clone = reader.root.parent / "elsewhere" / "clone"
     subprocess.run(["git", "clone", "-q", str(reader.root), str(clone)], check=True)
     reader.shell("grym-fetch sync --all && grym-fetch restore --all", folder=clone)
@@ -128,7 +133,7 @@ def test_hugging_face(reader: Reader) -> None:
     with closing_hub(HuggingFaceHub(token="hf_secret")) as hub:
         hub.add("models/ORG/REPO", {"model.safetensors": CONTENT, "config.json": b"{}  "}, private=True)
         token, add, sync = runnable("huggingface.md")
-        told = reader.shell(token.replace("…", "hf_secret") + add + sync, HF_ENDPOINT=hub.url)
+        told = reader.shell(token.replace("…", "hf_secret") + add + sync, more={"HF_ENDPOINT": hub.url})
     assert "hf_secret" not in told
     assert "hf_secret" not in (reader.root / "assets.json").read_text()
     assert any(path.read_bytes() == CONTENT for path in reader.project.assets.rglob("*.safetensors"))
