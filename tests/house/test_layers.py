@@ -65,7 +65,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"client"},
     ],
     "runtime": [
-        {"waiting", "buffers", "clock", "descriptors", "forks"},
+        {"waiting", "buffers", "clock", "descriptors", "forks", "server"},
         {"threads"},
         {"bus", "loop_owner"},
         {"loop_thread"},
@@ -82,8 +82,8 @@ ORDER: dict[str, list[set[str]]] = {
         {"machine_store", "store_care", "orphans"},
     ],
     "display": [
-        {"model", "report"},
-        {"lines"},
+        {"model", "report", "bars"},
+        {"lines", "report_rows"},
         {"loop", "plain"},
         {"render", "github", "sheet", "page"},
         {"live", "treemap"},
