@@ -1,7 +1,7 @@
 """Builds the packages of a release into ``dist/``, and shows that they are good: ``python -m tools.packages``.
 
-Three things are shown. The build is reproducible and the sdist complete: built again from the unpacked sdist, in another
-folder, both files are the same to the last byte. The index would accept them (`twine check`). Each can be installed into
+Three things are shown. The build is reproducible and the sdist complete: built again from the unpacked sdist, in
+another folder, both files are the same. The index would accept them (`twine check`). Each can be installed into
 an empty environment, ``.venv/installed``, and starts there; the wheel is what stays in it.
 """
 
