@@ -26,6 +26,8 @@ PROGRAMS = (
     "ca-certificates", "curl", "fish", "git", "make", "nginx-light", "openssl", "procps", "python3", "python3-venv",
     "strace", "tinyproxy", "zsh",
 )  # fmt: skip
+DEFAULT_ROOTS = Path("/var/tmp/grym-fetch-roots")
+_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _MADE = "grym-fetch-made"
 _SOURCE = "src"
 _INSIDE = """
@@ -54,6 +56,13 @@ def make_root(suite: str, roots: Path) -> Path:
     return root
 
 
+def files_of_the_checkout() -> list[str]:
+    """The files that git knows or would add, relative to the checkout."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.PIPE, check=True).stdout
+    return [name for name in map(os.fsdecode, listed.split(b"\0")) if name and (CHECKOUT / name).exists()]
+
+
 def copy_checkout(root: Path) -> None:
     """Copy the checkout into a root, and leave out what git ignores; what is installed there stays."""
     source = root / _SOURCE
@@ -65,28 +74,22 @@ def copy_checkout(root: Path) -> None:
             shutil.rmtree(there)
         else:
             there.unlink()
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=CHECKOUT, stdout=-1, check=True
-    ).stdout
-    for name in map(os.fsdecode, listed.split(b"\0")):
-        if name and (CHECKOUT / name).exists():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            # With its time: `make` installs again only if what it needs has changed.
-            shutil.copy2(CHECKOUT / name, source / name, follow_symlinks=False)
+    for name in files_of_the_checkout():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        # With its time: `make` installs again only if what it needs has changed.
+        shutil.copy2(CHECKOUT / name, source / name, follow_symlinks=False)
 
 
-def run_inside(root: Path, command: list[str]) -> int:
-    """Run a command in the copy, and return its exit code. It sees no variable of ours but those that reach pip."""
-    kept = {
-        name: value for name, value in os.environ.items() if name.startswith(("PIP_", "HYPOTHESIS_")) or name == "CI"
-    }
-    bundle = os.environ.get("SSL_CERT_FILE")
-    if bundle:
+def run_inside(root: Path, command: list[str], *, folder: str = f"/{_SOURCE}", path: str = _PATH) -> int:
+    """Run a command in a folder of a root, and return its exit code. It sees no variable of ours but those for pip."""
+    known = ("PIP_", "HYPOTHESIS_")
+    kept = {name: value for name, value in os.environ.items() if name.startswith(known) or name == "CI"}
+    if bundle := os.environ.get("SSL_CERT_FILE"):
         shutil.copy(bundle, root / "etc" / "ssl" / "certs" / "ca-certificates.crt")
         kept["PIP_CERT"] = "/etc/ssl/certs/ca-certificates.crt"
-    variables = {"HOME": "/root", "LANG": "C.UTF-8", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"} | kept
+    variables = {"HOME": "/root", "LANG": "C.UTF-8", "PATH": path} | kept
     told = [f"{name}={value}" for name, value in variables.items()]
-    return _run_inside(root, ["env", "-i", *told, *command], f"/{_SOURCE}")
+    return _run_inside(root, ["env", "-i", *told, *command], folder)
 
 
 def _run_inside(root: Path, command: list[str], folder: str) -> int:
@@ -98,7 +101,7 @@ def main() -> int:
     """Make the root, copy, and run what is asked for."""
     parser = argparse.ArgumentParser(prog="python -m tools.debian_root", description=(__doc__ or "").partition(":")[0])
     parser.add_argument("suite", help="trixie, sid, …")
-    parser.add_argument("--roots", type=Path, default=Path("/var/tmp/grym-fetch-roots"), metavar="DIR")
+    parser.add_argument("--roots", type=Path, default=DEFAULT_ROOTS, metavar="DIR")
     parser.add_argument("arguments", nargs="*", help="for pytest; none: make test")
     chosen = parser.parse_args()
     if os.geteuid() != 0:

@@ -58,6 +58,12 @@ def refuse_header(ctx: click.Context, param: click.Parameter, value: tuple[str, 
 @option("--force", is_flag=True, help="Fetch again even if valid; the old file stays until the new one is verified.")
 @option("-n", "--dry-run", is_flag=True, help="Print the plan and fetch nothing.")
 @page_option("--report", help="Write a page about the run to FILE.html: what came from where, when, how fast.")
+@option(
+    "--metrics",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Keep metrics of the run in FILE, in Prometheus' text format.",
+)
 @click.option("--header", multiple=True, hidden=True, expose_value=False, callback=refuse_header)
 @transfer_options
 @common_options
@@ -72,6 +78,7 @@ def sync_command(
     force: bool,
     dry_run: bool,
     report: Path | None,
+    metrics: Path | None,
     **transfer: Any,
 ) -> int:
     """Make assets present and verified: those chosen, or else all required ones (all, if none is required).
@@ -79,6 +86,7 @@ def sync_command(
     An ID may be a glob in quotes: 'voice-*'. Exit code 0 means that everything asked for is there and right. To resume
     an interrupted sync, run it again.
     """
+    from grym_fetch.cli.metrics import metering
     from grym_fetch.cli.reporting import reporting
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from
@@ -92,7 +100,7 @@ def sync_command(
         if dry_run:
             await print_plan(manager, assets, common, force=force)
             return 0
-        async with reporting(manager, assets, report):
+        async with reporting(manager, assets, report), metering(manager, assets, metrics):
             await manager.sync_assets(assets, force=force)
         return 0
 
