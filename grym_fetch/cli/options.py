@@ -99,13 +99,18 @@ def page_option(*names: str, help: str) -> Callable[[F], F]:  # noqa: A002 - as 
     return option(*names, type=kind, metavar="FILE", callback=_check_page_name, help=help)
 
 
-def _check_page_name(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
+def _check_page_name(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
     """Refuse a name that no page can have, before anything is done."""
     if value is None:
         return None
     if value.suffix.lower() not in (".html", ".htm"):
         raise click.BadParameter("its name must end in .html")
-    if not value.absolute().parent.is_dir():
+    return check_folder(context, parameter, value)
+
+
+def check_folder(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
+    """Refuse a file in a folder that is not there, before anything is done."""
+    if value is not None and not value.absolute().parent.is_dir():
         raise click.BadParameter(f"there is no folder {str(value.parent)!r}")
     return value
 

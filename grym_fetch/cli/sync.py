@@ -11,6 +11,7 @@ import click
 from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import (
     Common,
+    check_folder,
     common_options,
     complete_ids,
     complete_tags,
@@ -62,6 +63,7 @@ def refuse_header(ctx: click.Context, param: click.Parameter, value: tuple[str, 
     "--metrics",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
+    callback=check_folder,
     help="Keep metrics of the run in FILE, in Prometheus' text format.",
 )
 @click.option("--header", multiple=True, hidden=True, expose_value=False, callback=refuse_header)
