@@ -32,7 +32,16 @@ from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.world import Clock, Transport
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.prune import PruneReport
-from grym_fetch.engine.reports import AssetProgress, AssetState, AssetStatus, RepairReport, SyncPlan, SyncReport
+from grym_fetch.engine.reports import (
+    Adopted,
+    AdoptReport,
+    AssetProgress,
+    AssetState,
+    AssetStatus,
+    RepairReport,
+    SyncPlan,
+    SyncReport,
+)
 from grym_fetch.project.pinning import Pinned, PinReport
 from grym_fetch.project.updating import NewerVersion
 from grym_fetch.runtime.loop_thread import Blocking, EventStream
@@ -141,6 +150,28 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         Raises `AssetMissing` if no file is there, and what `download_asset` raises.
         """
         return self._run(asynchronous.AssetManager.repair_asset, asset_id, dry_run=dry_run)
+
+    def adopt_assets(
+        self,
+        places: Collection[str | Path] = (),
+        *,
+        ids: Collection[str] | None = None,
+        exclude: Collection[str] = (),
+        on_adopted: Callable[[Adopted], object] | None = None,
+    ) -> AdoptReport:
+        """Take what is on this machine already instead of downloading it: these assets, or all that are not in place.
+
+        Looks for files of the right size in ``places`` (folders or files), the assets and external folders, the assets
+        folders of other projects that use the store, and the caches of Hugging Face, torch.hub and pooch. The digest
+        decides. They are put in place as reflinks or copies, and nothing is changed where they are. Fetches nothing.
+        ``ids`` and ``exclude`` are ids and globs. ``on_adopted`` is called in the event loop with each.
+
+        Raises `SyncFailed` if some could not be put in place (after all others were), `UnknownAsset` or
+        `StaleManifest`.
+        """
+        return self._run(
+            asynchronous.AssetManager.adopt_assets, places, ids=ids, exclude=exclude, on_adopted=on_adopted
+        )
 
     def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:
         """Return whether the asset is there and valid; fetches nothing. ``full`` reads every byte again.
@@ -465,12 +496,14 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
             on_pinned=on_pinned,
         )
 
-    def prune(self, *, dry_run: bool = False) -> PruneReport:
+    def prune(self, *, dry_run: bool = False, orphans: bool = False) -> PruneReport:
         """Remove abandoned downloads, unused locks and other stale state; ``dry_run``: only report it.
 
         Leaves alone what belongs to a running process. What an interrupted download left behind counts as abandoned.
+        ``orphans``: also delete this user's files in the assets folder that no asset names, neither of this manifest
+        nor of another one that was used with the folder. Without it, a ``dry_run`` only lists them.
         """
-        return self._run(asynchronous.AssetManager.prune, dry_run=dry_run)
+        return self._run(asynchronous.AssetManager.prune, dry_run=dry_run, orphans=orphans)
 
     def events(self) -> EventStream:
         """Return a stream of every event from now on: a context manager and iterator.

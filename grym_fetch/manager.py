@@ -23,11 +23,13 @@ from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.disk.configuration import read_configuration
 from grym_fetch.disk.project import Project, find_project, load_manifest, read_manifest
-from grym_fetch.engine import checking, repairing
+from grym_fetch.engine import adopting, checking, repairing
 from grym_fetch.engine.coordinator import Coordinator
 from grym_fetch.engine.engine import Engine
 from grym_fetch.engine.protocol import AssetEngine
 from grym_fetch.engine.reports import (
+    Adopted,
+    AdoptReport,
     AssetProgress,
     AssetState,
     AssetStatus,
@@ -72,8 +74,8 @@ class AssetManager:
 
     Args:
         config: the manifest's path.
-        assets_dir: where downloads go; default ``assets`` next to the manifest.
-        external_assets_dir: where else to look for files; default ``../assets``.
+        assets_dir: where downloads go; default ``assets`` in the project's root.
+        external_assets_dir: where else to look for files; default ``assets`` beside the project's root.
         parallel: the most connections open at once, across all assets.
         minimal: use the small stand-ins of assets that have one.
         allow_stale: also use a manifest that has expired, or is older than the one used before.
@@ -296,6 +298,32 @@ class AssetManager:
         coordinator = self._ready()
         async with self._freshness.using(self.manifest):
             return await repairing.repair(coordinator, self._asset(asset_id), dry_run=dry_run)
+
+    async def adopt_assets(
+        self,
+        places: Collection[str | Path] = (),
+        *,
+        ids: Collection[str] | None = None,
+        exclude: Collection[str] = (),
+        on_adopted: Callable[[Adopted], object] | None = None,
+    ) -> AdoptReport:
+        """Take what is on this machine already instead of downloading it: these assets, or all that are not in place.
+
+        Looks for files of the right size in ``places`` (folders or files), the assets and external folders, the assets
+        folders of other projects that use the store, and the caches of Hugging Face, torch.hub and pooch. The digest
+        decides. They are put in place as reflinks or copies, and nothing is changed where they are. Fetches nothing.
+        ``ids`` and ``exclude`` are ids and globs. ``on_adopted`` is called in the event loop with each.
+
+        Raises `SyncFailed` if some could not be put in place (after all others were), `UnknownAsset` or
+        `StaleManifest`.
+        """
+        coordinator = self._ready()
+        chosen = self.manifest.pick(ids, exclude=exclude)
+        assets = [asset.stand_in() for asset in chosen] if self.minimal else list(chosen)
+        async with self._freshness.using(self.manifest):
+            return await adopting.adopt(
+                coordinator.engine, assets, [Path(place) for place in places], on_adopted or (lambda _: None)
+            )
 
     async def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:
         """Return whether the asset is there and valid; fetches nothing. ``full`` reads every byte again.
@@ -712,14 +740,16 @@ class AssetManager:
                 on_pinned=on_pinned or (lambda _: None),
             )
 
-    async def prune(self, *, dry_run: bool = False) -> PruneReport:
+    async def prune(self, *, dry_run: bool = False, orphans: bool = False) -> PruneReport:
         """Remove abandoned downloads, unused locks and other stale state; ``dry_run``: only report it.
 
         Leaves alone what belongs to a running process. What an interrupted download left behind counts as abandoned.
+        ``orphans``: also delete this user's files in the assets folder that no asset names, neither of this manifest
+        nor of another one that was used with the folder. Without it, a ``dry_run`` only lists them.
         """
         await self.initialize()
         async with self._editing() as editor:
-            return await editor.remover.prune(self.manifest, dry_run=dry_run)
+            return await editor.remover.prune(self.manifest, dry_run=dry_run, orphans=orphans)
 
     @asynccontextmanager
     async def _editing(self) -> AsyncIterator[Editor]:

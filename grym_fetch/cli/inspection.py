@@ -23,6 +23,7 @@ from grym_fetch.cli.options import (
     one_asset,
     option,
     progress_options,
+    store_option,
     transfer_options,
 )
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 @option("--full", is_flag=True, help="Read every byte again, even of files that were verified before.")
 @minimal_option("Check the small stand-ins.")
 @option("--allow-unpinned", is_flag=True, help="Accept files without a checksum, unverified.")
+@store_option("Read every byte of the machine's store, instead. [~/.cache/grym-fetch/store]", envvar=None)
 @progress_options
 @common_options
 def check_command(
@@ -46,12 +48,19 @@ def check_command(
     full: bool,
     minimal: bool | None,
     allow_unpinned: bool,
+    store: bool | str,
 ) -> int:
     """Say whether assets are present and valid: those named, or else all of them.
 
-    A file that was verified before and has not changed since (size, times, inode) is trusted. Exit code 1 if something
-    is missing or unverified, 3 if something is corrupt.
+    A file that was verified before and has not changed since (size, times, inode, device) is trusted. Exit code 1 if
+    something is missing or unverified, 3 if something is corrupt.
     """
+    if store:
+        from grym_fetch.cli.store import check_store
+
+        if ids:
+            raise click.UsageError("--store checks the whole store; it takes no ids")
+        return check_store(common, store)
     from grym_fetch.cli import exit_codes
     from grym_fetch.cli.runner import run, short_path
     from grym_fetch.core.text import safe_text

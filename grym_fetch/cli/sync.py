@@ -134,6 +134,7 @@ async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) 
                 for a in plan.to_fetch
             ],
             "present": [a.id for a in plan.present],
+            "to_take": [a.id for a in plan.to_take],
             "unread": [a.id for a in plan.unread],
             "to_unpack": [a.id for a in plan.to_unpack],
             "bytes_to_fetch": plan.bytes_to_fetch,
@@ -149,6 +150,7 @@ async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) 
         size = format_size(asset.size) if asset.size is not None else "size unknown"
         note = "" if asset.pinned else "  (no checksum: refused without --allow-unpinned)"
         lines.append(f"fetch  {safe_text(asset.id)}  {size}  -> {safe_text(asset.local_path, limit=1100)}{note}")
+    lines += [f"take   {safe_text(asset.id)}  from the store" for asset in plan.to_take]
     unread = {asset.id for asset in plan.unread}
     for asset in plan.present:
         note = "  (there but not verified yet: read first, and fetched again if it is wrong)"
@@ -158,7 +160,8 @@ async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) 
     print_data(lines)
     resumed = f", {format_size(plan.bytes_staged)} there from an earlier run" if plan.bytes_staged else ""
     unknown = f", {plan.unknown_sizes} of unknown size" if plan.unknown_sizes else ""
-    click.echo(f"{len(plan.to_fetch)} to fetch, {len(plan.present)} already there{unknown}")
+    taken = f"{len(plan.to_take)} to take from the store, " if plan.to_take else ""
+    click.echo(f"{len(plan.to_fetch)} to fetch, {taken}{len(plan.present)} already there{unknown}")
     click.echo(f"{format_size(plan.bytes_to_fetch)} to download{resumed}")
     fits = "" if plan.space_needed <= plan.space_free else ": NOT ENOUGH"
     archives = f", and what is in {len(plan.to_unpack)} to be unpacked" if plan.to_unpack else ""

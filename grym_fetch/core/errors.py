@@ -12,7 +12,7 @@
     ├── UnknownAsset             no such id; with the nearest ids
     ├── UnknownSource            a short address that leads nowhere; with the nearest ones
     ├── UnpinnedAsset            no checksum, and unpinned assets were not allowed
-    ├── AssetMissing             offline, and the file is not there
+    ├── AssetMissing             not there, and may not or cannot be fetched
     ├── TransferError            the remote side
     │   ├── ConnectFailed        no connection: name, route, refusal, time-out
     │   │   └── CertificateRejected   TLS says this is not the host we asked for: final
@@ -148,7 +148,7 @@ class StaleManifest(ManifestError):
         self.args = (source, why)
 
     def __str__(self) -> str:
-        return f"{self.source} {self.why}; nothing was done. {self.advice}"
+        return f"{self.source} {self.why}; nothing was fetched. {self.advice}"
 
 
 class EditRefused(ManifestError):

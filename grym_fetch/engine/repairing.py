@@ -48,6 +48,8 @@ async def _examine(coordinator: Coordinator, asset: Asset, place: Path) -> Repai
 
 async def _repair(coordinator: Coordinator, asset: Asset) -> RepairReport:
     result = await coordinator.repair(asset)
+    if result.fetched is None and result.taken:
+        return RepairReport(asset.id, result.path, "replaced")
     if result.fetched is None:
         return RepairReport(asset.id, result.path, "intact")
     size, downloaded = result.fetched.size, result.fetched.downloaded
