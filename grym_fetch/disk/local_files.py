@@ -32,6 +32,7 @@ from grym_fetch.disk.piece_sums import PieceSumsStore
 from grym_fetch.disk.state import StateFolder
 from grym_fetch.disk.verified import FileSignature, VerifiedCache, wait_for_tick
 from grym_fetch.disk.wrong_origins import WrongOrigins
+from grym_fetch.runtime.system import read_ahead
 from grym_fetch.runtime.waiting import wait_uncancelled
 
 if TYPE_CHECKING:
@@ -338,7 +339,7 @@ def hash_file(path: Path, hasher: Updated, on_progress: Callable[[int], bool]) -
             figures = os.fstat(descriptor)
             if not stat.S_ISREG(figures.st_mode):
                 raise UnsafePath(safe_text(str(path)), "this is not a file")
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+            read_ahead(descriptor)
             at = 0
             while block := os.pread(descriptor, HASH_BLOCK_BYTES, at):
                 hasher.update(block)
