@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grym_fetch.cli.reporting import LOOK_S, write_page
+from grym_fetch.cli.reporting import LOOK_S, write_whole
 from grym_fetch.core.errors import StorageError
 from grym_fetch.core.text import redact_url
 from grym_fetch.display.metrics import metrics_text
@@ -31,11 +31,8 @@ WRITE_EVERY_S = 5.0
 
 
 @asynccontextmanager
-async def metering(manager: AssetManager, assets: Iterable[Asset], path: Path | None) -> AsyncIterator[None]:
+async def metering(manager: AssetManager, assets: Iterable[Asset], path: Path) -> AsyncIterator[None]:
     """Write metrics of what happens in the block to ``path``. Raises `StorageError` if the last write alone fails."""
-    if path is None:
-        yield
-        return
     report = Report({asset.id: redact_url(asset.urls[0]) for asset in assets})
     subscription = manager.events()
     thread = WorkerThreads("metrics", 1)
@@ -47,7 +44,7 @@ async def metering(manager: AssetManager, assets: Iterable[Asset], path: Path | 
             if report.ended - written >= WRITE_EVERY_S:
                 written = report.ended
                 try:
-                    await thread.compute(write_page, path, metrics_text(report))
+                    await thread.compute(write_whole, path, metrics_text(report).encode())
                 except StorageError as error:
                     log.warning("the metrics could not be written: %s", error)
             await asyncio.sleep(LOOK_S)
@@ -64,7 +61,7 @@ async def metering(manager: AssetManager, assets: Iterable[Asset], path: Path | 
         # Nothing is awaited here: a run that is interrupted has little time.
         try:
             take()
-            write_page(path, metrics_text(report))
+            write_whole(path, metrics_text(report).encode())
         except StorageError as error:
             log.warning("the metrics could not be written: %s", error)
         raise
@@ -72,7 +69,7 @@ async def metering(manager: AssetManager, assets: Iterable[Asset], path: Path | 
         task.cancel()
         await asyncio.wait([task])  # so that an earlier write is not the last one
         take()
-        write_page(path, metrics_text(report))
+        write_whole(path, metrics_text(report).encode())
     finally:
         task.cancel()
         subscription.close()

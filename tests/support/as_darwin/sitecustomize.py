@@ -60,6 +60,7 @@ _spec = spec_from_file_location(_NAME, ROOT / "grym_fetch" / "runtime" / "system
 assert _spec is not None
 assert _spec.loader is not None
 # Put there at once: a finder would come after pytest's own, which finds the plugin's package first.
-_module: Any = sys.modules[_NAME] = module_from_spec(_spec)
+_module: Any = module_from_spec(_spec)
+sys.modules[_NAME] = _module
 _spec.loader.exec_module(_module)
 _module.sysctl, _module.unsent_bytes = _boot_session, _unsent
