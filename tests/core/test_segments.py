@@ -99,9 +99,10 @@ class AnyInterleaving(RuleBasedStateMachine):
 
     @rule()
     def promise_all(self) -> None:
-        """The whole is promised only to a single connection, and only while something is missing."""
+        """The whole is promised once, while something is missing and nothing else is still to come."""
         segment = self.segments.promise_all()
-        assert (segment is None) == bool(self.promises or self.segments.is_complete)
+        is_taken = any(promise.segment.whole or promise.segment.remaining for promise in self.promises)
+        assert (segment is None) == (is_taken or self.segments.is_complete)
         if segment is not None:
             assert (segment.start, segment.position, segment.whole) == (0, 0, True)
             assert segment.stop == (self.segments.unsized_limit if self.size is None else self.size)
