@@ -155,6 +155,7 @@ class Engine:
                 lock_timeout=settings.lock_timeout,
                 connections=self.connections,
                 together=settings.mirrors == "together",
+                mirror_rules=settings.mirror_rules,
                 crawl_timeout=settings.stall_timeout,
                 retry=RetryPolicy(retries=settings.retries, patience=settings.patience),
                 sizes=settings.sizes,
