@@ -21,7 +21,6 @@ MIRRORS = "GRYM_FETCH_MIRRORS"
 CLIENT_CERT = "GRYM_FETCH_CLIENT_CERT"
 CLIENT_KEY = "GRYM_FETCH_CLIENT_KEY"
 """PEM files: the certificate to show to servers that ask for one, and its key. Not settings: they have no option."""
-
 _WORDS = {
     **dict.fromkeys(("1", "true", "yes", "on", "y", "t"), True),
     **dict.fromkeys(("0", "false", "no", "off", "n", "f"), False),

@@ -124,6 +124,7 @@ class Engine:
     @cached_property
     def _context(self) -> TransferContext:
         from grym_fetch.core.policy import RetryPolicy, TokenBucket
+        from grym_fetch.net.buckets import BucketSigner
         from grym_fetch.net.credentials import find_credentials
         from grym_fetch.runtime.buffers import Buffers
         from grym_fetch.transfer.context import TransferContext, TransferSettings
@@ -144,6 +145,7 @@ class Engine:
                 find_credentials(self._environ),
                 on_lost_ahead=self._scheduler.hosts.lost_ahead,
                 on_led=self._scheduler.kick,
+                sign=BucketSigner(self._environ).sign,
             ),
             threads=self._hashers,
             buffers=Buffers(settings.sizes.piece, self.connections),

@@ -32,7 +32,7 @@ LAYERS: list[set[str]] = [
 # The modules of each room, from the bottom up. A module may import only from earlier rows of its room.
 ORDER: dict[str, list[set[str]]] = {
     "core": [
-        {"text", "signatures", "cells", "figures", "columns"},
+        {"text", "signatures", "buckets", "cells", "figures", "columns"},
         {"command_lines"},
         {"errors", "validation"},
         {
@@ -58,8 +58,8 @@ ORDER: dict[str, list[set[str]]] = {
         {"manifest_text", "manifest_parser"},
     ],
     "net": [
-        {"places", "errors", "tls", "credentials", "states", "quiet", "heads"},
-        {"parser", "proxies"},
+        {"places", "errors", "tls", "credentials", "profiles", "states", "quiet", "heads"},
+        {"parser", "proxies", "buckets"},
         {"settings"},
         {"wire", "session"},
         {"tunnel"},
