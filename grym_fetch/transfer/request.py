@@ -251,6 +251,8 @@ class Requester:
             fields["Range"] = range_header(asked.wanted)
             if asked.validator.if_range and asked.validator.is_for(server):
                 fields["If-Range"] = asked.validator.if_range
+        if asked.accept:
+            fields["Accept"] = asked.accept
         if asked.past_caches:
             fields["Cache-Control"] = "no-cache"
         if cookie:

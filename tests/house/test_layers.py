@@ -110,7 +110,7 @@ ORDER: dict[str, list[set[str]]] = {
     "sources": [
         {"protocol"},
         {"answers", "choice", "metalink", "registry", "web"},
-        {"github", "huggingface", "listings", "zenodo"},
+        {"github", "huggingface", "listings", "oci", "zenodo"},
         {"naming"},
         {"__init__"},
     ],
