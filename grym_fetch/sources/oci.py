@@ -49,7 +49,7 @@ _ENDINGS = {"model": "model.gguf", "projector": "projector.gguf", "adapter": "ad
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Artifact:
     """What a short address names. ``path`` stays encoded. ``short`` is the repository's short address."""
 
     host: str
@@ -87,7 +87,7 @@ class Registry:
             raise UnknownSource(address, f"is not an address in a registry; allowed: {form}")
         reference = match["digest"] or match["tag"] or "latest"
         short = f"oci://{match['host']}/{match['repo']}"
-        place = _Place(match["host"], match["repo"], reference, match["path"] or "", short)
+        place = _Artifact(match["host"], match["repo"], reference, match["path"] or "", short)
         return await _resolve(address, place, web, self.hub)
 
     async def newest(self, address: str, web: Web, /) -> Resolved:
@@ -117,7 +117,7 @@ class Ollama:
             form = "ollama:NAME, ollama:NAME:TAG, ollama:USER/NAME:TAG or ollama:NAME:TAG/model.gguf"
             raise UnknownSource(address, f"is not a model of Ollama; allowed: {form}")
         repo = match["repo"] if "/" in match["repo"] else f"library/{match['repo']}"
-        place = _Place(OLLAMA, repo, match["tag"] or "latest", match["path"] or "", f"ollama:{match['repo']}", True)
+        place = _Artifact(OLLAMA, repo, match["tag"] or "latest", match["path"] or "", f"ollama:{match['repo']}", True)
         return await _resolve(address, place, web, self.hub)
 
     async def newest(self, address: str, web: Web, /) -> Resolved:
@@ -129,7 +129,7 @@ _PAGES = frozenset({"blog", "download", "models", "search", "library", "signin",
 """Pages that are not of a model."""
 
 
-async def _resolve(address: str, place: _Place, web: Web, hub: str) -> Resolved:
+async def _resolve(address: str, place: _Artifact, web: Web, hub: str) -> Resolved:
     try:
         unquoted(place.path)
     except ValueError:
@@ -147,7 +147,7 @@ async def _resolve(address: str, place: _Place, web: Web, hub: str) -> Resolved:
     return Resolved(name, digest, tuple(files[path] for path in chosen.paths), is_whole=chosen.is_whole)
 
 
-async def _manifest(address: str, place: _Place, reference: str, web: Web, hub: str) -> tuple[HubAnswer, str]:
+async def _manifest(address: str, place: _Artifact, reference: str, web: Web, hub: str) -> tuple[HubAnswer, str]:
     """A manifest, and its digest."""
     page = await web.get(f"{place.base}/manifests/{reference}", accept=_ACCEPT)
     if page.status != 200:
@@ -180,7 +180,7 @@ def _chosen(address: str, index: HubAnswer) -> str:
     )
 
 
-def _file(layer: HubAnswer, place: _Place, *, taken: Mapping[str, SourceFile]) -> SourceFile:
+def _file(layer: HubAnswer, place: _Artifact, *, taken: Mapping[str, SourceFile]) -> SourceFile:
     digest, size = layer.text("digest", _DIGEST), layer.size("size")
     media_type = layer.text("mediaType") if layer.has("mediaType") else ""
     name = digest.partition(":")[2][:16]
@@ -199,7 +199,7 @@ def _file(layer: HubAnswer, place: _Place, *, taken: Mapping[str, SourceFile]) -
     return SourceFile(name, url, f"{place.versioned}/{quoted(name)}", size, Checksum.parse(digest))
 
 
-async def _missing(address: str, place: _Place, page: Page, web: Web, hub: str) -> UnknownSource | SourceFailed:
+async def _missing(address: str, place: _Artifact, page: Page, web: Web, hub: str) -> UnknownSource | SourceFailed:
     if page.status in (401, 403):
         return UnknownSource(address, f"there is no such repository, or it is private: {page.refusal}")
     if page.status != 404:
