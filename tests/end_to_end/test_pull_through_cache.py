@@ -13,7 +13,7 @@ from grym_fetch.testing import AssetServer, Redirect
 from tests.support.nginx import Location, Nginx, free_port
 from tests.support.project import Project
 
-pytestmark = pytest.mark.nginx
+pytestmark = [pytest.mark.nginx, pytest.mark.sweep]
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/mirrors.md"
 CLIENTS = 20
