@@ -15,7 +15,7 @@ import pytest
 
 from grym_fetch.core.errors import DiskFull
 from grym_fetch.disk import sharing
-from grym_fetch.disk.sharing import Shared, Source, modes_from, share
+from grym_fetch.disk.sharing import OpenFile, Shared, modes_from, share
 from grym_fetch.disk.verified import ReplacedMeanwhile
 from grym_fetch.events import LinkMode
 from grym_fetch.testing import seeded_bytes
@@ -26,7 +26,7 @@ CONTENT = seeded_bytes(70_001, seed=5)
 
 def shared(source: Path, folder: Path, *modes: LinkMode, name: str = "made") -> LinkMode:
     """Share a file into a folder; return how."""
-    opened, here = Source.opened(source), os.open(folder, os.O_RDONLY)
+    opened, here = OpenFile.opened(source), os.open(folder, os.O_RDONLY)
     try:
         made = share(opened, opened.signature, here, name, modes or modes_from("auto"), room=folder)
         os.close(made.descriptor)
@@ -82,7 +82,7 @@ def test_what_changes_meanwhile_is_not_taken(source: Path, tmp_path: Path, mode:
     """Whether before or during it: nothing is left behind."""
     real = sharing._MAKERS[mode]
 
-    def change_and_make(source: Source, folder: int, name: str, room: Path) -> int | None:
+    def change_and_make(source: OpenFile, folder: int, name: str, room: Path) -> int | None:
         made = real(source, folder, name, room)
         with source.path.open("r+b") as file:
             file.write(b"changed")
@@ -95,7 +95,7 @@ def test_what_changes_meanwhile_is_not_taken(source: Path, tmp_path: Path, mode:
 
 def test_a_name_that_leads_elsewhere_is_not_linked(source: Path, tmp_path: Path) -> None:
     """The file that was opened is copied instead."""
-    opened, here = Source.opened(source), os.open(tmp_path, os.O_RDONLY)
+    opened, here = OpenFile.opened(source), os.open(tmp_path, os.O_RDONLY)
     try:
         expected = opened.signature
         source.rename(tmp_path / "moved")

@@ -81,6 +81,7 @@ async def test_a_project_that_is_gone_uses_nothing(tmp_path: Path) -> None:
     assert not list((tmp_path / "store/.grym-fetch/users").iterdir())
 
 
+@pytest.mark.shows("S16")
 async def test_a_project_on_a_disk_that_is_away_keeps_its_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
