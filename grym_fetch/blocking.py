@@ -22,7 +22,9 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from grym_fetch import manager as asynchronous
 from grym_fetch.core.events import Event
@@ -506,7 +508,8 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     def events(self) -> EventStream:
         """Return a stream of every event from now on: a context manager and iterator.
 
-        Needs a running loop.
+        It ends when the manager or the stream is closed. In uvicorn it also ends when the server begins to stop, which
+        waits for every response before the application can close anything.
         """
         return self._stream(asynchronous.AssetManager.events)
 
@@ -517,6 +520,14 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     def on_event(self, callback: Callable[[Event], object]) -> Callable[[], None]:
         """Call ``callback`` with every event, as `on_progress` does. Returns a function that stops it."""
         return self._register(asynchronous.AssetManager.on_event, callback)
+
+    def progress(self, bar: Callable[..., Any] | None = None) -> AbstractContextManager[None]:
+        """Show progress bars while the block runs, for notebooks and scripts: ``with manager.progress():``.
+
+        ``bar`` is a class with the interface of tqdm. Without it, bars are those of ``tqdm.auto`` if tqdm is installed
+        (in a notebook a widget), or else of Rich.
+        """
+        return self._bracket(asynchronous.AssetManager.progress, bar)
 
     def on_progress(
         self, callback: Callable[[AssetProgress], object] | Callable[[AssetProgress], Awaitable[object]]

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from grym_fetch._version import __version__
 from grym_fetch.core.configuration import Configuration
@@ -43,6 +43,7 @@ from grym_fetch.project.freshness import FreshnessCheck
 from grym_fetch.runtime.bus import EventBus, Subscription
 from grym_fetch.runtime.clock import SystemClock
 from grym_fetch.runtime.loop_owner import LoopOwner
+from grym_fetch.runtime.server import stopping
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.settings import Settings
 
@@ -73,8 +74,8 @@ class AssetManager:
 
     Args:
         config: the manifest's path.
-        assets_dir: where downloads go; default ``assets`` next to the manifest.
-        external_assets_dir: where else to look for files; default ``../assets``.
+        assets_dir: where downloads go; default ``assets`` in the project's root.
+        external_assets_dir: where else to look for files; default ``assets`` beside the project's root.
         parallel: the most connections open at once, across all assets.
         minimal: use the small stand-ins of assets that have one.
         allow_stale: also use a manifest that has expired, or is older than the one used before.
@@ -355,10 +356,11 @@ class AssetManager:
         if full:
             self._bus.emit(RunStarted(assets=len(chosen), bytes=sum(asset.size or 0 for asset in chosen)))
         statuses = []
-        for asset in chosen:
-            statuses.append(status := await self.check_asset(asset.id, full=full))
-            if on_status is not None:
-                on_status(status)
+        async with aclosing(checking.in_order(chosen, lambda asset: self.check_asset(asset.id, full=full))) as each:
+            async for status in each:
+                statuses.append(status)
+                if on_status is not None:
+                    on_status(status)
         return statuses
 
     def state_of(self, asset: Asset) -> AssetState:
@@ -778,10 +780,11 @@ class AssetManager:
     def events(self) -> Subscription:
         """Return a stream of every event from now on: an async context manager and async iterator.
 
-        Needs a running loop.
+        It ends when the manager or the stream is closed. In uvicorn it also ends when the server begins to stop, which
+        waits for every response before the application can close anything. Needs a running loop.
         """
         self._owner.claim()
-        return self._bus.subscribe()
+        return self._bus.subscribe(is_over=stopping())
 
     def emit(self, event: Event) -> None:
         """Tell every listener of an event, as the manager's own work does. Never waits; in the manager's loop only."""
@@ -792,6 +795,17 @@ class AssetManager:
         """Call ``callback`` with every event, as `on_progress` does. Returns a function that stops it."""
         self._owner.claim()
         return self._bus.call(callback)
+
+    def progress(self, bar: Callable[..., Any] | None = None) -> AbstractContextManager[None]:
+        """Show progress bars while the block runs, for notebooks and scripts: ``with manager.progress():``.
+
+        ``bar`` is a class with the interface of tqdm. Without it, bars are those of ``tqdm.auto`` if tqdm is installed
+        (in a notebook a widget), or else of Rich. Needs a running loop.
+        """
+        from grym_fetch.display.bars import bars_for
+
+        self._owner.claim()
+        return bars_for(self.on_event, bar)
 
     def _size_of(self, asset_id: str, path: str) -> int | None:
         try:

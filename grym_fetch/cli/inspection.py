@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -51,8 +52,8 @@ def check_command(
 ) -> int:
     """Say whether assets are present and valid: those named, or else all of them.
 
-    A file that was verified before and has not changed since (size, times, inode) is trusted. Exit code 1 if something
-    is missing or unverified, 3 if something is corrupt.
+    A file that was verified before and has not changed since (size, times, inode, device) is trusted. Exit code 1 if
+    something is missing or unverified, 3 if something is corrupt.
     """
     if store:
         from grym_fetch.cli.store import check_store
@@ -85,19 +86,25 @@ def check_command(
                 found.append((manager.manifest.get(status.id), status))
 
         await manager.check_assets(ids or None, exclude=exclude, full=full, on_status=take)
-        rows = []
         for asset, status in found:
             problem = safe_text(status.error) if status.error not in (None, "missing", "only partly downloaded") else ""
             note = " ".join(part for part in (problem, "(stand-in)" if status.is_stand_in else "") if part)
             kind = asset.stand_in() if status.is_stand_in else asset
             state = await _state_shown(manager, kind, status.state)
             rows.append((state, safe_text(asset.id), _size_shown(kind), short_path(status.path), note))
-        print_table(("STATE", "ID", "SIZE", "PATH", "NOTE"), rows, state=0, right=(2,))
         if not common.json and not common.quiet:
-            _tell_next(manager, [(asset, status.state) for asset, status in found], is_checked=True)
+            states = [(asset, status.state) for asset, status in found]
+            last.append(partial(_tell_next, manager, states, is_checked=True))
         return exit_codes.worst(codes - {exit_codes.DONE}) if codes != {exit_codes.DONE} else exit_codes.DONE
 
-    return run(common, body, minimal=minimal, tells="news", json_events=False)
+    rows: list[tuple[str, ...]] = []
+    last: list[Callable[[], object]] = []
+    code = run(common, body, minimal=minimal, tells="news", json_events=False)
+    # After the run, so that the table comes below the display, and before what follows from it.
+    print_table(("STATE", "ID", "SIZE", "PATH", "NOTE"), rows, state=0, right=(2,))
+    for tell in last:
+        tell()
+    return code
 
 
 @click.command("path", cls=Command)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -94,19 +96,34 @@ def _checked(_: click.Context, parameter: click.Parameter, value: Any) -> Any:
     return value
 
 
-def page_option(*names: str, help: str) -> Callable[[F], F]:  # noqa: A002 - as click has it
-    """An `option` that names a page to write."""
+PAGES = (".html", ".htm")
+REPORTS = (*PAGES, ".jsonl", ".parquet")
+
+
+def file_option(*names: str, endings: Sequence[str], help: str) -> Callable[[F], F]:  # noqa: A002 - as click has it
+    """An `option` that names a file to write, whose name ends in one of these."""
     kind = click.Path(dir_okay=False, path_type=Path)
-    return option(*names, type=kind, metavar="FILE", callback=_check_page_name, help=help)
+    return option(*names, type=kind, metavar="FILE", callback=partial(_check_file_name, endings), help=help)
 
 
-def _check_page_name(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
-    """Refuse a name that no page can have, before anything is done."""
+def _check_file_name(
+    endings: Sequence[str], context: click.Context, parameter: click.Parameter, value: Path | None
+) -> Path | None:
+    """Refuse what cannot be written in the end, before anything is done."""
     if value is None:
         return None
-    if value.suffix.lower() not in (".html", ".htm"):
-        raise click.BadParameter("its name must end in .html")
-    if not value.absolute().parent.is_dir():
+    if value.suffix.lower() not in endings:
+        *others, last = (each for each in endings if each != ".htm")
+        raise click.BadParameter(f"its name must end in {', '.join(others)}{' or ' if others else ''}{last}")
+    check_folder(context, parameter, value)
+    if value.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
+        raise click.BadParameter("Parquet needs an extra: pip install 'grym-fetch[parquet]'")
+    return value
+
+
+def check_folder(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
+    """Refuse a file in a folder that is not there, before anything is done."""
+    if value is not None and not value.absolute().parent.is_dir():
         raise click.BadParameter(f"there is no folder {str(value.parent)!r}")
     return value
 

@@ -3,9 +3,11 @@
 Rules: one frozen record per event; ``progress`` is absolute, never a delta, and never exceeds the total; addresses are
 redacted before they get here. The order of an asset's events::
 
-    asset_waiting* -> asset_damaged? -> asset_planned | asset_reused
-      -> (asset_waiting | progress | retry_scheduled | mirror_switched | asset_restarted)*
-      -> asset_verifying -> asset_repaired? -> asset_verified | asset_failed
+    (asset_waiting | asset_verifying)* -> asset_reused, or asset_damaged? -> asset_planned
+      -> (asset_waiting | progress | retry_scheduled | mirror_switched | asset_restarted | asset_verifying)*
+      -> asset_repaired? -> asset_verified
+
+``asset_failed`` may end it at any point.
 """
 
 from __future__ import annotations

@@ -219,6 +219,8 @@ class Coordinator:
         tally = _Tally()
         try:
             remaining = await self._without_verified(assets, tally, force=force)
+            if remaining:
+                await self._bus.heard()
             if remaining and not self._offline:
                 remaining = await self._without_what_is_too_much(remaining, tally, force=force)
             await self._fetch_all(remaining, tally, force=force)

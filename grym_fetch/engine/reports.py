@@ -75,7 +75,7 @@ class AssetStatus:
 
     @property
     def exists(self) -> bool:
-        """Whether it is there, right or wrong."""
+        """Whether it is there, right or wrong; not while it is ``partial``."""
         return self.state not in (AssetState.MISSING, AssetState.PARTIAL)
 
     @property
