@@ -65,6 +65,8 @@ ORDER: dict[str, list[set[str]]] = {
         {"client"},
     ],
     "runtime": [
+        {"system_linux", "system_darwin"},
+        {"system"},
         {"waiting", "buffers", "clock", "descriptors", "forks", "server"},
         {"threads"},
         {"bus", "loop_owner"},
