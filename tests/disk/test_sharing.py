@@ -54,6 +54,7 @@ def test_a_copy_is_a_file_of_its_own(source: Path, tmp_path: Path) -> None:
     assert source.stat().st_mode & 0o777 == 0o644
 
 
+@pytest.mark.shows("X11")
 def test_a_hard_link_is_read_only(source: Path, tmp_path: Path) -> None:
     """Both names are of one file, to which nobody may write by accident."""
     assert shared(source, tmp_path, LinkMode.HARDLINK) is LinkMode.HARDLINK
@@ -61,6 +62,7 @@ def test_a_hard_link_is_read_only(source: Path, tmp_path: Path) -> None:
     assert source.stat().st_mode & 0o777 == 0o444
 
 
+@pytest.mark.shows("X11")
 def test_a_file_that_stays_writable_is_copied(source: Path, tmp_path: Path) -> None:
     """Where the mode cannot be changed there is no link: through either name, the other would change."""
     with mock.patch("os.fchmod", side_effect=PermissionError(errno.EPERM, "not yours")):
@@ -77,6 +79,7 @@ def test_another_users_file_is_copied(source: Path, tmp_path: Path) -> None:
     assert (tmp_path / "made").stat().st_nlink == 1
 
 
+@pytest.mark.shows("P15")
 @pytest.mark.parametrize("mode", [LinkMode.HARDLINK, LinkMode.COPY])
 def test_what_changes_meanwhile_is_not_taken(source: Path, tmp_path: Path, mode: LinkMode) -> None:
     """Whether before or during it: nothing is left behind."""

@@ -59,6 +59,7 @@ async def test_who_uses_what(tmp_path: Path) -> None:
     assert survey(tmp_path / "nothing") == []
 
 
+@pytest.mark.shows("X12")
 @pytest.mark.parametrize("link_mode", ["auto", "copy"])
 async def test_what_a_project_has_is_never_removed(tmp_path: Path, link_mode: str) -> None:
     """Neither a linked file nor one that a project has a copy of."""
