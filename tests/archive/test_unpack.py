@@ -648,6 +648,7 @@ def test_only_what_the_dead_have_left_is_cleared_away(local_files: LocalFiles) -
     assert sorted(path.name for path in local_files.stages()) == sorted(names[1:])
 
 
+@pytest.mark.linux
 def test_very_many_files_are_flushed_at_once(local_files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     """One by one it would take hours."""
     local_files.put(TAR)
@@ -852,6 +853,7 @@ def test_a_crash_at_any_step(
     assert step > 25
 
 
+@pytest.mark.linux
 def test_in_what_order_a_tree_becomes_durable(local_files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tree, its record, and the note that it is about to take its place come before that; then the place."""
     calls: list[str] = []
@@ -886,6 +888,7 @@ def test_in_what_order_a_tree_becomes_durable(local_files: LocalFiles, monkeypat
 @pytest.mark.parametrize(
     ("number", "exchanged"), [(0, True), (errno.EINVAL, False), (errno.ENOSYS, False), (errno.ENOTSUP, False)]
 )
+@pytest.mark.linux
 def test_where_folders_cannot_be_exchanged(monkeypatch: pytest.MonkeyPatch, number: int, exchanged: bool) -> None:
     """An old system, and some file systems, say so: then it is done in two steps."""
     monkeypatch.setattr(ctypes, "get_errno", lambda: number)
@@ -896,6 +899,7 @@ def test_where_folders_cannot_be_exchanged(monkeypatch: pytest.MonkeyPatch, numb
     assert not system.exchange(3, "tree", 4, "voices")
 
 
+@pytest.mark.linux
 def test_an_exchange_that_fails_is_an_error(tmp_path: Path) -> None:
     """No other error of the system leads to the two steps."""
     here = os.open(tmp_path, os.O_RDONLY)

@@ -91,6 +91,7 @@ def test_without_proc_nobody_is_declared_dead(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES], ids=errno.errorcode.get)
+@pytest.mark.linux
 def test_who_cannot_be_asked_is_not_declared_dead(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process out of descriptors cannot read who is alive: it declares nobody dead, nor is it taken for dead."""
     owner = Owner.this()
@@ -116,6 +117,7 @@ def test_what_no_lock_guards_is_left_behind(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.linux
 def test_a_process_of_another_container_is_not_declared_dead(other: subprocess.Popen[str]) -> None:
     """Containers on one machine share its boot but not its process numbers: a process not seen here may be alive."""
     name = name_of(other)

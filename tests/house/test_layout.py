@@ -20,6 +20,8 @@ ELSEWHERE = {
     "disk/store_stamps": "disk/test_machine_store",
     "disk/users": "disk/test_store_care",
     "engine/adopting": "transfer/test_taking",
+    "runtime/system_darwin": "runtime/test_system",
+    "runtime/system_linux": "runtime/test_system",
     "archive/compare": "archive/test_unpack",
     "archive/reader": "archive/test_unpack",
     "archive/tar": "archive/test_costly_archives",

@@ -17,6 +17,7 @@ import pytest
 from grym_fetch.runtime import system, system_darwin, system_linux
 from tests.support.darwin import pretend, took_away
 
+pytestmark = pytest.mark.linux
 MODULES = [system_linux, system_darwin]
 
 
