@@ -137,13 +137,21 @@ async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) 
     """Print what a sync would do: files, bytes, space."""
     from grym_fetch.cli.runner import print_data
     from grym_fetch.core.figures import format_size
-    from grym_fetch.core.text import safe_text
+    from grym_fetch.core.mirrors import addresses_of
+    from grym_fetch.core.text import redact_url, safe_text
 
+    first = {asset.id: addresses_of(asset, manager.settings.mirror_rules)[0] for asset in assets}
     plan = await manager.plan(assets, force=force)
     if common.json:
         record = {
             "fetch": [
-                {"id": a.id, "path": str(manager.project.assets_dir / a.local_path), "size": a.size, "pinned": a.pinned}
+                {
+                    "id": a.id,
+                    "path": str(manager.project.assets_dir / a.local_path),
+                    "size": a.size,
+                    "pinned": a.pinned,
+                    "from": redact_url(first[a.id]),
+                }
                 for a in plan.to_fetch
             ],
             "present": [a.id for a in plan.present],
@@ -162,6 +170,8 @@ async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) 
     for asset in plan.to_fetch:
         size = format_size(asset.size) if asset.size is not None else "size unknown"
         note = "" if asset.pinned else "  (no checksum: refused without --allow-unpinned)"
+        if first[asset.id] != asset.url:
+            note = f"  (at your mirror first: {redact_url(first[asset.id])})"
         lines.append(f"fetch  {safe_text(asset.id)}  {size}  -> {safe_text(asset.local_path, limit=1100)}{note}")
     lines += [f"take   {safe_text(asset.id)}  from the store" for asset in plan.to_take]
     unread = {asset.id for asset in plan.unread}
