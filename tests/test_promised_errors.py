@@ -119,6 +119,7 @@ simple("download_asset", "UnknownAsset", lambda manager: manager.download_asset(
 simple("check_asset", "UnknownAsset", lambda manager: manager.check_asset("nothing"))
 simple("check_assets", "UnknownAsset", lambda manager: manager.check_assets(["nothing"]))
 simple("choose", "UnknownAsset", lambda manager: manager.choose(["nothing"]))
+simple("adopt_assets", "UnknownAsset", lambda manager: manager.adopt_assets(ids=["nothing"]))
 simple("sync", "UnknownAsset", lambda manager: manager.sync(["nothing"]))
 simple("choose", "UnknownTag", lambda manager: manager.choose(tags=["typo"]))
 simple("sync", "UnknownTag", lambda manager: manager.sync(tags=["typo"]))
@@ -286,6 +287,19 @@ def _(scene: Scene) -> Call:
 def _(scene: Scene) -> Call:
     scene.expire()
     return lambda manager: manager.sync()
+
+
+@case("adopt_assets", "StaleManifest")
+def _(scene: Scene) -> Call:
+    scene.expire()
+    return lambda manager: manager.adopt_assets()
+
+
+@case("adopt_assets", "SyncFailed")
+def _(scene: Scene) -> Call:
+    (scene.add()).mkdir(parents=True)
+    (scene.project.root / "found").write_bytes(CONTENT)
+    return lambda manager: manager.adopt_assets([scene.project.root / "found"])
 
 
 @case("pin", "StaleManifest")

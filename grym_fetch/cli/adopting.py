@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @click.command("adopt", cls=Command)
-@click.argument("places", nargs=-1, metavar="[PATH]...", type=click.Path(exists=True, path_type=Path))
+@click.argument("places", nargs=-1, metavar="[PATH]...", type=click.Path(path_type=Path))
 @option(
     "--asset-id",
     "ids",
@@ -60,6 +61,10 @@ def adopt_command(
     from grym_fetch.cli.runner import run, short_path
     from grym_fetch.cli.settings import settings_from
     from grym_fetch.core.text import safe_text
+
+    for place in places:
+        if not os.path.lexists(place):
+            raise click.UsageError(f"there is nothing at {str(place)!r}")
 
     async def body(manager: AssetManager) -> int:
         def tell(adopted: Adopted) -> None:

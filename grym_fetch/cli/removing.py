@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,14 @@ def prune_command(
     if store:
         from grym_fetch.cli.store import prune_the_store
 
-        return prune_the_store(common, store, dry_run=dry_run, older_than=older_than or 0.0, max_size=max_size)
+        return prune_the_store(
+            common,
+            store,
+            dry_run=dry_run,
+            older_than=older_than or 0.0,
+            max_size=max_size,
+            tell=partial(tell_pruned, common, dry_run=dry_run),
+        )
     if older_than is not None or max_size is not None:
         raise click.UsageError("--older-than and --max-size go with --store")
 

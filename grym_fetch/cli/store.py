@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import Common, common_options
 
 if TYPE_CHECKING:
+    from grym_fetch.disk.prune import PruneReport
     from grym_fetch.disk.store_care import StoredFile
 
 DAY_S = 24 * 3600.0
@@ -96,10 +98,15 @@ def check_store(common: Common, choice: bool | str) -> int:
 
 
 def prune_the_store(
-    common: Common, choice: bool | str, *, dry_run: bool, older_than: float, max_size: int | None
+    common: Common,
+    choice: bool | str,
+    *,
+    dry_run: bool,
+    older_than: float,
+    max_size: int | None,
+    tell: Callable[[PruneReport], None],
 ) -> int:
-    """Remove what no project uses. ``older_than`` is in days, ``max_size`` in bytes."""
-    from grym_fetch.cli.removing import tell_pruned
+    """Remove what no project uses. ``older_than`` is in days, ``max_size`` in bytes. ``tell`` writes what was done."""
     from grym_fetch.cli.runner import run_plain
     from grym_fetch.disk.store_care import prune_store
 
@@ -108,7 +115,7 @@ def prune_the_store(
         report = prune_store(
             place, older_than_s=older_than * DAY_S, max_bytes=max_size, dry_run=dry_run, now=time.time()
         )
-        tell_pruned(common, report, dry_run=dry_run)
+        tell(report)
         return 0
 
     return run_plain(common, work)

@@ -30,7 +30,7 @@ from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import ThreadPools
 from grym_fetch.disk.folders import close_each, is_at, make_root, open_folder
 from grym_fetch.disk.locks import FileLock
-from grym_fetch.disk.sharing import READ_BITS, Source, modes_from
+from grym_fetch.disk.sharing import READ_BITS, OpenFile, modes_from
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.store import DiskStore
 from grym_fetch.disk.store_stamps import StoreStamps, object_path
@@ -45,7 +45,7 @@ Digest = Callable[[int, Path, Checksum, Callable[[int], None]], Awaitable[tuple[
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class InStore:
     """A file that the store took: how, and the file's signature since."""
 
     link: LinkMode
@@ -112,7 +112,7 @@ class MachineStore:
 
     async def find(
         self, checksum: Checksum, size: int | None, on_read: Callable[[int, int], None]
-    ) -> tuple[Source, FileSignature] | None:
+    ) -> tuple[OpenFile, FileSignature] | None:
         """Open what the store has of this checksum, and return it with its signature if it is right.
 
         ``on_read`` is told how many bytes of how many were read, if they have to be. Raises nothing of the store's.
@@ -133,13 +133,13 @@ class MachineStore:
                 source.close()
         return None if signature is None else (source, signature)
 
-    def _open(self, checksum: Checksum) -> Source:
+    def _open(self, checksum: Checksum) -> OpenFile:
         path = object_path(checksum)
         *parents, name = path.split("/")
-        return Source.at(open_folder(self.place, tuple(parents), create=False), name, self.place / path)
+        return OpenFile.at(open_folder(self.place, tuple(parents), create=False), name, self.place / path)
 
     async def _verify(
-        self, source: Source, checksum: Checksum, size: int | None, on_read: Callable[[int, int], None]
+        self, source: OpenFile, checksum: Checksum, size: int | None, on_read: Callable[[int, int], None]
     ) -> FileSignature | None:
         figures = os.fstat(source.descriptor)
         known: bool | None = False
@@ -178,7 +178,7 @@ class MachineStore:
 
     async def keep(
         self, local_path: str, checksum: Checksum, signature: FileSignature, *, exclusive: bool = False
-    ) -> Kept | None:
+    ) -> InStore | None:
         """Put a file of the project, verified when it had this signature, into the store. None if that is impossible.
 
         Also None if the store has it already. ``exclusive``: this process holds a trustworthy lock on the content.
@@ -207,12 +207,12 @@ class MachineStore:
             return False
         return bool(self._stamps.judge_again(checksum, figures))
 
-    def _open_own(self, local_path: str) -> Source:
+    def _open_own(self, local_path: str) -> OpenFile:
         *parents, name = local_path.split("/")
         folder = open_folder(self._assets_dir, tuple(parents), create=False)
-        return Source.at(folder, name, self._assets_dir / local_path)
+        return OpenFile.at(folder, name, self._assets_dir / local_path)
 
-    async def _put(self, source: Source, checksum: Checksum, signature: FileSignature, *, exclusive: bool) -> Kept:
+    async def _put(self, source: OpenFile, checksum: Checksum, signature: FileSignature, *, exclusive: bool) -> InStore:
         path = object_path(checksum)
         await self._threads.compute(self._make_folders, path)
         stage = await self._disk.open_stage(StageKey(path, str(checksum)), exclusive=exclusive)
@@ -220,7 +220,7 @@ class MachineStore:
             link = await stage.take(source, signature, self.modes, mode=READ_BITS)
             await stage.publish(signature.size)
             assert stage.published is not None
-            return Kept(link, stage.published)
+            return InStore(link, stage.published)
         finally:
             await stage.discard()
 

@@ -38,7 +38,7 @@ _NO_LINK = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class OpenFile:
     """An open file, the open folder that it was found in, and its name there. ``path`` is for messages."""
 
     folder: int
@@ -87,7 +87,7 @@ def modes_from(choice: str, *, may_link: bool = True) -> tuple[LinkMode, ...]:
 
 
 def share(
-    source: Source, expected: FileSignature, folder: int, name: str, modes: Sequence[LinkMode], *, room: Path
+    source: OpenFile, expected: FileSignature, folder: int, name: str, modes: Sequence[LinkMode], *, room: Path
 ) -> Shared:
     """Make a new file in ``folder`` with the bytes that the source had when it had the ``expected`` signature.
 
@@ -114,7 +114,7 @@ def share(
     raise ReplacedMeanwhile(safe_text(str(source.path)), "somebody else changed this file while it was taken")
 
 
-def _reflink(source: Source, folder: int, name: str, _: Path) -> int | None:
+def _reflink(source: OpenFile, folder: int, name: str, _: Path) -> int | None:
     made = _new(folder, name)
     try:
         fcntl.ioctl(made, FICLONE, source.descriptor)
@@ -126,7 +126,7 @@ def _reflink(source: Source, folder: int, name: str, _: Path) -> int | None:
     return made
 
 
-def _hard_link(source: Source, folder: int, name: str, _: Path) -> int | None:
+def _hard_link(source: OpenFile, folder: int, name: str, _: Path) -> int | None:
     try:
         os.link(source.name, name, src_dir_fd=source.folder, dst_dir_fd=folder, follow_symlinks=False)
     except OSError as error:
@@ -150,7 +150,7 @@ def _hard_link(source: Source, folder: int, name: str, _: Path) -> int | None:
     return None
 
 
-def _copy(source: Source, folder: int, name: str, room: Path) -> int | None:
+def _copy(source: OpenFile, folder: int, name: str, room: Path) -> int | None:
     size = os.fstat(source.descriptor).st_size
     require_space(room, size)
     made = _new(folder, name)

@@ -44,7 +44,7 @@ from grym_fetch.disk.folders import (
     write_at,
 )
 from grym_fetch.disk.read_ahead import read_ahead
-from grym_fetch.disk.sharing import Source, share
+from grym_fetch.disk.sharing import OpenFile, share
 from grym_fetch.disk.verified import FileSignature, mark_time, signature_in_place
 from grym_fetch.runtime.forks import close_copy, forget_in_child
 from grym_fetch.runtime.waiting import wait_uncancelled
@@ -226,7 +226,7 @@ class DiskStage:
                         self.recovered.pieces.add(piece)
 
     async def take(
-        self, source: Source, expected: FileSignature, modes: Sequence[LinkMode], *, mode: int | None = None
+        self, source: OpenFile, expected: FileSignature, modes: Sequence[LinkMode], *, mode: int | None = None
     ) -> LinkMode:
         """Use a whole file, which had the ``expected`` signature when it was verified, instead of the part.
 
@@ -235,7 +235,7 @@ class DiskStage:
         """
         return await self._threads.read.compute(self._take, source, expected, modes, mode)
 
-    def _take(self, source: Source, expected: FileSignature, modes: Sequence[LinkMode], mode: int | None) -> LinkMode:
+    def _take(self, source: OpenFile, expected: FileSignature, modes: Sequence[LinkMode], mode: int | None) -> LinkMode:
         with storage_errors(self._final):
             self._check_is_ours()
             folder = open_child(self._root, self._name)

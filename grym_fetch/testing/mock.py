@@ -158,6 +158,7 @@ class MockAssetManager(AssetManager):
     plan = _recorded(AssetManager.plan)
     sync = _recorded(AssetManager.sync)
     sync_assets = _recorded(AssetManager.sync_assets)
+    adopt_assets = _recorded(AssetManager.adopt_assets)
     aclose = _recorded(AssetManager.aclose)
 
     @_recorded

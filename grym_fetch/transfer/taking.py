@@ -19,8 +19,8 @@ from grym_fetch.core.events import AssetVerifying, LinkMode
 from grym_fetch.core.manifest import Asset
 from grym_fetch.disk.elsewhere import FilesElsewhere
 from grym_fetch.disk.local_files import LocalFiles
-from grym_fetch.disk.machine_store import Kept, MachineStore
-from grym_fetch.disk.sharing import Source, modes_from
+from grym_fetch.disk.machine_store import InStore, MachineStore
+from grym_fetch.disk.sharing import OpenFile, modes_from
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.store import DiskStore
 from grym_fetch.disk.verified import FileSignature, wait_for_tick
@@ -106,7 +106,7 @@ class Taker:
                 return taken
         return await self._adopt(asset, checksum, key, on_read, exclusive=exclusive)
 
-    async def keep(self, asset: Asset, signature: FileSignature | None, *, exclusive: bool = False) -> Kept | None:
+    async def keep(self, asset: Asset, signature: FileSignature | None, *, exclusive: bool = False) -> InStore | None:
         """Put the asset's file, which is in place and was verified with this signature, into the store."""
         if self._machine_store is None or asset.checksum is None or signature is None:
             return None
@@ -148,7 +148,7 @@ class Taker:
         return None
 
     async def _proved(
-        self, source: Source, size: int, checksum: Checksum, on_read: Callable[[int, int], None]
+        self, source: OpenFile, size: int, checksum: Checksum, on_read: Callable[[int, int], None]
     ) -> FileSignature | None:
         """The signature with which a file had the right digest."""
         if source.signature.size != size:
@@ -167,7 +167,7 @@ class Taker:
         return signature if is_right else None
 
     async def _put(
-        self, key: StageKey, source: Source, signature: FileSignature, modes: Sequence[LinkMode], *, exclusive: bool
+        self, key: StageKey, source: OpenFile, signature: FileSignature, modes: Sequence[LinkMode], *, exclusive: bool
     ) -> Taken | None:
         stage = await self._store.open_stage(key, exclusive=exclusive)
         try:
@@ -184,5 +184,5 @@ class Taker:
             await stage.close()
 
 
-def _opened(path: Path) -> Source:
-    return Source.opened(path, follow=True)
+def _opened(path: Path) -> OpenFile:
+    return OpenFile.opened(path, follow=True)

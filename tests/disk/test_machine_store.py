@@ -109,6 +109,7 @@ async def test_copies_are_independent(machine: Machine) -> None:
     assert machine.object.read_bytes() == CONTENT
 
 
+@pytest.mark.shows("X11")
 async def test_what_was_written_through_a_link_is_not_handed_out(machine: Machine) -> None:
     """A program that changes one project's file changes the store's: the next project gets the right bytes."""
     await machine.sync("one")
@@ -121,6 +122,7 @@ async def test_what_was_written_through_a_link_is_not_handed_out(machine: Machin
     assert machine.object.samefile(machine.file("one"))
 
 
+@pytest.mark.shows("X12")
 async def test_an_object_that_somebody_put_there_is_read_first(machine: Machine) -> None:
     """Only this user's own verification counts."""
     machine.object.parent.mkdir(parents=True)
@@ -212,6 +214,7 @@ def as_member(user: int, root: Path, name: str) -> str:
     return as_user(user, act, umask=0o022)
 
 
+@pytest.mark.shows("X12")
 @needs_root
 def test_a_team_shares_a_store(team: Path) -> None:
     """Another member's object is read before it is used, and copied, since its owner could change it."""

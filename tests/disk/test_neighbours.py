@@ -31,17 +31,18 @@ async def sync(project: Project, assets: Path) -> None:
         await manager.sync()
 
 
+@pytest.mark.shows("X5")
 async def test_another_projects_file_is_not_replaced(both: tuple[Project, Project], tmp_path: Path) -> None:
     """The second project is refused, with the names of both assets and both manifests; the first one's file stays."""
     first, second = both
-    await sync(first, tmp_path / "shared")
+    await sync(first, tmp_path / "common")
     with pytest.raises(SyncFailed) as caught:
-        await sync(second, tmp_path / "shared")
+        await sync(second, tmp_path / "common")
     error = caught.value.failures["theirs"]
     assert isinstance(error, UnsafePath)
     for named in ("ours", "theirs", str(first.manifest), str(second.manifest), "models/x.bin"):
         assert named in str(error)
-    assert (tmp_path / "shared/models/x.bin").read_bytes() == OURS
+    assert (tmp_path / "common/models/x.bin").read_bytes() == OURS
 
 
 async def test_the_same_content_is_shared(both: tuple[Project, Project], tmp_path: Path) -> None:
@@ -50,17 +51,17 @@ async def test_the_same_content_is_shared(both: tuple[Project, Project], tmp_pat
     second.entries = [dict(first.entries[0], id="same")]
     second.write()
     for project in (first, second, first):
-        await sync(project, tmp_path / "shared")
-        (tmp_path / "shared/models/x.bin").write_bytes(b"damaged")
-    await sync(second, tmp_path / "shared")
-    assert (tmp_path / "shared/models/x.bin").read_bytes() == OURS
+        await sync(project, tmp_path / "common")
+        (tmp_path / "common/models/x.bin").write_bytes(b"damaged")
+    await sync(second, tmp_path / "common")
+    assert (tmp_path / "common/models/x.bin").read_bytes() == OURS
 
 
 @pytest.mark.parametrize("what", ["removed", "moved on", "broken"])
 async def test_a_manifest_that_no_longer_wants_it(both: tuple[Project, Project], tmp_path: Path, what: str) -> None:
     """A manifest that is gone, cannot be read, or no longer lists the path, stops nobody."""
     first, second = both
-    await sync(first, tmp_path / "shared")
+    await sync(first, tmp_path / "common")
     if what == "removed":
         first.manifest.unlink()
     elif what == "broken":
@@ -68,8 +69,8 @@ async def test_a_manifest_that_no_longer_wants_it(both: tuple[Project, Project],
     else:
         first.entries[0]["localPath"] = "models/y.bin"
         first.write()
-    await sync(second, tmp_path / "shared")
-    assert (tmp_path / "shared/models/x.bin").read_bytes() == THEIRS
+    await sync(second, tmp_path / "common")
+    assert (tmp_path / "common/models/x.bin").read_bytes() == THEIRS
 
 
 async def test_a_project_may_change_its_own_mind(both: tuple[Project, Project], tmp_path: Path) -> None:

@@ -261,7 +261,7 @@ def check(name: str, recording: Recording, after: int, fate: Fate) -> None:
         asyncio.run(recover(left_in(root, story, tree), story, tree))
 
 
-@pytest.mark.shows("P1", "P2", "P4", "P6", "B48")
+@pytest.mark.shows("P1", "P2", "P4", "P6", "P15", "B48")
 @pytest.mark.parametrize("fate", typical(WORST, next(iter(WORST))))
 @pytest.mark.parametrize("name", STORIES)
 def test_power_cut_at_any_call(recordings: dict[str, Recording], name: str, fate: str) -> None:
@@ -281,7 +281,7 @@ def test_power_cut_after_every_call(recordings: dict[str, Recording], name: str,
         check(name, recordings[name], after, WORST[fate])
 
 
-@pytest.mark.shows("P3", "S2")
+@pytest.mark.shows("P3", "P15", "S2")
 @pytest.mark.parametrize("name", STORIES)
 def test_nothing_told_is_ever_lost(recordings: dict[str, Recording], name: str) -> None:
     """Whatever became of unflushed bytes and names, the files are right after every single call."""

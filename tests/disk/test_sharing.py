@@ -15,7 +15,7 @@ import pytest
 
 from grym_fetch.core.errors import DiskFull
 from grym_fetch.disk import sharing
-from grym_fetch.disk.sharing import Shared, Source, modes_from, share
+from grym_fetch.disk.sharing import OpenFile, Shared, modes_from, share
 from grym_fetch.disk.verified import ReplacedMeanwhile
 from grym_fetch.events import LinkMode
 from grym_fetch.testing import seeded_bytes
@@ -26,7 +26,7 @@ CONTENT = seeded_bytes(70_001, seed=5)
 
 def shared(source: Path, folder: Path, *modes: LinkMode, name: str = "made") -> LinkMode:
     """Share a file into a folder; return how."""
-    opened, here = Source.opened(source), os.open(folder, os.O_RDONLY)
+    opened, here = OpenFile.opened(source), os.open(folder, os.O_RDONLY)
     try:
         made = share(opened, opened.signature, here, name, modes or modes_from("auto"), room=folder)
         os.close(made.descriptor)
@@ -54,6 +54,7 @@ def test_a_copy_is_a_file_of_its_own(source: Path, tmp_path: Path) -> None:
     assert source.stat().st_mode & 0o777 == 0o644
 
 
+@pytest.mark.shows("X11")
 def test_a_hard_link_is_read_only(source: Path, tmp_path: Path) -> None:
     """Both names are of one file, to which nobody may write by accident."""
     assert shared(source, tmp_path, LinkMode.HARDLINK) is LinkMode.HARDLINK
@@ -61,6 +62,7 @@ def test_a_hard_link_is_read_only(source: Path, tmp_path: Path) -> None:
     assert source.stat().st_mode & 0o777 == 0o444
 
 
+@pytest.mark.shows("X11")
 def test_a_file_that_stays_writable_is_copied(source: Path, tmp_path: Path) -> None:
     """Where the mode cannot be changed there is no link: through either name, the other would change."""
     with mock.patch("os.fchmod", side_effect=PermissionError(errno.EPERM, "not yours")):
@@ -77,12 +79,13 @@ def test_another_users_file_is_copied(source: Path, tmp_path: Path) -> None:
     assert (tmp_path / "made").stat().st_nlink == 1
 
 
+@pytest.mark.shows("P15")
 @pytest.mark.parametrize("mode", [LinkMode.HARDLINK, LinkMode.COPY])
 def test_what_changes_meanwhile_is_not_taken(source: Path, tmp_path: Path, mode: LinkMode) -> None:
     """Whether before or during it: nothing is left behind."""
     real = sharing._MAKERS[mode]
 
-    def change_and_make(source: Source, folder: int, name: str, room: Path) -> int | None:
+    def change_and_make(source: OpenFile, folder: int, name: str, room: Path) -> int | None:
         made = real(source, folder, name, room)
         with source.path.open("r+b") as file:
             file.write(b"changed")
@@ -95,7 +98,7 @@ def test_what_changes_meanwhile_is_not_taken(source: Path, tmp_path: Path, mode:
 
 def test_a_name_that_leads_elsewhere_is_not_linked(source: Path, tmp_path: Path) -> None:
     """The file that was opened is copied instead."""
-    opened, here = Source.opened(source), os.open(tmp_path, os.O_RDONLY)
+    opened, here = OpenFile.opened(source), os.open(tmp_path, os.O_RDONLY)
     try:
         expected = opened.signature
         source.rename(tmp_path / "moved")

@@ -59,6 +59,7 @@ async def test_who_uses_what(tmp_path: Path) -> None:
     assert survey(tmp_path / "nothing") == []
 
 
+@pytest.mark.shows("X12")
 @pytest.mark.parametrize("link_mode", ["auto", "copy"])
 async def test_what_a_project_has_is_never_removed(tmp_path: Path, link_mode: str) -> None:
     """Neither a linked file nor one that a project has a copy of."""
@@ -81,6 +82,7 @@ async def test_a_project_that_is_gone_uses_nothing(tmp_path: Path) -> None:
     assert not list((tmp_path / "store/.grym-fetch/users").iterdir())
 
 
+@pytest.mark.shows("S16")
 async def test_a_project_on_a_disk_that_is_away_keeps_its_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,9 @@ PACKAGE, TESTS = ROOT / "grym_fetch", ROOT / "tests"
 
 # Modules without a test module of their own name, and the one that tests each instead.
 ELSEWHERE = {
+    "disk/store_stamps": "disk/test_machine_store",
+    "disk/users": "disk/test_store_care",
+    "engine/adopting": "transfer/test_taking",
     "runtime/system_darwin": "runtime/test_system",
     "runtime/system_linux": "runtime/test_system",
     "archive/compare": "archive/test_unpack",
@@ -27,6 +30,7 @@ ELSEWHERE = {
     "cli/demo_stage": "cli/test_demo",
     "cli/demo_story": "cli/test_demo",
     "cli/doctor": "end_to_end/test_doctor",
+    "cli/adopting": "transfer/test_taking",
     "cli/adding": "end_to_end/test_editing",
     "cli/clean": "end_to_end/test_repository",
     "cli/identify": "end_to_end/test_repository",
