@@ -8,7 +8,6 @@ done off the event loop. A cancelled call has finished its work on the disk befo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -170,9 +169,6 @@ class Threads(Protocol):
 
 class ThreadPool(Threads, Protocol):
     """Threads with an owner, who ends them."""
-
-    def lend(self, function: Callable[..., T], args: tuple[object, ...]) -> Future[T] | None:
-        """Let a thread call ``function(*args)`` beside its caller's own work; None if there is none for it."""
 
     def close(self) -> None:
         """End the threads when their current work is done; work that has not begun is dropped."""

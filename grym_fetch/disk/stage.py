@@ -14,9 +14,8 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from grym_fetch.core.errors import StorageError, UnsafePath
@@ -43,7 +42,6 @@ from grym_fetch.disk.folders import (
     sync,
     write_at,
 )
-from grym_fetch.disk.read_ahead import read_ahead
 from grym_fetch.disk.sharing import OpenFile, share
 from grym_fetch.disk.verified import FileSignature, mark_time, signature_in_place
 from grym_fetch.runtime.forks import close_copy, forget_in_child
@@ -306,19 +304,11 @@ class DiskStage:
         return await self._threads.read.compute(self._prove, pieces, use)
 
     def _prove(self, pieces: Sequence[Piece], use: Use) -> int:
-        longest = max(piece.stop - piece.start for piece in pieces)
-        buffers = [memoryview(bytearray(longest)) for _ in range(min(2, len(pieces)))]
-
-        def read(number: int) -> memoryview | None:
-            piece = pieces[number]
-            data = buffers[number % 2][: piece.stop - piece.start]
-            is_right = read_into(self._part, data, piece.start) == len(data) and piece_digest(data) == piece.digest
-            return data if is_right else None
-
-        reads = [partial(read, number) for number in range(len(pieces))]
-        with storage_errors(self._folder / "part"), closing(read_ahead(self._threads.read, reads)) as proved:
-            for number, data in enumerate(proved):
-                if data is None:
+        memory = memoryview(bytearray(max(piece.stop - piece.start for piece in pieces)))
+        with storage_errors(self._folder / "part"):
+            for number, piece in enumerate(pieces):
+                data = memory[: piece.stop - piece.start]
+                if read_into(self._part, data, piece.start) < len(data) or piece_digest(data) != piece.digest:
                     return number
                 use(data)
         return len(pieces)

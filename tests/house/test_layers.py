@@ -77,7 +77,7 @@ ORDER: dict[str, list[set[str]]] = {
     ],
     "disk": [
         {"folders", "owner", "repository"},
-        {"copying", "damage", "atomic", "configuration", "locks", "state", "moved_files", "read_ahead"},
+        {"copying", "damage", "atomic", "configuration", "locks", "state", "moved_files"},
         {"verified", "rollback", "log_file", "project", "claims", "users"},
         {"sharing", "store_stamps", "elsewhere"},
         {"stage"},

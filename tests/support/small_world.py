@@ -111,9 +111,6 @@ class OnThisThread:
         await self._world.gate("thread done")
         return result
 
-    def lend(self, *_: object) -> None:
-        """There is no other thread."""
-
     def close(self) -> None:
         """There is nothing to close."""
         self._world.open.discard(self)
