@@ -33,10 +33,11 @@ from grym_fetch.disk.prune import PruneReport
 from grym_fetch.engine.reports import AssetProgress, AssetState, AssetStatus, RepairReport, SyncPlan, SyncReport
 from grym_fetch.project.pinning import Pinned, PinReport
 from grym_fetch.project.updating import NewerVersion
+from grym_fetch.runtime.loop_file import AssetFile
 from grym_fetch.runtime.loop_thread import Blocking, EventStream
 from grym_fetch.settings import Settings
 
-__all__ = ["AssetManager", "EventStream"]
+__all__ = ["AssetFile", "AssetManager", "EventStream"]
 
 
 class AssetManager(Blocking[asynchronous.AssetManager]):
@@ -128,6 +129,26 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         `StaleManifest` if the manifest must no longer be used.
         """
         return self._run(asynchronous.AssetManager.download_asset, asset_id, force)
+
+    def open_asset(self, asset_id: str, *, unverified_ok: bool = False, keep_downloading: bool = False) -> AssetFile:
+        """Return the asset as a file to be read at once, even while it is being downloaded: a context manager.
+
+        Needs a running loop. An asset that is there and verified is read from its file. Otherwise its download begins,
+        or is shared; each read waits for its bytes and has them fetched before all others. Only bytes of pieces that
+        have the digest in the manifest's ``pieces`` are handed out. Without ``pieces``, nothing can be read before the
+        end: that raises `UnverifiedRead` unless ``unverified_ok``, which hands out what arrives.
+
+        When the reader closes, a download that nobody else waits for stops, so that nothing is fetched behind the
+        caller's back; what has arrived is kept. ``keep_downloading``: it goes on until the manager is closed.
+
+        Opening and reading raise what `download_asset` raises; closing the manager makes a read raise `AssetMissing`.
+        """
+        return self._open_file(
+            asynchronous.AssetManager.open_asset,
+            asset_id,
+            unverified_ok=unverified_ok,
+            keep_downloading=keep_downloading,
+        )
 
     def repair_asset(self, asset_id: str, *, dry_run: bool = False) -> RepairReport:
         """Read the asset's file and fetch only what is wrong of it; ``dry_run``: only say what that would cost.

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     # The fetching and editing modules are imported only when needed: see the engine.
     from grym_fetch.core.world import Clock, ThreadPools, Transport
     from grym_fetch.disk.prune import PruneReport
+    from grym_fetch.engine.reader import AssetReader
     from grym_fetch.project.editing import Editor
     from grym_fetch.project.pinning import Pinned, PinReport
     from grym_fetch.project.sourced import Sources
@@ -282,6 +283,29 @@ class AssetManager:
         coordinator = self._ready()
         async with self._freshness.using(self.manifest):
             return (await coordinator.fetch(self._asset(asset_id), force=force)).path
+
+    def open_asset(self, asset_id: str, *, unverified_ok: bool = False, keep_downloading: bool = False) -> AssetReader:
+        """Return the asset as a file to be read at once, even while it is being downloaded: an async context manager.
+
+        Needs a running loop. An asset that is there and verified is read from its file. Otherwise its download begins,
+        or is shared; each read waits for its bytes and has them fetched before all others. Only bytes of pieces that
+        have the digest in the manifest's ``pieces`` are handed out. Without ``pieces``, nothing can be read before the
+        end: that raises `UnverifiedRead` unless ``unverified_ok``, which hands out what arrives.
+
+        When the reader closes, a download that nobody else waits for stops, so that nothing is fetched behind the
+        caller's back; what has arrived is kept. ``keep_downloading``: it goes on until the manager is closed.
+
+        Opening and reading raise what `download_asset` raises; closing the manager makes a read raise `AssetMissing`.
+        """
+        from grym_fetch.engine.reader import AssetReader
+
+        return AssetReader(
+            self._ready(),
+            self._asset(asset_id),
+            accept=self._accept,
+            unverified_ok=unverified_ok,
+            keep_downloading=keep_downloading,
+        )
 
     async def repair_asset(self, asset_id: str, *, dry_run: bool = False) -> RepairReport:
         """Read the asset's file and fetch only what is wrong of it; ``dry_run``: only say what that would cost.

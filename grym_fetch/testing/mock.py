@@ -38,6 +38,7 @@ from grym_fetch.project.freshness import FreshnessCheck
 from grym_fetch.project.pinning import Pinned, PinReport
 from grym_fetch.project.updating import NewerVersion
 from grym_fetch.transfer.fetcher import attempts_of
+from grym_fetch.transfer.readers import Readers
 from grym_fetch.transfer.result import FetchResult, TransferResult
 
 DEFAULT_SIZE_BYTES = 1_000_000
@@ -371,6 +372,9 @@ class _MockFetcher:
 
     def staged_bytes(self, assets: Sequence[Asset]) -> list[int]:
         return [0] * len(assets)
+
+    def readers(self, asset: Asset) -> Readers:
+        return Readers()
 
     async def examine(self, asset: Asset) -> tuple[Found | None, Damage | None]:
         return None, None

@@ -65,7 +65,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"client"},
     ],
     "runtime": [
-        {"waiting", "buffers", "clock", "descriptors", "forks"},
+        {"waiting", "buffers", "clock", "descriptors", "forks", "loop_file"},
         {"threads"},
         {"bus", "loop_owner"},
         {"loop_thread"},
@@ -88,7 +88,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"__init__"},
     ],
     "transfer": [
-        {"hashing", "outcome", "registry", "result", "openings"},
+        {"hashing", "outcome", "registry", "result", "openings", "readers"},
         {"scheduler", "request"},
         {"attempt", "context", "state"},
         {"locking", "pieces", "reporter", "small_files", "blame"},
@@ -104,7 +104,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"identify", "history"},
         {"clean", "restore"},
     ],
-    "engine": [{"engine", "protocol", "reports"}, {"checking", "coordinator"}, {"repairing"}],
+    "engine": [{"engine", "protocol", "reports"}, {"checking", "coordinator"}, {"repairing", "reader"}],
     "sources": [
         {"protocol"},
         {"answers", "choice", "metalink", "registry", "web"},
