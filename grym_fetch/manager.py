@@ -290,12 +290,13 @@ class AssetManager:
         Needs a running loop. An asset that is there and verified is read from its file. Otherwise its download begins,
         or is shared; each read waits for its bytes and has them fetched before all others. Only bytes of pieces that
         have the digest in the manifest's ``pieces`` are handed out. Without ``pieces``, nothing can be read before the
-        end: that raises `UnverifiedRead` unless ``unverified_ok``, which hands out what arrives.
+        end, unless ``unverified_ok``: then what arrives is handed out.
 
         When the reader closes, a download that nobody else waits for stops, so that nothing is fetched behind the
         caller's back; what has arrived is kept. ``keep_downloading``: it goes on until the manager is closed.
 
-        Opening and reading raise what `download_asset` raises; closing the manager makes a read raise `AssetMissing`.
+        Raises `UnknownAsset`, and `UnverifiedRead` when it is opened. Opening and reading also raise
+        what `download_asset` raises, and reading raises `AssetMissing` if the manager is closed meanwhile.
         """
         from grym_fetch.engine.reader import AssetReader
 

@@ -119,10 +119,7 @@ class AssetReader:
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Set the position, as for any file: ``whence`` 0 from the beginning, 1 from here, 2 from the end. Return it.
-
-        Raises `ValueError` for a position before the beginning.
-        """
+        """Set the position and return it; ``whence`` 0: from the beginning, 1: from here, 2: from the end."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}.get(whence)
         if base is None or base + offset < 0:
             raise ValueError(f"cannot seek to {offset} from {whence}")

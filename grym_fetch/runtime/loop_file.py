@@ -92,7 +92,7 @@ class AssetFile(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Set the position, as for any file, and return it. Raises `ValueError` for one before the beginning."""
+        """Set the position, as for any file, and return it."""
         self._check_open()
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}.get(whence)
         if base is None or base + offset < 0:

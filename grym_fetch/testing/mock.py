@@ -32,6 +32,7 @@ from grym_fetch.disk.local_files import Found, Look, Presence
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.prune import PruneReport
 from grym_fetch.engine.protocol import AssetEngine
+from grym_fetch.engine.reader import AssetReader
 from grym_fetch.engine.reports import AssetStatus, RepairReport
 from grym_fetch.manager import AssetManager
 from grym_fetch.project.freshness import FreshnessCheck
@@ -165,6 +166,13 @@ class MockAssetManager(AssetManager):
     async def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:
         """Say whether the asset is there. Raises `UnknownAsset`."""
         return replace(await super().check_asset(asset_id, full=full), path=self.path_of(asset_id))
+
+    def open_asset(self, asset_id: str, *, unverified_ok: bool = False, keep_downloading: bool = False) -> AssetReader:
+        """Read the file at the asset's path, which must be a real one. Raises `UnknownAsset`."""
+        self.calls.append(
+            Call("open_asset", {"asset_id": asset_id} | ({"unverified_ok": True} if unverified_ok else {}))
+        )
+        return super().open_asset(asset_id, unverified_ok=True, keep_downloading=keep_downloading)
 
     @_recorded
     async def repair_asset(self, asset_id: str, *, dry_run: bool = False) -> RepairReport:

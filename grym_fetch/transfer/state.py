@@ -16,7 +16,7 @@ from grym_fetch.core.content_hasher import ContentHasher
 from grym_fetch.core.digest import Algorithm, Checksum, new_hasher
 from grym_fetch.core.errors import DigestMismatch, DiskFull, IntegrityError, StorageError
 from grym_fetch.core.http import Validator
-from grym_fetch.core.journal import NOBODY, Piece, PieceTable, address_hash, piece_hasher
+from grym_fetch.core.journal import NOBODY, Piece, PieceTable, address_hash, piece_digest, piece_hasher
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin, Origins
 from grym_fetch.core.piece_digests import PieceDigests, PieceSums
@@ -55,6 +55,10 @@ class Echo:
     def is_told_by(self, validator: Validator, size: int | None) -> bool:
         """Whether the same validator and length prove enough: content that came as one stream has no wrong range."""
         return not self.borders and bool(validator) and validator == self.validator and size in (None, self.size)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 @dataclass(eq=False, slots=True)
@@ -288,8 +292,8 @@ class DownloadState:
             piece, digest = unit
             losses, is_hashed = self._losses, self.frontier.position >= piece.stop
             data = await self._stage.read(piece.start, piece.stop)
-            hasher = piece_hasher if self._judged is None else hashlib.sha256
-            if await self._threads.compute(lambda data=data, new=hasher: new(data).hexdigest()) == digest:
+            digest_of = piece_digest if self._judged is None else _sha256
+            if await self._threads.compute(digest_of, data) == digest:
                 return piece.start, data
             if losses != self._losses:
                 continue  # it was found wrong meanwhile, and may be right by now

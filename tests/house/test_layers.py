@@ -26,6 +26,7 @@ LAYERS: list[set[str]] = [
     {"project"},
     {"manager", "events", "reports"},
     {"blocking", "testing"},
+    {"filesystem"},
     {"cli"},
 ]
 
