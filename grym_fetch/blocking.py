@@ -462,7 +462,9 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         *,
         exclude: Collection[str] = (),
         pieces: bool = False,
+        update: bool = False,
         allow_suspicious: bool = False,
+        on_found: Callable[[NewerVersion], object] | None = None,
         on_pinned: Callable[[Pinned], object] | None = None,
     ) -> PinReport:
         """Write checksums and sizes into the manifest: of these assets, or of all that have no checksum.
@@ -474,6 +476,9 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         file are refused unless ``allow_suspicious``. ``on_pinned`` is called in the event loop with each as soon as it
         is written, even if others fail.
 
+        ``update``: fetch what the addresses have now, also where there is a checksum or a file, and write all of it or
+        nothing; ``on_found`` is called with each before that. The files that are there stay until then.
+
         Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`.
         """
         return self._run(
@@ -481,7 +486,9 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
             ids,
             exclude=exclude,
             pieces=pieces,
+            update=update,
             allow_suspicious=allow_suspicious,
+            on_found=on_found,
             on_pinned=on_pinned,
         )
 

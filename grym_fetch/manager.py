@@ -707,7 +707,9 @@ class AssetManager:
         *,
         exclude: Collection[str] = (),
         pieces: bool = False,
+        update: bool = False,
         allow_suspicious: bool = False,
+        on_found: Callable[[NewerVersion], object] | None = None,
         on_pinned: Callable[[Pinned], object] | None = None,
     ) -> PinReport:
         """Write checksums and sizes into the manifest: of these assets, or of all that have no checksum.
@@ -719,10 +721,30 @@ class AssetManager:
         file are refused unless ``allow_suspicious``. ``on_pinned`` is called in the event loop with each as soon as it
         is written, even if others fail.
 
+        ``update``: fetch what the addresses have now, also where there is a checksum or a file, and write all of it or
+        nothing; ``on_found`` is called with each before that. The files that are there stay until then.
+
         Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`.
         """
         await self.initialize()
+        from grym_fetch.project.pinning import PinReport
+        from grym_fetch.project.updating import pinned_anew
+
         async with self._editing() as editor:
+            if update:
+                parsed, found = await editor.updater.fetch_anew(
+                    self.manifest,
+                    ids,
+                    exclude=exclude,
+                    allow_suspicious=allow_suspicious,
+                    before_fetch=self._accept,
+                    on_measured=on_found or (lambda _: None),
+                )
+                self._adopt(parsed)
+                done = pinned_anew(found, self.project.assets_dir)
+                for pinned in done:
+                    (on_pinned or (lambda _: None))(pinned)
+                return PinReport(tuple(done), {})
             return await editor.pinner.pin(
                 self.manifest,
                 ids,

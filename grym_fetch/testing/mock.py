@@ -304,7 +304,9 @@ class MockAssetManager(AssetManager):
         *,
         exclude: Collection[str] = (),
         pieces: bool = False,
+        update: bool = False,
         allow_suspicious: bool = False,
+        on_found: Callable[[NewerVersion], object] | None = None,
         on_pinned: Callable[[Pinned], object] | None = None,
     ) -> PinReport:
         """Raise `NotImplementedError`: there is nothing to measure."""

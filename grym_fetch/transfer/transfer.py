@@ -137,6 +137,7 @@ class Transfer:
         However it ends, what has arrived is on disk and recorded, and no work continues after it.
         """
         self._reporter.planned()
+        self._begin_elsewhere()
         self._readers.begin(self._state, self._make_way)
         hashing = self._start_hashing()
         try:
@@ -160,19 +161,32 @@ class Transfer:
             assert self._state.size is not None
             await self._readers.end()
             path = await self._stage.publish(self._state.size)
+            liars = self._blame.wrong_origins() if self.asset.pinned else ()
+            for origin in liars if len(liars) < len(self._origins.all) else ():
+                self._hosts.lied(host_of(origin.url))
             return TransferResult(
                 path,
                 digest,
                 self._state.size,
                 self.received,
                 sums=self._state.sums,
-                wrong_origins=self._blame.wrong_origins() if self.asset.pinned else (),
+                wrong_origins=tuple(origin.shown for origin in liars),
             )
         finally:
             self._is_over = True
             self._context.scheduler.take_back(self)
             await _end([hashing, *self._timers, *self._tasks()])
             await self._readers.end()
+
+    def _begin_elsewhere(self) -> None:
+        """Ask a host last that sent wrong bytes of another asset in this run, if others have this one, too."""
+        first = self._origins.current
+        others = [origin for origin in self._origins.all if not self._hosts.has_lied(host_of(origin.url))]
+        if not others or len(others) == len(self._origins.all) or not self.asset.pinned:
+            return
+        self._origins.separate()
+        if first not in others:
+            self._turn_to(others[0], first, "it sent wrong bytes of another asset")
 
     def _start_hashing(self) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(self._state.hash(), name=f"hash {self.asset.id}")

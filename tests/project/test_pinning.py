@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -236,3 +237,32 @@ async def test_pieces_of_a_file_that_changes_are_not_written(project: Project, t
         assert (found.size, list(found.sha256)) == (1 << 20, LONG_PIECES["sha256"])
         with pytest.raises(StorageError, match="was changed while it was read"):
             await editor.measurer.pieces(file, Checksum.of(CONTENT), len(LONG))
+
+
+async def test_pin_anew(project: Project, server: AssetServer) -> None:
+    """What the addresses have now is fetched and shown before it is written, all or nothing; mirrors stay."""
+    project.add("same", [server.add("/same.bin", CONTENT).url], CONTENT, checksum=f"sha512:{sha512(CONTENT)}")
+    place = project.add("new", [server.add("/new.bin", b"old" * 99).url, server.url("/mirror.bin")], b"old" * 99)
+    found, pinned = [], []
+    async with project.manager() as manager:
+        await manager.sync()
+        server.add("/new.bin", b"new" * 99)
+        with pytest.raises(SyncFailed):
+            project.add("gone", [server.url("/gone.bin")], CONTENT)
+            async with project.manager() as other:
+                await other.pin(update=True)
+        assert place.read_bytes() == b"old" * 99
+        report = await manager.pin(["same", "new"], update=True, on_found=found.append, on_pinned=pinned.append)
+        assert list(report.pinned) == pinned
+    assert [(each.asset.checksum == each.newer.checksum) for each in found] == [True, False]
+    assert [each.before == each.checksum for each in pinned] == [True, False]
+    assert place.read_bytes() == b"new" * 99
+    written = entries(project)
+    assert written["new"]["checksum"] == Checksum.of(b"new" * 99).hexdigest
+    assert written["new"]["fallbackUrls"] == [server.url("/mirror.bin")]
+    assert written["same"]["checksum"] == f"sha512:{sha512(CONTENT)}"
+
+
+def sha512(content: bytes) -> str:
+    """Another digest than the usual one."""
+    return hashlib.sha512(content).hexdigest()
