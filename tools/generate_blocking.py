@@ -35,6 +35,7 @@ RETURNED = {
     "Subscription": ("_stream", "EventStream"),
     "AssetReader": ("_open_file", "AssetFile"),
     "Callable[[], None]": ("_register", "Callable[[], None]"),
+    "AbstractContextManager[None]": ("_bracket", "AbstractContextManager[None]"),
 }
 """By the annotation of what a method returns: the method of `Blocking` that calls it, and what it returns here."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,6 +23,7 @@ from grym_fetch.cli.options import (
     one_asset,
     option,
     progress_options,
+    store_option,
     transfer_options,
 )
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 @option("--full", is_flag=True, help="Read every byte again, even of files that were verified before.")
 @minimal_option("Check the small stand-ins.")
 @option("--allow-unpinned", is_flag=True, help="Accept files without a checksum, unverified.")
+@store_option("Read every byte of the machine's store, instead. [~/.cache/grym-fetch/store]", envvar=None)
 @progress_options
 @common_options
 def check_command(
@@ -45,12 +48,19 @@ def check_command(
     full: bool,
     minimal: bool | None,
     allow_unpinned: bool,
+    store: bool | str,
 ) -> int:
     """Say whether assets are present and valid: those named, or else all of them.
 
-    A file that was verified before and has not changed since (size, times, inode) is trusted. Exit code 1 if something
-    is missing or unverified, 3 if something is corrupt.
+    A file that was verified before and has not changed since (size, times, inode, device) is trusted. Exit code 1 if
+    something is missing or unverified, 3 if something is corrupt.
     """
+    if store:
+        from grym_fetch.cli.store import check_store
+
+        if ids:
+            raise click.UsageError("--store checks the whole store; it takes no ids")
+        return check_store(common, store)
     from grym_fetch.cli import exit_codes
     from grym_fetch.cli.runner import run, short_path
     from grym_fetch.core.text import safe_text
@@ -76,19 +86,25 @@ def check_command(
                 found.append((manager.manifest.get(status.id), status))
 
         await manager.check_assets(ids or None, exclude=exclude, full=full, on_status=take)
-        rows = []
         for asset, status in found:
             problem = safe_text(status.error) if status.error not in (None, "missing", "only partly downloaded") else ""
             note = " ".join(part for part in (problem, "(stand-in)" if status.is_stand_in else "") if part)
             kind = asset.stand_in() if status.is_stand_in else asset
             state = await _state_shown(manager, kind, status.state)
             rows.append((state, safe_text(asset.id), _size_shown(kind), short_path(status.path), note))
-        print_table(("STATE", "ID", "SIZE", "PATH", "NOTE"), rows, state=0, right=(2,))
         if not common.json and not common.quiet:
-            _tell_next(manager, [(asset, status.state) for asset, status in found], is_checked=True)
+            states = [(asset, status.state) for asset, status in found]
+            last.append(partial(_tell_next, manager, states, is_checked=True))
         return exit_codes.worst(codes - {exit_codes.DONE}) if codes != {exit_codes.DONE} else exit_codes.DONE
 
-    return run(common, body, minimal=minimal, tells="news", json_events=False)
+    rows: list[tuple[str, ...]] = []
+    last: list[Callable[[], object]] = []
+    code = run(common, body, minimal=minimal, tells="news", json_events=False)
+    # After the run, so that the table comes below the display, and before what follows from it.
+    print_table(("STATE", "ID", "SIZE", "PATH", "NOTE"), rows, state=0, right=(2,))
+    for tell in last:
+        tell()
+    return code
 
 
 @click.command("path", cls=Command)

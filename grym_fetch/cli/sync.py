@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +11,16 @@ import click
 
 from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import (
+    REPORTS,
     Common,
+    check_folder,
     common_options,
     complete_ids,
     complete_tags,
+    file_option,
     ids_argument,
     minimal_option,
     option,
-    page_option,
     transfer_options,
 )
 
@@ -57,7 +60,18 @@ def refuse_header(ctx: click.Context, param: click.Parameter, value: tuple[str, 
 )
 @option("--force", is_flag=True, help="Fetch again even if valid; the old file stays until the new one is verified.")
 @option("-n", "--dry-run", is_flag=True, help="Print the plan and fetch nothing.")
-@page_option("--report", help="Write a page about the run to FILE.html: what came from where, when, how fast.")
+@file_option(
+    "--report",
+    endings=REPORTS,
+    help="Write what came from where, when and how fast: FILE.html, a page; FILE.jsonl or FILE.parquet, rows.",
+)
+@option(
+    "--metrics",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    callback=check_folder,
+    help="Keep metrics of the run in FILE, in Prometheus' text format.",
+)
 @click.option("--header", multiple=True, hidden=True, expose_value=False, callback=refuse_header)
 @transfer_options
 @common_options
@@ -72,6 +86,7 @@ def sync_command(
     force: bool,
     dry_run: bool,
     report: Path | None,
+    metrics: Path | None,
     **transfer: Any,
 ) -> int:
     """Make assets present and verified: those chosen, or else all required ones (all, if none is required).
@@ -79,7 +94,6 @@ def sync_command(
     An ID may be a glob in quotes: 'voice-*'. Exit code 0 means that everything asked for is there and right. To resume
     an interrupted sync, run it again.
     """
-    from grym_fetch.cli.reporting import reporting
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from
 
@@ -92,7 +106,15 @@ def sync_command(
         if dry_run:
             await print_plan(manager, assets, common, force=force)
             return 0
-        async with reporting(manager, assets, report):
+        async with AsyncExitStack() as stack:
+            if report is not None:
+                from grym_fetch.cli.reporting import reporting
+
+                await stack.enter_async_context(reporting(manager, assets, report))
+            if metrics is not None:
+                from grym_fetch.cli.metrics import metering
+
+                await stack.enter_async_context(metering(manager, assets, metrics))
             await manager.sync_assets(assets, force=force)
         return 0
 
@@ -125,6 +147,7 @@ async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) 
                 for a in plan.to_fetch
             ],
             "present": [a.id for a in plan.present],
+            "to_take": [a.id for a in plan.to_take],
             "unread": [a.id for a in plan.unread],
             "to_unpack": [a.id for a in plan.to_unpack],
             "bytes_to_fetch": plan.bytes_to_fetch,
@@ -140,6 +163,7 @@ async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) 
         size = format_size(asset.size) if asset.size is not None else "size unknown"
         note = "" if asset.pinned else "  (no checksum: refused without --allow-unpinned)"
         lines.append(f"fetch  {safe_text(asset.id)}  {size}  -> {safe_text(asset.local_path, limit=1100)}{note}")
+    lines += [f"take   {safe_text(asset.id)}  from the store" for asset in plan.to_take]
     unread = {asset.id for asset in plan.unread}
     for asset in plan.present:
         note = "  (there but not verified yet: read first, and fetched again if it is wrong)"
@@ -149,7 +173,8 @@ async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) 
     print_data(lines)
     resumed = f", {format_size(plan.bytes_staged)} there from an earlier run" if plan.bytes_staged else ""
     unknown = f", {plan.unknown_sizes} of unknown size" if plan.unknown_sizes else ""
-    click.echo(f"{len(plan.to_fetch)} to fetch, {len(plan.present)} already there{unknown}")
+    taken = f"{len(plan.to_take)} to take from the store, " if plan.to_take else ""
+    click.echo(f"{len(plan.to_fetch)} to fetch, {taken}{len(plan.present)} already there{unknown}")
     click.echo(f"{format_size(plan.bytes_to_fetch)} to download{resumed}")
     fits = "" if plan.space_needed <= plan.space_free else ": NOT ENOUGH"
     archives = f", and what is in {len(plan.to_unpack)} to be unpacked" if plan.to_unpack else ""

@@ -6,7 +6,7 @@ asked at once, for the one that was named last. Times are those of the events, i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -50,6 +50,8 @@ class Life:
     checksum: str = ""
     path: str = ""
     trouble: str = ""
+    error: str = ""
+    """The class of the error."""
     stretches: list[tuple[Stretch, float, float]] = field(default_factory=list)
     marks: list[tuple[float, str]] = field(default_factory=list)
     retries: int = 0
@@ -88,7 +90,8 @@ class Report:
         self._lives: dict[str, Life] = {}
         self.origins: dict[str, Share] = {}
         self.began = self.ended = 0.0
-        self._assets = 0
+        self.assets = 0
+        """How many the run is about; 0 before it has said so."""
         self.finished: events.RunFinished | None = None
         """None if the run was interrupted."""
 
@@ -97,15 +100,23 @@ class Report:
         """All assets, in the order in which they began."""
         return self._lives.values()
 
+    @property
+    def everyone(self) -> Iterator[Life]:
+        """All assets that were asked for: `lives`, then those that have not begun."""
+        yield from self._lives.values()
+        for asset, origin in self._first_origins.items():
+            if asset not in self._lives:
+                yield Life(asset, 0.0, origin)
+
     def apply(self, event: Event) -> None:
         """Take an event."""
         self.began = self.began or event.time
         self.ended = max(self.ended, event.time)
         if isinstance(event, events.RunFinished):
-            is_whole = event.verified + event.unverified + event.reused + event.failed >= self._assets
+            is_whole = event.verified + event.unverified + event.reused + event.failed >= self.assets
             self.finished = event if is_whole else None
         elif isinstance(event, events.RunStarted):
-            self._assets = event.assets
+            self.assets = event.assets
         if event.asset is None:
             return
         life = self._lives.get(event.asset)
@@ -151,7 +162,7 @@ class Report:
                 life.path = event.path
             case events.AssetFailed():
                 self._end(life, "failed", event.time)
-                life.trouble = event.message
+                life.trouble, life.error = event.message, event.error
             case _:
                 pass
 

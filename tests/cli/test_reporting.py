@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -64,6 +65,35 @@ def test_a_sync_that_is_interrupted_has_its_page(project: Project, server: Asset
     assert "1 file ready" in text
 
 
+def test_a_sync_has_rows_for_programs(project: Project) -> None:
+    """One line for each asset that was asked for, also after a failure."""
+    project.add("gone", ["http://127.0.0.1:9/gone.bin"], b"x")
+    assert invoke("sync", "--report", "report.jsonl", "--retries", "0").exit_code == 1
+    rows = {row["asset"]: row for row in map(json.loads, Path("report.jsonl").read_text().splitlines())}
+    assert (rows["here"]["end"], rows["here"]["bytes"], rows["here"]["attempts"]) == ("verified", SIZE, 1)
+    assert (rows["gone"]["end"], rows["gone"]["origin"]) == ("failed", None)
+    assert "SECRET" not in str(rows)
+
+
+def test_parquet_without_its_extra_is_refused_first(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what to install; nothing is fetched."""
+    monkeypatch.setattr("grym_fetch.cli.options.find_spec", lambda _: None)
+    done = invoke("sync", "--report", "report.parquet")
+    assert done.exit_code == 2
+    assert "pip install 'grym-fetch[parquet]'" in done.stderr
+    assert not project.assets.exists()
+
+
+@pytest.mark.package("pyarrow")
+def test_a_sync_has_a_table(project: Project) -> None:
+    """In Parquet, with the same rows."""
+    from pyarrow import parquet
+
+    assert invoke("sync", "--report", "report.parquet").exit_code == 0
+    (row,) = parquet.read_table("report.parquet").to_pylist()
+    assert (row["asset"], row["end"], row["bytes"]) == ("here", "verified", SIZE)
+
+
 @pytest.mark.parametrize("name", ["report.txt", "nowhere/report.html", "."])
 def test_a_name_that_no_page_can_have_is_refused_first(project: Project, name: str) -> None:
     """Wrong usage, and nothing is fetched."""
@@ -82,6 +112,36 @@ def test_a_page_that_cannot_be_written_is_an_error(project: Project, monkeypatch
     assert done.exit_code == 4
     assert "report.html" in done.stderr
     assert (project.assets / "models/here.bin").stat().st_size == SIZE
+
+
+def test_metrics_of_a_sync_that_fails(project: Project, server: AssetServer) -> None:
+    """They tell what failed and what arrived, from where, without the query of an address."""
+    gone = server.add("/gone.bin", b"x")
+    project.add("gone", [gone.url.replace("/gone.bin", "/nowhere.bin")], b"x")
+    assert invoke("sync", "--metrics", "sync.prom", "--retries", "0").exit_code == 1
+    text = Path("sync.prom").read_text()
+    assert f'grym_fetch_downloaded_bytes_total{{server="http://127.0.0.1:{server.port}"}} {SIZE}' in text
+    assert 'grym_fetch_asset_failed{asset="gone"} 1' in text
+    assert "grym_fetch_run_success 0" in text
+    assert "SECRET" not in text
+
+
+def test_metrics_while_a_sync_goes_on(project: Project, server: AssetServer) -> None:
+    """The file is there soon, and an interrupted run leaves the last state. It needs a folder that is there."""
+    gate = Gate()
+    content = seeded_bytes(SIZE, seed=2)
+    project.add("held", [server.add("/held.bin", content, faults=[Hold(gate, at=SIZE - 1)]).url], content)
+    with Terminal(project.root, "sync", "--metrics", "sync.prom", environ=environment()) as terminal:
+        terminal.until(lambda rows: any("1 of 2 done" in row for row in rows) and Path("sync.prom").exists())
+        terminal.type(b"\x03")
+        terminal.finish()
+        assert terminal.code == 130
+    gate.open()
+    text = Path("sync.prom").read_text()
+    assert 'grym_fetch_assets{state="verified"} 1' in text
+    assert 'grym_fetch_assets{state="unfinished"} 1' in text
+    assert "grym_fetch_run_finished 0" in text
+    assert invoke("sync", "--metrics", "nowhere/sync.prom").exit_code == 2
 
 
 def test_a_repository_has_a_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ ELSEWHERE = {
     "cli/inspection": "end_to_end/test_command_line",
     "cli/logs": "cli/test_foreign_text",
     "cli/main": "end_to_end/test_command_line",
+    "cli/metrics": "cli/test_reporting",
     "cli/measured": "end_to_end/test_editing",
     "cli/new_manifest": "end_to_end/test_editing",
     "cli/options": "end_to_end/test_command_line",

@@ -14,6 +14,7 @@ from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.disk.manifest_file import Change, edit_manifest
 from grym_fetch.errors import DiskFull, StorageError
 from grym_fetch.project.pinning import _Record
+from grym_fetch.reports import NewerVersion, Pinned
 from grym_fetch.testing import AssetServer, Reset, Status, seeded_bytes
 from tests.project.editing import CONTENT, SMALL_CONTENT, entries
 from tests.support.invariants import Recorder
@@ -243,13 +244,13 @@ async def test_pin_anew(project: Project, server: AssetServer) -> None:
     """What the addresses have now is fetched and shown before it is written, all or nothing; mirrors stay."""
     project.add("same", [server.add("/same.bin", CONTENT).url], CONTENT, checksum=f"sha512:{sha512(CONTENT)}")
     place = project.add("new", [server.add("/new.bin", b"old" * 99).url, server.url("/mirror.bin")], b"old" * 99)
-    found, pinned = [], []
+    found, pinned = list[NewerVersion](), list[Pinned]()
     async with project.manager() as manager:
         await manager.sync()
         server.add("/new.bin", b"new" * 99)
-        with pytest.raises(SyncFailed):
-            project.add("gone", [server.url("/gone.bin")], CONTENT)
-            async with project.manager() as other:
+        project.add("gone", [server.url("/gone.bin")], CONTENT)
+        async with project.manager() as other:
+            with pytest.raises(SyncFailed):
                 await other.pin(update=True)
         assert place.read_bytes() == b"old" * 99
         report = await manager.pin(["same", "new"], update=True, on_found=found.append, on_pinned=pinned.append)
