@@ -15,7 +15,7 @@ ALONE  := $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
 # Tests start hundreds of processes: without bytecode each of them would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all test-debian test-dockerfile packages sweep guards coverage check format lint types blocking man picture docs reliability bench constraints oldest audit fuzz mutants clean
+.PHONY: demo test test-all test-debian test-darwin test-dockerfile packages sweep guards coverage check format lint types blocking man picture docs reliability bench constraints oldest audit fuzz mutants clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "grym-fetch needs Python 3.11 or later")'
@@ -56,8 +56,9 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/python -m tools.generate_blocking --check
 
-types: $(READY)
+types: $(READY)  ## also for macOS, in a cache of its own: what is not there is an error
 	$(BIN)/mypy
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin grym_fetch
 
 blocking: $(READY)  ## write grym_fetch/blocking.py anew from manager.py
 	$(BIN)/python -m tools.generate_blocking
@@ -114,6 +115,9 @@ test-all: $(READY)  ## all tests but the sweeps, with every Python from 3.11 on 
 
 test-debian: $(READY)  ## the tests in a Debian of its own, as root, with debootstrap: SUITE=trixie (Python 3.13), sid (3.14)
 	$(BIN)/python -m tools.debian_root $(or $(SUITE),trixie)
+
+test-darwin: $(READY)  ## the tests without the calls that macOS lacks: TESTS="tests/disk tests/archive" for some
+	PYTHONPATH=$(CURDIR)/tests/support/as_darwin $(PYTEST) -m "not alone and not sweep and not linux" $(TESTS)
 
 test-dockerfile: $(READY)  ## the steps of the Dockerfile, in a Debian root; needs what test-debian needs
 	$(BIN)/python -m tools.dockerfile $(or $(SUITE),trixie)

@@ -57,8 +57,11 @@ def make_root(suite: str, roots: Path) -> Path:
 
 
 def files_of_the_checkout() -> list[str]:
-    """The files that git knows or would add, relative to the checkout."""
+    """The files that git knows or would add, relative to the checkout; without git, all but hidden ones."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    if not (CHECKOUT / ".git").exists():
+        found = (path.relative_to(CHECKOUT) for path in CHECKOUT.rglob("[!.]*") if path.is_file())
+        return [str(path) for path in found if not any(part.startswith((".", "__pycache__")) for part in path.parts)]
     listed = subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.PIPE, check=True).stdout
     return [name for name in map(os.fsdecode, listed.split(b"\0")) if name and (CHECKOUT / name).exists()]
 

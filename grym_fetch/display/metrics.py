@@ -21,7 +21,7 @@ Sample = tuple[Mapping[str, str], float]
 def metrics_text(report: Report) -> str:
     """The whole file. While the run goes on, it says how far it is."""
     lives = list(report.lives)
-    ends = Counter(life.end for life in lives)
+    ends: Counter[str] = Counter(life.end for life in lives)
     ends["unfinished"] += max(0, report.assets - len(lives))
     is_good = report.finished is not None and not ends["failed"]
     families: list[tuple[str, str, str, Iterable[Sample]]] = [

@@ -66,6 +66,8 @@ ORDER: dict[str, list[set[str]]] = {
         {"client"},
     ],
     "runtime": [
+        {"system_linux", "system_darwin"},
+        {"system"},
         {"waiting", "buffers", "clock", "descriptors", "forks", "loop_file", "server"},
         {"threads"},
         {"bus", "loop_owner"},
