@@ -44,10 +44,11 @@ from grym_fetch.engine.reports import (
 )
 from grym_fetch.project.pinning import Pinned, PinReport
 from grym_fetch.project.updating import NewerVersion
+from grym_fetch.runtime.loop_file import AssetFile
 from grym_fetch.runtime.loop_thread import Blocking, EventStream
 from grym_fetch.settings import Settings
 
-__all__ = ["AssetManager", "EventStream"]
+__all__ = ["AssetFile", "AssetManager", "EventStream"]
 
 
 class AssetManager(Blocking[asynchronous.AssetManager]):
@@ -139,6 +140,27 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         `StaleManifest` if the manifest must no longer be used.
         """
         return self._run(asynchronous.AssetManager.download_asset, asset_id, force)
+
+    def open_asset(self, asset_id: str, *, unverified_ok: bool = False, keep_downloading: bool = False) -> AssetFile:
+        """Return the asset as a file to be read at once, even while it is being downloaded: a context manager.
+
+        Needs a running loop. An asset that is there and verified is read from its file. Otherwise its download begins,
+        or is shared; each read waits for its bytes and has them fetched before all others. Only bytes of pieces that
+        have the digest in the manifest's ``pieces`` are handed out. Without ``pieces``, nothing can be read before the
+        end, unless ``unverified_ok``: then what arrives is handed out.
+
+        When the reader closes, a download that nobody else waits for stops, so that nothing is fetched behind the
+        caller's back; what has arrived is kept. ``keep_downloading``: it goes on until the manager is closed.
+
+        Raises `UnknownAsset`, and `UnverifiedRead` when it is opened. Opening and reading also raise
+        what `download_asset` raises, and reading raises `AssetMissing` if the manager is closed meanwhile.
+        """
+        return self._open_file(
+            asynchronous.AssetManager.open_asset,
+            asset_id,
+            unverified_ok=unverified_ok,
+            keep_downloading=keep_downloading,
+        )
 
     def repair_asset(self, asset_id: str, *, dry_run: bool = False) -> RepairReport:
         """Read the asset's file and fetch only what is wrong of it; ``dry_run``: only say what that would cost.
@@ -474,7 +496,9 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         *,
         exclude: Collection[str] = (),
         pieces: bool = False,
+        update: bool = False,
         allow_suspicious: bool = False,
+        on_found: Callable[[NewerVersion], object] | None = None,
         on_pinned: Callable[[Pinned], object] | None = None,
     ) -> PinReport:
         """Write checksums and sizes into the manifest: of these assets, or of all that have no checksum.
@@ -486,6 +510,9 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         file are refused unless ``allow_suspicious``. ``on_pinned`` is called in the event loop with each as soon as it
         is written, even if others fail.
 
+        ``update``: fetch what the addresses have now, also where there is a checksum or a file, and write all of it or
+        nothing; ``on_found`` is called with each before that. The files that are there stay until then.
+
         Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`.
         """
         return self._run(
@@ -493,7 +520,9 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
             ids,
             exclude=exclude,
             pieces=pieces,
+            update=update,
             allow_suspicious=allow_suspicious,
+            on_found=on_found,
             on_pinned=on_pinned,
         )
 

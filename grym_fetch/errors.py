@@ -43,6 +43,7 @@ from grym_fetch.core.errors import (
     UnpinnedAsset,
     UnsafeArchive,
     UnsafePath,
+    UnverifiedRead,
 )
 
 __all__ = [
@@ -86,4 +87,5 @@ __all__ = [
     "UnpinnedAsset",
     "UnsafeArchive",
     "UnsafePath",
+    "UnverifiedRead",
 ]

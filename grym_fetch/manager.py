@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     # The fetching and editing modules are imported only when needed: see the engine.
     from grym_fetch.core.world import Clock, ThreadPools, Transport
     from grym_fetch.disk.prune import PruneReport
+    from grym_fetch.engine.reader import AssetReader
     from grym_fetch.project.editing import Editor
     from grym_fetch.project.pinning import Pinned, PinReport
     from grym_fetch.project.sourced import Sources
@@ -285,6 +286,30 @@ class AssetManager:
         coordinator = self._ready()
         async with self._freshness.using(self.manifest):
             return (await coordinator.fetch(self._asset(asset_id), force=force)).path
+
+    def open_asset(self, asset_id: str, *, unverified_ok: bool = False, keep_downloading: bool = False) -> AssetReader:
+        """Return the asset as a file to be read at once, even while it is being downloaded: an async context manager.
+
+        Needs a running loop. An asset that is there and verified is read from its file. Otherwise its download begins,
+        or is shared; each read waits for its bytes and has them fetched before all others. Only bytes of pieces that
+        have the digest in the manifest's ``pieces`` are handed out. Without ``pieces``, nothing can be read before the
+        end, unless ``unverified_ok``: then what arrives is handed out.
+
+        When the reader closes, a download that nobody else waits for stops, so that nothing is fetched behind the
+        caller's back; what has arrived is kept. ``keep_downloading``: it goes on until the manager is closed.
+
+        Raises `UnknownAsset`, and `UnverifiedRead` when it is opened. Opening and reading also raise
+        what `download_asset` raises, and reading raises `AssetMissing` if the manager is closed meanwhile.
+        """
+        from grym_fetch.engine.reader import AssetReader
+
+        return AssetReader(
+            self._ready(),
+            self._asset(asset_id),
+            accept=self._accept,
+            unverified_ok=unverified_ok,
+            keep_downloading=keep_downloading,
+        )
 
     async def repair_asset(self, asset_id: str, *, dry_run: bool = False) -> RepairReport:
         """Read the asset's file and fetch only what is wrong of it; ``dry_run``: only say what that would cost.
@@ -713,7 +738,9 @@ class AssetManager:
         *,
         exclude: Collection[str] = (),
         pieces: bool = False,
+        update: bool = False,
         allow_suspicious: bool = False,
+        on_found: Callable[[NewerVersion], object] | None = None,
         on_pinned: Callable[[Pinned], object] | None = None,
     ) -> PinReport:
         """Write checksums and sizes into the manifest: of these assets, or of all that have no checksum.
@@ -725,10 +752,30 @@ class AssetManager:
         file are refused unless ``allow_suspicious``. ``on_pinned`` is called in the event loop with each as soon as it
         is written, even if others fail.
 
+        ``update``: fetch what the addresses have now, also where there is a checksum or a file, and write all of it or
+        nothing; ``on_found`` is called with each before that. The files that are there stay until then.
+
         Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`.
         """
         await self.initialize()
+        from grym_fetch.project.pinning import PinReport
+        from grym_fetch.project.updating import pinned_anew
+
         async with self._editing() as editor:
+            if update:
+                parsed, found = await editor.updater.fetch_anew(
+                    self.manifest,
+                    ids,
+                    exclude=exclude,
+                    allow_suspicious=allow_suspicious,
+                    before_fetch=self._accept,
+                    on_measured=on_found or (lambda _: None),
+                )
+                self._adopt(parsed)
+                done = pinned_anew(found, self.project.assets_dir)
+                for pinned in done:
+                    (on_pinned or (lambda _: None))(pinned)
+                return PinReport(tuple(done), {})
             return await editor.pinner.pin(
                 self.manifest,
                 ids,

@@ -1,9 +1,10 @@
-"""What the methods of `AssetManager` return: the state of an asset, plans and reports."""
+"""What the methods of `AssetManager` return: the state of an asset, plans, reports and readers."""
 
 from __future__ import annotations
 
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.prune import Pruned, PruneReport
+from grym_fetch.engine.reader import AssetReader
 from grym_fetch.engine.reports import (
     Adopted,
     AdoptReport,
@@ -21,6 +22,7 @@ __all__ = [
     "AdoptReport",
     "Adopted",
     "AssetProgress",
+    "AssetReader",
     "AssetState",
     "AssetStatus",
     "NewerVersion",

@@ -20,6 +20,7 @@ from grym_fetch.disk import folders
 from grym_fetch.errors import AssetMissing, DiskFull, UnpinnedAsset
 from grym_fetch.manifest import Asset, StatedDigest
 from grym_fetch.repo.placeholder import Placeholder
+from grym_fetch.reports import AssetReader
 from grym_fetch.settings import SegmentSizes
 from grym_fetch.sources import Page
 from grym_fetch.testing import AssetServer, MockAssetManager, Status, serve_in_thread
@@ -92,6 +93,11 @@ def scene(tmp_path: Path, server: AssetServer) -> Scene:
     return made
 
 
+def opened(file: Any) -> Any:
+    """What opening it returns: a coroutine, or the file."""
+    return file.open() if isinstance(file, AssetReader) else file
+
+
 NEW = Asset("new", "https://h.example/new.bin", "models/new.bin")
 Call = Callable[[Any], Any]
 Case = Callable[[Scene], Call]
@@ -118,6 +124,8 @@ simple("get_asset_path", "UnknownAsset", lambda manager: manager.get_asset_path(
 simple("download_asset", "UnknownAsset", lambda manager: manager.download_asset("nothing"))
 simple("check_asset", "UnknownAsset", lambda manager: manager.check_asset("nothing"))
 simple("check_assets", "UnknownAsset", lambda manager: manager.check_assets(["nothing"]))
+simple("open_asset", "UnknownAsset", lambda manager: manager.open_asset("nothing"))
+simple("open_asset", "UnverifiedRead", lambda manager: opened(manager.open_asset("a")))
 simple("choose", "UnknownAsset", lambda manager: manager.choose(["nothing"]))
 simple("adopt_assets", "UnknownAsset", lambda manager: manager.adopt_assets(ids=["nothing"]))
 simple("sync", "UnknownAsset", lambda manager: manager.sync(["nothing"]))
@@ -445,6 +453,17 @@ async def lend_what_decompresses() -> None:
 
 ELSEWHERE = "<https://other.example/>; rel=next"
 
+
+async def read_from_mock(asset_id: str, *, is_closed: bool = False) -> None:
+    """Read an asset that a mock fails to fetch."""
+    file = create_mock_asset_manager({}, fail={"gone": AssetMissing("gone", "not there")}).open_asset(asset_id)
+    if is_closed:
+        await file.aclose()
+    else:
+        await file.open()
+    await file.read(1)
+
+
 VALUES: dict[tuple[str, str, str], Callable[[], object]] = {
     ("AssetManager", "", "ValueError"): lambda: AssetManager(parallel=0, environ={}),
     ("Settings", "", "ValueError"): lambda: Settings(parallel=0),
@@ -473,6 +492,9 @@ VALUES: dict[tuple[str, str, str], Callable[[], object]] = {
     ("MockAssetManager", "update_asset", "UnknownAsset"): lambda: asyncio.run(mock().update_asset("b")),
     ("MockAssetManager", "pin", "NotImplementedError"): lambda: asyncio.run(mock().pin()),
     ("MockAssetManager", "prune", "NotImplementedError"): lambda: asyncio.run(mock().prune()),
+    ("MockAssetManager", "open_asset", "UnknownAsset"): lambda: asyncio.run(read_from_mock("b")),
+    ("AssetReader", "read", "AssetMissing"): lambda: asyncio.run(read_from_mock("gone")),
+    ("AssetReader", "read", "ValueError"): lambda: asyncio.run(read_from_mock("gone", is_closed=True)),
     ("MockAssetManager", "repair_asset", "UnknownAsset"): lambda: asyncio.run(mock().repair_asset("b")),
     ("MockAssetManager", "repair_asset", "AssetMissing"): lambda: asyncio.run(
         create_mock_asset_manager({"a": "/mock/a"}, missing=["a"]).repair_asset("a")

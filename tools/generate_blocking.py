@@ -33,6 +33,7 @@ BY_HAND = {"aclose"}
 
 RETURNED = {
     "Subscription": ("_stream", "EventStream"),
+    "AssetReader": ("_open_file", "AssetFile"),
     "Callable[[], None]": ("_register", "Callable[[], None]"),
     "AbstractContextManager[None]": ("_bracket", "AbstractContextManager[None]"),
 }
@@ -41,6 +42,10 @@ RETURNED = {
 WORDS = [
     (r" Needs a running loop\.", ""),
     (r"\ban async context manager and async iterator\b", "a context manager and iterator"),
+    (
+        r"the asset as a file to be read at once, also while it is still being downloaded: an async context manager",
+        "the asset as a binary file to be read at once, also while it is still being downloaded",
+    ),
     (r"\ban async context manager\b", "a context manager"),
     (r"\bruns in the event loop\b", "runs in the manager's own loop"),
     (r"\baclose\b", "close"),
@@ -236,11 +241,12 @@ def generate(source: str) -> str:
         elif isinstance(node, Function):
             names |= names_in(node.args).union(*(names_in(returned) for returned in [node.returns] if returned))
     known = sources_of(tree)
-    imports = {known[name] for name in names - {"Subscription"} if name in known}
+    imports = {known[name] for name in names - {"Subscription", "AssetReader"} if name in known}
     imports |= {
         "import functools",
         "import os",
         "from grym_fetch import manager as asynchronous",
+        "from grym_fetch.runtime.loop_file import AssetFile",
         "from grym_fetch.runtime.loop_thread import Blocking",
         "from grym_fetch.runtime.loop_thread import EventStream",
     }
@@ -248,7 +254,7 @@ def generate(source: str) -> str:
     text = (
         HEAD
         + "\n".join(sorted(imports))
-        + f'\n\n__all__ = ["{CLASS}", "EventStream"]\n\n\n'
+        + f'\n\n__all__ = ["AssetFile", "{CLASS}", "EventStream"]\n\n\n'
         + f"class {CLASS}(Blocking[asynchronous.{CLASS}]):\n"
         + quoted(CLASS_DOC, 4)
         + "\n"

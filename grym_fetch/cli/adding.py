@@ -18,6 +18,7 @@ from grym_fetch.cli.new_manifest import with_manifest
 from grym_fetch.cli.options import Common, common_options, option, refuse_password, transfer_options
 
 if TYPE_CHECKING:
+    from grym_fetch.core.digest import Checksum
     from grym_fetch.core.manifest import Asset
     from grym_fetch.manager import AssetManager
     from grym_fetch.settings import Settings
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 @option("--required", is_flag=True, help="Mark it as required: a plain sync fetches it.")
 @option("--url", metavar="URL", help="For a file: the URL from which others can download it.")
 @option("--fallback-url", "fallback_urls", multiple=True, metavar="URL", help="A mirror (repeatable).")
+@option("--checksum", metavar="DIGEST", help="The publisher's digest, sha256:… for one: refuse anything else.")
 @option("--checksums-from", metavar="URL", help="Take the checksum from this list: SHA256SUMS, FILE.sha256.")
 @option("--description", metavar="TEXT", help="What it is for.")
 @option("--asset-version", metavar="TEXT", help="Its version.")
@@ -56,6 +58,7 @@ def add_command(
     required: bool,
     url: str | None,
     fallback_urls: tuple[str, ...],
+    checksum: str | None,
     checksums_from: str | None,
     description: str | None,
     asset_version: str | None,
@@ -76,6 +79,8 @@ def add_command(
     if (short := _as_short_address(source)) is not None:
         if url is not None:
             raise click.UsageError("--url is for a file; name a mirror with --fallback-url")
+        if checksum is not None:
+            raise click.UsageError("--checksum is for an address or a file; of a hub's files, the hub states it")
         if checksums_from is not None:
             raise click.UsageError("--checksums-from is for an address or a file; the hub itself is asked here")
         if pieces:
@@ -97,6 +102,7 @@ def add_command(
         return _add_from_source(common, short, naming, settings_from(transfer))
     file = _as_file(source, url)
     address = url if file is not None else source
+    digest = None if checksum is None else _as_checksum(checksum)
     assert address is not None, "a file without --url was refused"
     refuse_password(address, *fallback_urls, *([checksums_from] if checksums_from else []))
 
@@ -109,6 +115,7 @@ def add_command(
             name=name or "",
             description=description or "",
             fallback_urls=fallback_urls,
+            checksum=digest,
             version=asset_version,
             required=required,
             tags=tuple(dict.fromkeys(tags)),
@@ -152,6 +159,15 @@ def _add_from_source(common: Common, address: str, naming: dict[str, Any], setti
 
     with with_manifest(common):
         return run(common, body, settings=settings, minimal=False, tells="failures")
+
+
+def _as_checksum(text: str) -> Checksum:
+    from grym_fetch.core.digest import Checksum
+
+    try:
+        return Checksum.parse(text)
+    except ValueError as error:
+        raise click.UsageError(f"--checksum: {error}") from None
 
 
 def _as_short_address(source: str) -> str | None:

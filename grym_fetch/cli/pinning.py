@@ -14,11 +14,13 @@ from grym_fetch.cli.options import Common, common_options, ids_argument, option,
 if TYPE_CHECKING:
     from grym_fetch.manager import AssetManager
     from grym_fetch.project.pinning import Pinned
+    from grym_fetch.project.updating import NewerVersion
 
 
 @click.command("pin", cls=Command)
 @ids_argument
 @option("--minimal", is_flag=True, help="Pin only the small stand-ins.")
+@option("--update", is_flag=True, help="Fetch what the addresses have now, also where there is a checksum or a file.")
 @option("--pieces", is_flag=True, help="Also write digests of the pieces, where they are missing.")
 @option("--allow-suspicious", is_flag=True, help="Take a web page, a git-lfs pointer or an empty file, too.")
 @transfer_options
@@ -28,18 +30,23 @@ def pin_command(
     ids: tuple[str, ...],
     exclude: tuple[str, ...],
     minimal: bool,
+    update: bool,
     pieces: bool,
     allow_suspicious: bool,
     **transfer: Any,
 ) -> int:
     """Write checksums and sizes into the manifest: of the assets named, or else of all that have no checksum.
 
-    An existing file is taken as it is; a missing one is fetched. Look at what you pin: from then on, these bytes are
+    An existing file is taken as it is, and this is said; a missing one is fetched. With --update, all are fetched, what
+    changes is shown, and then all is written or nothing. Look at what you pin: from then on, these bytes are
     the right ones. To resume an interrupted pin, run it again. With digests of the pieces, damage costs a piece and not
     the whole file, for everyone who has this manifest.
     """
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from
+
+    if update and (minimal or pieces):
+        raise click.UsageError("--update goes with neither --minimal nor --pieces: pin these afterwards")
 
     async def body(manager: AssetManager) -> int:
         pinned: list[Pinned] = []
@@ -48,7 +55,9 @@ def pin_command(
                 ids or None,
                 exclude=exclude,
                 pieces=pieces,
+                update=update,
                 allow_suspicious=allow_suspicious,
+                on_found=lambda found: _tell_change(found, common),
                 on_pinned=pinned.append,
             )
         finally:
@@ -70,8 +79,30 @@ def _tell_pinned(pinned: list[Pinned], common: Common) -> None:
                 "id": item.id, "checksum": str(item.checksum), "size": item.size, "path": str(item.path),
                 "fetched": item.fetched, "stand_in": item.is_stand_in,
             }  # fmt: skip
-            click.echo(json.dumps(record if item.pieces is None else {**record, "pieces": item.pieces}))
+            if item.pieces is not None:
+                record["pieces"] = item.pieces
+            if item.before is not None:
+                record["before"] = str(item.before)
+            click.echo(json.dumps(record))
     elif not common.quiet:
-        tell_measured(
-            "pinned", [(item.id, item.size, item.checksum, "(stand-in)" if item.is_stand_in else "") for item in pinned]
-        )
+        tell_measured("pinned", [(item.id, item.size, item.checksum, _note(item)) for item in pinned])
+
+
+def _note(item: Pinned) -> str:
+    if item.before is not None:
+        return "(unchanged)" if item.before == item.checksum else f"(was {str(item.before)[:19]}…)"
+    # Its address may have another version by now.
+    there = "" if item.fetched or item.pieces is not None else "(the file that was there)"
+    return "(stand-in)" if item.is_stand_in else there
+
+
+def _tell_change(found: NewerVersion, common: Common) -> None:
+    """Show a change before it is written."""
+    from grym_fetch.core.figures import format_size
+    from grym_fetch.core.text import safe_text
+
+    old, new = found.asset, found.newer
+    if common.quiet or common.json or old.checksum in (None, new.checksum):
+        return
+    sizes = ["size unknown" if each.size is None else format_size(each.size) for each in (old, new)]
+    click.echo(f"{safe_text(old.id)}: {old.checksum}  {sizes[0]} -> {new.checksum}  {sizes[1]}", err=True)

@@ -12,6 +12,7 @@
     ├── UnknownAsset             no such id; with the nearest ids
     ├── UnknownSource            a short address that leads nowhere; with the nearest ones
     ├── UnpinnedAsset            no checksum, and unpinned assets were not allowed
+    ├── UnverifiedRead           no digests of pieces: nothing can be read before it is all there
     ├── AssetMissing             not there, and may not or cannot be fetched
     ├── TransferError            the remote side
     │   ├── ConnectFailed        no connection: name, route, refusal, time-out
@@ -246,6 +247,23 @@ class UnpinnedAsset(GrymFetchError):
     def __str__(self) -> str:
         unknown = "nothing says which bytes are right" if self.is_there else "a download could not be verified"
         return f"{self.asset_id}: no checksum in the manifest, so {unknown}. {self.advice}"
+
+
+class UnverifiedRead(GrymFetchError):
+    """The asset is not there yet, and its manifest has no pieces: what arrives could not be verified before its end."""
+
+    def __init__(self, asset_id: str) -> None:
+        self.asset_id: str = asset_id
+        super().__init__(asset_id)
+
+    def __str__(self) -> str:
+        from grym_fetch.core.command_lines import command_line  # as above
+
+        pin = command_line("grym-fetch", "pin", "--pieces", names=(self.asset_id,))
+        return (
+            f"{self.asset_id}: the manifest has no digests of its pieces, so it cannot be read before all of it is "
+            f"there and verified. Run `{pin}` to add them, fetch it first, or pass unverified_ok=True."
+        )
 
 
 class AssetMissing(GrymFetchError):

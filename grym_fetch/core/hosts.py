@@ -127,8 +127,17 @@ class Hosts:
         self._per_host = per_host
         self._ahead = ahead
         self._hosts: dict[str, _Host] = {}
+        self._liars: set[str] = set()
         self._place: dict[object, str] = {}
         """Where each attempt is at work."""
+
+    def lied(self, host: str) -> None:
+        """It sent wrong bytes of an asset, which came right from elsewhere."""
+        self._liars.add(host)
+
+    def has_lied(self, host: str) -> bool:
+        """Whether it should be asked last, for all assets of this run."""
+        return host in self._liars
 
     # -- what is read -----------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -100,6 +100,12 @@ class PieceTable:
     def at(self, start: int) -> Piece | None:
         """The piece that begins exactly at ``start``, if any."""
         return self._by_start.get(start)
+
+    def around(self, position: int) -> Piece | None:
+        """The piece that has the byte at ``position``, if any."""
+        at = bisect_right(self._starts, position) - 1
+        piece = self._by_start[self._starts[at]] if at >= 0 else None
+        return piece if piece is not None and position < piece.stop else None
 
     def starts_in(self, start: int, stop: int) -> list[int]:
         """Where pieces begin in ``[start, stop)``, in order."""

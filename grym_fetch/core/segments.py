@@ -2,7 +2,8 @@
 
 Rules: a byte is missing, promised to exactly one segment, or on hand; never two of these. Segments are given out in
 file order and no further ahead of the hash frontier than the window, so that the digest follows closely. A segment may
-be cut short while it is in flight; what it has not received is missing again.
+be cut short while it is in flight; what it has not received is missing again. Only what a reader waits for goes before
+all of this.
 
 `segment_length` sizes them: long enough that a request's round trip hardly matters, short enough that the window stays
 small, and ever shorter towards the end, so that all connections finish at about the same time (guided self-scheduling,
@@ -11,6 +12,7 @@ Polychronopoulos and Kuck, 1987).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from grym_fetch.core.ranges import ByteRange, IntervalSet
@@ -91,12 +93,24 @@ def segment_length(
 
 
 class Segments:
-    """The bytes of one asset: missing, promised, or on hand. ``size`` is None while unknown."""
+    """The bytes of one asset: missing, promised, or on hand. ``size`` is None while unknown.
 
-    def __init__(self, size: int | None, on_hand: IntervalSet, sizes: SegmentSizes | None = None) -> None:
+    ``wanted``: what readers wait for now, the first one first. Others change it meanwhile.
+    """
+
+    def __init__(
+        self,
+        size: int | None,
+        on_hand: IntervalSet,
+        sizes: SegmentSizes | None = None,
+        *,
+        wanted: Sequence[ByteRange] = (),
+    ) -> None:
         self.size = size
         sizes = sizes or SegmentSizes()
         self._smallest = sizes.smallest
+        self._largest = sizes.largest
+        self._wanted = wanted
         self.unsized_limit = sizes.unsized
         """How many bytes an origin may send while the size is unknown."""
         self.in_flight: list[Segment] = []
@@ -136,6 +150,41 @@ class Segments:
         gap = self._covered.next_gap(0, limit)
         if gap is None or gap.start >= horizon:
             return None
+        return self._promise(gap, length)
+
+    def promise_wanted(self, connections: int) -> Segment | None:
+        """Promise the first missing bytes that a reader waits for: a fair share, so that all connections bring them."""
+        if (found := self._missing_wanted()) is None:
+            return None
+        gap, whole = found
+        return self._promise(gap, min(max(self._smallest, -(-whole.length // connections)), self._largest))
+
+    @property
+    def has_wanted(self) -> bool:
+        """Whether a reader waits for bytes that no connection brings."""
+        return self._missing_wanted() is not None
+
+    def _missing_wanted(self) -> tuple[ByteRange, ByteRange] | None:
+        if self.size is None or any(segment.whole for segment in self.in_flight):
+            return None
+        for wanted in self._wanted:
+            gap = self._covered.next_gap(wanted.start, min(wanted.stop, self.size))
+            if gap is not None:
+                return gap, wanted
+        return None
+
+    def is_wanted(self, segment: Segment) -> bool:
+        """Whether a reader waits for bytes that this segment has yet to bring."""
+        return any(segment.position < wanted.stop and wanted.start < segment.stop for wanted in self._wanted)
+
+    def cut_before_wanted(self) -> None:
+        """Shorten the segments in flight that would only bring late, at their end, what a reader waits for."""
+        for segment in self.in_flight:
+            for wanted in () if segment.whole else self._wanted:
+                if segment.position + self._smallest < wanted.start < segment.stop:
+                    self.cut(segment, wanted.start)
+
+    def _promise(self, gap: ByteRange, length: int) -> Segment:
         # Never leave a small rest that costs another request.
         stop = gap.stop if gap.length <= length + self._smallest // 4 else gap.start + length
         segment = Segment(gap.start, stop, gap.start)

@@ -33,6 +33,7 @@ _FAILURES = {
     "LengthMismatch": "wrong size",
     "DiskFull": "disk full",
     "UnpinnedAsset": "no checksum",
+    "UnverifiedRead": "no pieces",
 }
 
 

@@ -106,7 +106,7 @@ class Coordinator:
         self._flights: dict[_Key, _Flight] = {}
         self._together: dict[_Key, asyncio.Event] = {}
         """Small assets under way together; set when one is in place or left over."""
-        self._runs: set[asyncio.Task[SyncReport]] = set()
+        self._runs: set[asyncio.Task[Any]] = set()
         self._ranks = 0
 
     async def aclose(self) -> None:
@@ -132,6 +132,18 @@ class Coordinator:
         result = await self._fetch(asset, force=False, repair=True)
         await self._bus.settle()
         return result
+
+    def begin(self, asset: Asset) -> asyncio.Task[FetchResult]:
+        """`fetch` in a task, which may also be left alone: it ends with this coordinator at the latest."""
+        run = asyncio.get_running_loop().create_task(self.fetch(asset), name=f"read {asset.id}")
+        self._runs.add(run)
+        run.add_done_callback(self._run_ended)
+        return run
+
+    def _run_ended(self, run: asyncio.Task[FetchResult]) -> None:
+        self._runs.discard(run)
+        if not run.cancelled():
+            run.exception()  # events have told it; whoever still reads gets it as well
 
     async def _fetch(self, asset: Asset, *, force: bool, repair: bool = False) -> FetchResult:
         key = _key(asset, force=force, repair=repair)

@@ -14,6 +14,7 @@ from grym_fetch.core.manifest import Asset
 if TYPE_CHECKING:
     from grym_fetch.disk.damage import Damage
     from grym_fetch.disk.local_files import Found, Look
+    from grym_fetch.transfer.readers import Readers
     from grym_fetch.transfer.result import FetchResult
 
 
@@ -56,6 +57,9 @@ class AssetFetcher(Protocol):
 
     async def examine(self, asset: Asset) -> tuple[Found | None, Damage | None]:
         """Read the asset's file; return what is there, and what of it can be used if it is wrong."""
+
+    def readers(self, asset: Asset) -> Readers:
+        """Where those who read this asset meet the transfer that fetches it."""
 
     def staged_bytes(self, assets: Sequence[Asset]) -> list[int]:
         """The bytes of each asset that an earlier run left behind."""

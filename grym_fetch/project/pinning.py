@@ -32,6 +32,7 @@ class Pinned:
     """An asset, or its stand-in, whose checksum and size are in the manifest now. ``fetched``: it was not there.
 
     ``pieces``: how many pieces have their digests in the manifest now; None if those were not asked for.
+    ``before``: the checksum that was there, if it was pinned anew.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Pinned:
     fetched: bool
     is_stand_in: bool = False
     pieces: int | None = None
+    before: Checksum | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from grym_fetch.disk.project import Project
 from grym_fetch.project.adding import Adder
 from grym_fetch.project.entries import Entries
 from grym_fetch.project.measuring import Measurer
+from grym_fetch.project.pinning import Pinned
 from grym_fetch.project.sourced import Sources
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.sources.protocol import Resolved
@@ -134,11 +135,37 @@ class Updater:
                 return None
         return NewerVersion(asset, newer)
 
+    async def fetch_anew(
+        self,
+        manifest: Manifest,
+        ids: Collection[str] | None,
+        *,
+        exclude: Collection[str] = (),
+        allow_suspicious: bool,
+        before_fetch: Callable[[], Awaitable[None]],
+        on_measured: Callable[[NewerVersion], object],
+    ) -> tuple[ParsedManifest, list[NewerVersion]]:
+        """Fetch what the addresses of these assets have now, and write it into the manifest, all or none.
+
+        Raises `UnknownAsset`, and as `update`.
+        """
+        chosen = manifest.pick(ids, exclude=exclude)
+        found = [NewerVersion(asset, replace(asset, checksum=None, size=None, pieces=None)) for asset in chosen]
+        return await self.update(
+            found, allow_suspicious=allow_suspicious, before_fetch=before_fetch, on_measured=on_measured
+        )
+
     async def update(
-        self, found: Sequence[NewerVersion], *, allow_suspicious: bool, before_fetch: Callable[[], Awaitable[None]]
+        self,
+        found: Sequence[NewerVersion],
+        *,
+        allow_suspicious: bool,
+        before_fetch: Callable[[], Awaitable[None]],
+        on_measured: Callable[[NewerVersion], object] = lambda _: None,
     ) -> tuple[ParsedManifest, list[NewerVersion]]:
         """Write these into the manifest, all or none. Those without a checksum are fetched first.
 
+        ``on_measured`` is called with each before anything is written.
         Raises `EditRefused` if an entry was changed in the meantime. If one could not be fetched, raises the error
         itself if it is the only asset, else `SyncFailed`.
         """
@@ -151,7 +178,9 @@ class Updater:
             if to_fetch:
                 came = [each.local_path for each in to_fetch if not is_taken(root / each.local_path)]
                 measured = await self._adder.fetch_all(to_fetch, allow_suspicious=allow_suspicious)
-            done = [_measured(each, measured) for each in found]
+            done = [await self._in_old_words(_measured(each, measured)) for each in found]
+            for each in done:
+                on_measured(each)
             parsed = await self._entries.set_values(partial(self._settings_of, done))
         except BaseException:
             for path in came:
@@ -165,6 +194,17 @@ class Updater:
                 there = await self._measurer.measure(asset, place)
                 self._measurer.note_verified(place, there.checksum, there.signature)
         return parsed, done
+
+    async def _in_old_words(self, found: NewerVersion) -> NewerVersion:
+        """With a digest of the algorithm that the entry has: else the same content would look like another one."""
+        old, new = found.asset.checksum, found.newer.checksum
+        if old is None or new is None or old.algorithm == new.algorithm or found.newer.url != found.asset.url:
+            return found
+        path = self._root / f"{found.newer.local_path}{_BESIDE}"
+        there = await self._measurer.measure(
+            found.asset, path if is_taken(path) else self._root / found.newer.local_path
+        )
+        return replace(found, newer=replace(found.newer, checksum=there.checksum))
 
     def _beside(self, asset: Asset) -> Asset:
         """The asset at the path where its new file waits: its own path if that is free."""
@@ -205,6 +245,17 @@ class Updater:
         )
 
 
+def pinned_anew(found: Sequence[NewerVersion], root: Path) -> list[Pinned]:
+    """What was done by `Updater.fetch_anew`, as a pin tells it."""
+    done = []
+    for each in found:
+        new = each.newer
+        assert new.checksum is not None, "it was measured"
+        assert new.size is not None, "as before"
+        done.append(Pinned(new.id, new.checksum, new.size, root / new.local_path, True, before=each.asset.checksum))
+    return done
+
+
 def _measured(found: NewerVersion, measured: dict[str, Asset]) -> NewerVersion:
     if (there := measured.get(found.asset.id)) is None:
         return found
@@ -215,11 +266,11 @@ def _values(found: NewerVersion) -> dict[str, object]:
     """The keys of the entry that change."""
     old, new = found.asset, found.newer
     values: dict[str, object] = {"url": new.url}
-    if old.fallback_urls:
-        values["fallbackUrls"] = []
+    if new.fallback_urls != old.fallback_urls:
+        values["fallbackUrls"] = list(new.fallback_urls)
     values["checksum"] = None if new.checksum is None else new.checksum.bare
     values["size"] = new.size
-    if old.pieces is not None:
+    if old.pieces is not None and new.checksum != old.checksum:
         values["pieces"] = None  # those of the old content; `pin --pieces` writes the new ones
     if new.version != old.version:
         values["version"] = new.version

@@ -22,6 +22,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar
 
 from grym_fetch.core.events import Event
 from grym_fetch.runtime.bus import Subscription
+from grym_fetch.runtime.loop_file import AssetFile, AsyncReader
 
 MAX_SHUTDOWN_S = 10.0
 """How long the interpreter's shutdown waits for open managers to close."""
@@ -377,6 +378,13 @@ class Blocking(Generic[M]):
         """Call a method that returns a stream of events."""
         thread = self._started()
         return EventStream(thread, self, lambda: method(thread.manager, *args, **kwargs))
+
+    def _open_file(
+        self, method: Callable[Concatenate[M, P], AsyncReader], *args: P.args, **kwargs: P.kwargs
+    ) -> AssetFile:
+        """Call a method that returns a reader."""
+        thread = self._started()
+        return AssetFile(thread, self, lambda: method(thread.manager, *args, **kwargs))
 
 
 def _leave(block: AbstractContextManager[None]) -> None:

@@ -32,12 +32,14 @@ from grym_fetch.disk.local_files import Found, Look, Presence
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.prune import PruneReport
 from grym_fetch.engine.protocol import AssetAdopter, AssetEngine
+from grym_fetch.engine.reader import AssetReader
 from grym_fetch.engine.reports import AssetStatus, RepairReport
 from grym_fetch.manager import AssetManager
 from grym_fetch.project.freshness import FreshnessCheck
 from grym_fetch.project.pinning import Pinned, PinReport
 from grym_fetch.project.updating import NewerVersion
 from grym_fetch.transfer.fetcher import attempts_of
+from grym_fetch.transfer.readers import Readers
 from grym_fetch.transfer.result import FetchResult, TransferResult
 
 DEFAULT_SIZE_BYTES = 1_000_000
@@ -165,6 +167,13 @@ class MockAssetManager(AssetManager):
     async def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:
         """Say whether the asset is there. Raises `UnknownAsset`."""
         return replace(await super().check_asset(asset_id, full=full), path=self.path_of(asset_id))
+
+    def open_asset(self, asset_id: str, *, unverified_ok: bool = False, keep_downloading: bool = False) -> AssetReader:
+        """Read the file at the asset's path, which must be a real one. Raises `UnknownAsset`."""
+        self.calls.append(
+            Call("open_asset", {"asset_id": asset_id} | ({"unverified_ok": True} if unverified_ok else {}))
+        )
+        return super().open_asset(asset_id, unverified_ok=True, keep_downloading=keep_downloading)
 
     @_recorded
     async def repair_asset(self, asset_id: str, *, dry_run: bool = False) -> RepairReport:
@@ -296,7 +305,9 @@ class MockAssetManager(AssetManager):
         *,
         exclude: Collection[str] = (),
         pieces: bool = False,
+        update: bool = False,
         allow_suspicious: bool = False,
+        on_found: Callable[[NewerVersion], object] | None = None,
         on_pinned: Callable[[Pinned], object] | None = None,
     ) -> PinReport:
         """Raise `NotImplementedError`: there is nothing to measure."""
@@ -372,6 +383,9 @@ class _MockFetcher:
 
     def staged_bytes(self, assets: Sequence[Asset]) -> list[int]:
         return [0] * len(assets)
+
+    def readers(self, asset: Asset) -> Readers:
+        return Readers()
 
     async def examine(self, asset: Asset) -> tuple[Found | None, Damage | None]:
         return None, None

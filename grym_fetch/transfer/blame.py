@@ -72,10 +72,10 @@ class Blame:
             )
         return DigestMismatch(self._asset.id, str(self._asset.checksum), reason, self._origins.reasons(), advice)
 
-    def wrong_origins(self) -> tuple[str, ...]:
+    def wrong_origins(self) -> tuple[Origin, ...]:
         """Who sent other bytes than those verified now: pieces, or the whole, or what others were asked for instead."""
         return tuple(
-            origin.shown
+            origin
             for origin in self._origins.all
             if origin.number in self._blamed or origin in self._state.differing or origin.has_mismatched
         )

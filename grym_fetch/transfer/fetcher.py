@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from yarl import URL
 
@@ -46,6 +47,7 @@ from grym_fetch.runtime.buffers import release_frames
 from grym_fetch.runtime.threads import machine_error
 from grym_fetch.transfer.context import TransferContext
 from grym_fetch.transfer.locking import acquire_lock
+from grym_fetch.transfer.readers import Readers
 from grym_fetch.transfer.result import FetchResult, Repaired, Taken
 from grym_fetch.transfer.taking import Taker
 from grym_fetch.transfer.transfer import Transfer
@@ -78,6 +80,12 @@ class Fetcher:
         self._store = store
         self._local_files = local_files
         self._unpack_archive = unpack
+        self._readers: WeakValueDictionary[StageKey, Readers] = WeakValueDictionary()
+        """Held by the transfers and by those who read."""
+
+    def readers(self, asset: Asset) -> Readers:
+        """Where those who read this asset meet the transfer that fetches it, now or later."""
+        return self._readers.setdefault(_key(asset), Readers())
 
     async def fetch(
         self,
@@ -140,7 +148,7 @@ class Fetcher:
 
     def staged_bytes(self, assets: Sequence[Asset]) -> list[int]:
         """Bytes of each asset that an earlier run left behind: for a plan, not a promise."""
-        return self._store.staged_bytes([StageKey(asset.local_path, content_fingerprint(asset)) for asset in assets])
+        return self._store.staged_bytes([_key(asset) for asset in assets])
 
     async def _fetch_asset(
         self, asset: Asset, *, force: bool, repair: bool, only_here: bool, rank: int, judge: Judge | None
@@ -162,7 +170,7 @@ class Fetcher:
         await self._context.threads.compute(self._neighbours.note)
         if wrong is not None:
             await self._context.threads.compute(self._neighbours.refuse_clash, asset)
-        key = StageKey(asset.local_path, content_fingerprint(asset))
+        key = _key(asset)
         lock = self._store.lock(key)
         try:
             path = self._store.path_of(asset.local_path)
@@ -268,7 +276,7 @@ class Fetcher:
         try:
             if damage is not None:
                 await stage.seed(damage.path, damage.good)
-            transfer = Transfer(asset, stage, self._context)
+            transfer = Transfer(asset, stage, self._context, self.readers(asset))
             self._context.scheduler.add(transfer, rank)
             try:
                 fetched = await transfer.run()
@@ -316,6 +324,10 @@ class Fetcher:
             )
         )
         return FetchResult(fetched.path, fetched, repaired)
+
+
+def _key(asset: Asset) -> StageKey:
+    return StageKey(asset.local_path, content_fingerprint(asset))
 
 
 def _repaired(damage: Damage, transfer: Transfer) -> Repaired:

@@ -47,7 +47,17 @@ class Frontier:
         self._memory: dict[int, bytes | memoryview] = {}
         self._memory_end = 0
         """The end of the run that is being hashed or waits in memory."""
+        self._doubts: set[ByteRange] = set()
         self._wakeup = asyncio.Event()
+        self._wakeup.set()
+
+    def has(self, start: int, stop: int) -> bool:
+        """Whether all of these bytes are on the disk."""
+        return self._stored.run_from(start) >= stop
+
+    def doubt(self, piece: ByteRange) -> None:
+        """A reader has found a piece of the manifest wrong, before its turn."""
+        self._doubts.add(piece)
         self._wakeup.set()
 
     def offer(self, start: int, data: bytes | memoryview) -> None:
@@ -86,10 +96,12 @@ class Frontier:
             while True:
                 await self._wakeup.wait()
                 self._wakeup.clear()
+                await self._act_on_doubts(on_wrong)
                 while await self._advance(on_bad):
                     if (wrong := self.content.wrong) is not None:
                         self._go_back(wrong)
                         await on_wrong(wrong)
+                    await self._act_on_doubts(on_wrong)
                     on_advance()
         finally:
             self._memory.clear()
@@ -127,6 +139,19 @@ class Frontier:
         self.position = self._memory_end = wrong.start
         self._memory.clear()
         self._stored.remove(wrong.start, wrong.stop)
+
+    async def _act_on_doubts(self, on_wrong: Callable[[ByteRange], Awaitable[None]]) -> None:
+        """Give up the pieces that readers found wrong; one that is being hashed is judged at its end."""
+        while self._doubts:
+            piece = self._doubts.pop()
+            if piece.start < self.position or not self.has(piece.start, piece.stop):
+                continue
+            for claim in self._claims.drop(piece.start, piece.stop):
+                self._unproved_bytes -= claim.stop - claim.start
+            self._memory.clear()
+            self._memory_end = self.position
+            self._stored.remove(piece.start, piece.stop)
+            await on_wrong(piece)
 
     def _claims_from(self, at: int) -> list[Piece]:
         """The claims that follow each other from here on, at most a stride of them."""

@@ -134,6 +134,10 @@ class Scheduler:
                 queue.remove(entry)
                 self._release(source, entry[1])
 
+    def can_begin(self, host: str) -> bool:
+        """Whether a connection is free, and this host allows one more."""
+        return bool(self._free) and self._has_room(host)
+
     def kick(self) -> None:
         """There may be new work: look for it soon. Many kicks in one turn of the loop cost one look."""
         if not self._is_due:

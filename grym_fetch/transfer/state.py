@@ -6,6 +6,7 @@ hand is given up only where it is known to be wrong, and the journal records tha
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,17 +14,18 @@ from typing import TYPE_CHECKING
 
 from grym_fetch.core.content_hasher import ContentHasher
 from grym_fetch.core.digest import Algorithm, Checksum, new_hasher
-from grym_fetch.core.errors import DigestMismatch, DiskFull, IntegrityError
+from grym_fetch.core.errors import DigestMismatch, DiskFull, IntegrityError, StorageError
 from grym_fetch.core.http import Validator
-from grym_fetch.core.journal import NOBODY, Piece, PieceTable, address_hash, piece_hasher
+from grym_fetch.core.journal import NOBODY, Piece, PieceTable, address_hash, piece_digest, piece_hasher
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin, Origins
-from grym_fetch.core.piece_digests import PieceSums
+from grym_fetch.core.piece_digests import PieceDigests, PieceSums
 from grym_fetch.core.ranges import ByteRange, IntervalSet
 from grym_fetch.core.segments import UNBOUNDED, Segments, SegmentSizes
 from grym_fetch.core.stated import PairedHasher
 from grym_fetch.core.world import Stage, Threads
 from grym_fetch.transfer.hashing import Frontier
+from grym_fetch.transfer.readers import Readers
 
 if TYPE_CHECKING:
     from xxhash import xxh3_128
@@ -55,6 +57,10 @@ class Echo:
         return not self.borders and bool(validator) and validator == self.validator and size in (None, self.size)
 
 
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 @dataclass(eq=False, slots=True)
 class _Writing:
     """Bytes on their way to the disk. ``is_void``: they turned out to be wrong meanwhile."""
@@ -76,6 +82,7 @@ class DownloadState:
         threads: Threads,
         on_change: Callable[[], None],
         sizes: SegmentSizes,
+        readers: Readers | None = None,
     ) -> None:
         self._asset = asset
         self._origins = origins
@@ -83,6 +90,9 @@ class DownloadState:
         self._threads = threads
         self._on_change = on_change
         self._sizes = sizes
+        self._readers = readers or Readers()
+        self._losses = 0
+        """How often bytes on hand were given up."""
         self._algorithm: Algorithm = asset.checksum.algorithm if asset.checksum is not None else "sha256"
         self._suspects: PieceTable | None = None
         self._borders: set[int] = set()
@@ -135,7 +145,8 @@ class DownloadState:
         for piece in pieces:
             on_hand.add(piece.start, piece.stop)
         self.pieces = PieceTable(pieces)
-        self.segments = Segments(self.size, on_hand, self._sizes)
+        self._losses += 1
+        self.segments = Segments(self.size, on_hand, self._sizes, wanted=self._readers.wanted)
         self.frontier = Frontier(
             self._new_content(),
             self._stage,
@@ -146,7 +157,7 @@ class DownloadState:
     def _new_content(self) -> ContentHasher:
         hasher, stated = new_hasher(self._algorithm), self._asset.stated
         whole = hasher if stated is None else PairedHasher(hasher, stated.new_hasher())
-        return ContentHasher(whole, self.size, self._asset.pieces if self._asset.pinned else None)
+        return ContentHasher(whole, self.size, self._judged)
 
     async def hash(self) -> None:
         """Hash bytes as they arrive, until cancelled. Raises the same errors as the stage."""
@@ -154,12 +165,14 @@ class DownloadState:
 
     def _lose(self, piece: Piece) -> None:
         log.warning("%s: a piece that an earlier run left is damaged and is fetched again", self._asset.id)
+        self._losses += 1
         self.segments.lose(piece.start, piece.stop)
         self.pieces.drop(piece.start, piece.stop)
         self._on_change()
 
     async def _condemn(self, wrong: ByteRange) -> None:
         """A piece is not what the manifest says: its bytes are missing again, and who gave them is named."""
+        self._losses += 1
         givers = {
             NOBODY if self.is_inherited(piece) else piece.origin for piece in self.pieces.drop(wrong.start, wrong.stop)
         }
@@ -262,8 +275,50 @@ class DownloadState:
             return  # found wrong while it was written, from memory
         self.pieces.add(piece)
         self.frontier.stored(piece.start, piece.stop)
+        self._readers.tell()
         if is_echo:
             raise IntegrityError("asked once more for the whole, it sends the same")
+
+    # -- for readers ------------------------------------------------------------------------------------------------
+
+    async def read_judged(self, position: int) -> tuple[int, bytes] | None:
+        """Read the piece around ``position`` and judge it in memory; return where it begins, and its bytes.
+
+        With digests in the manifest, a piece of the manifest that has the right one. Without, whatever arrived here as
+        it was written. None if it is not on hand, or wrong: then it is fetched again. Raises `StorageError` if the disk
+        gives something else than was written.
+        """
+        while (unit := self._unit_around(position)) is not None:
+            piece, digest = unit
+            losses, is_hashed = self._losses, self.frontier.position >= piece.stop
+            data = await self._stage.read(piece.start, piece.stop)
+            digest_of = piece_digest if self._judged is None else _sha256
+            if await self._threads.compute(digest_of, data) == digest:
+                return piece.start, data
+            if losses != self._losses:
+                continue  # it was found wrong meanwhile, and may be right by now
+            if is_hashed or self._judged is None:
+                raise StorageError("the part file", "it has other content than was written there; run again")
+            self.frontier.doubt(piece)
+            return None
+        return None
+
+    @property
+    def _judged(self) -> PieceDigests | None:
+        return self._asset.pieces if self._asset.pinned else None
+
+    def _unit_around(self, position: int) -> tuple[ByteRange, str] | None:
+        if self.size is None:
+            return None
+        if (digests := self._judged) is not None:
+            index = position // digests.size
+            piece = ByteRange(index * digests.size, min((index + 1) * digests.size, self.size))
+            return (piece, digests.sha256[index]) if self.frontier.has(piece.start, piece.stop) else None
+        written = self.pieces.around(position)
+        # What an earlier run left is only claimed until the frontier has passed it.
+        if written is None or (self.is_inherited(written) and self.frontier.position < written.stop):
+            return None
+        return written.range, written.digest
 
     # -- what is known of it ----------------------------------------------------------------------------------------
 

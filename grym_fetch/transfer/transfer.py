@@ -62,6 +62,7 @@ from grym_fetch.transfer.outcome import (
     StartAfresh,
     TrustOrigin,
 )
+from grym_fetch.transfer.readers import Readers
 from grym_fetch.transfer.reporter import Reporter
 from grym_fetch.transfer.request import JudgedResponse
 from grym_fetch.transfer.response import ResponseReader, is_no_content
@@ -87,7 +88,7 @@ class Transfer:
     Implements `grym_fetch.transfer.scheduler.Source`; kicks the scheduler whenever there may be new work.
     """
 
-    def __init__(self, asset: Asset, stage: Stage, context: TransferContext) -> None:
+    def __init__(self, asset: Asset, stage: Stage, context: TransferContext, readers: Readers | None = None) -> None:
         self.asset = asset
         self._stage = stage
         self._context = context
@@ -97,9 +98,12 @@ class Transfer:
         # Without a checksum, nothing proves that two origins have the same content.
         self._origins = Origins(asset.urls, together=settings.together and asset.pinned)
         self._wakeup = asyncio.Event()
+        self._readers = readers or Readers()
         # No part refers back to the transfer: in a cycle, everything it holds would outlive it.
-        self._changed = _alarm(self._wakeup, context.scheduler)
-        self._state = DownloadState(asset, self._origins, stage, context.threads, self._changed, settings.sizes)
+        self._changed = _alarm(self._wakeup, context.scheduler, self._readers)
+        self._state = DownloadState(
+            asset, self._origins, stage, context.threads, self._changed, settings.sizes, self._readers
+        )
         self._blame = Blame(asset, self._state, self._origins)
         self._reporter = Reporter(asset.id, self._state, context.emit, now=context.clock.monotonic())
         self._first_asks = FirstAsks(asset, self._hosts)
@@ -136,6 +140,8 @@ class Transfer:
         However it ends, what has arrived is on disk and recorded, and no work continues after it.
         """
         self._reporter.planned()
+        self._begin_elsewhere()
+        self._readers.begin(self._state, self._make_way)
         hashing = self._start_hashing()
         try:
             while True:
@@ -156,19 +162,34 @@ class Transfer:
             self._is_over = True
             self._state.refuse_if_stated_otherwise()
             assert self._state.size is not None
+            await self._readers.end()
             path = await self._stage.publish(self._state.size)
+            liars = self._blame.wrong_origins() if self.asset.pinned else ()
+            for origin in liars if len(liars) < len(self._origins.all) else ():
+                self._hosts.lied(host_of(origin.url))
             return TransferResult(
                 path,
                 digest,
                 self._state.size,
                 self.received,
                 sums=self._state.sums,
-                wrong_origins=self._blame.wrong_origins() if self.asset.pinned else (),
+                wrong_origins=tuple(origin.shown for origin in liars),
             )
         finally:
             self._is_over = True
             self._context.scheduler.take_back(self)
             await _end([hashing, *self._timers, *self._tasks()])
+            await self._readers.end()
+
+    def _begin_elsewhere(self) -> None:
+        """Ask a host last that sent wrong bytes of another asset in this run, if others have this one, too."""
+        first = self._origins.current
+        others = [origin for origin in self._origins.all if not self._hosts.has_lied(host_of(origin.url))]
+        if not others or len(others) == len(self._origins.all) or not self.asset.pinned:
+            return
+        self._origins.separate()
+        if first not in others:
+            self._turn_to(others[0], first, "it sent wrong bytes of another asset")
 
     def _start_hashing(self) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(self._state.hash(), name=f"hash {self.asset.id}")
@@ -354,13 +375,27 @@ class Transfer:
         if segments.unpromised is None:
             return segments.promise(length=sizes.first, horizon=UNBOUNDED)
         length = segment_length(segments.unpromised, connections, origin.rate, sizes, wait=origin.wait)
-        segment = segments.promise(
+        segment = segments.promise_wanted(connections) or segments.promise(
             length=length, horizon=self._state.frontier.reach + sizes.window + connections * length
         )
         return segment or (self._steal(origin, now) if may_steal else None)
 
     def _is_asked(self, origin: Origin) -> bool:
         return any(attempt.origin is origin for attempt in self._attempts)
+
+    def _make_way(self) -> None:
+        """A reader waits for bytes: bring them before what is under way."""
+        segments = self._state.segments
+        segments.cut_before_wanted()
+        self._changed()
+        if not segments.has_wanted or self._context.scheduler.can_begin(_host_asked(self._origins.current)):
+            return
+        working = [attempt for attempt in self._attempts if attempt.task is not None]
+        if any(attempt.task is not None and attempt.task.cancelling() for attempt in working):
+            return  # one is ending already
+        spare = [each for each in working if not each.segment.whole and not segments.is_wanted(each.segment)]
+        if (last := max(spare, key=lambda attempt: attempt.segment.start, default=None)) is not None:
+            _cancel([last.task] if last.task is not None else [])
 
     def _steal(self, origin: Origin, now: float) -> Segment | None:
         """Share what the slowest connection has left, so that both end at about the same time.
@@ -715,10 +750,11 @@ def _host_asked(origin: Origin) -> str:
     return host_of(origin.url) if origin.target is None else host_in(origin.target)
 
 
-def _alarm(wakeup: asyncio.Event, scheduler: Scheduler) -> Callable[[], None]:
+def _alarm(wakeup: asyncio.Event, scheduler: Scheduler, readers: Readers) -> Callable[[], None]:
     def changed() -> None:
         wakeup.set()
         scheduler.kick()
+        readers.tell()
 
     return changed
 

@@ -425,6 +425,22 @@ def test_a_piece_table_is_a_list_of_pieces(given_steps: list[Step], start: int, 
         assert list(table) == [old for old in model if old not in hit]
 
 
+def test_the_piece_around_a_position() -> None:
+    """It is the one that has this byte; between pieces there is none."""
+    pieces = [Piece(0, 10, "0" * 32, 0), Piece(20, 30, "0" * 32, 0)]
+    table = PieceTable(pieces)
+    assert [table.around(at) for at in (0, 9, 10, 19, 20, 29, 30)] == [
+        pieces[0],
+        pieces[0],
+        None,
+        None,
+        pieces[1],
+        pieces[1],
+        None,
+    ]
+    assert PieceTable().around(0) is None
+
+
 def test_a_piece_knows_its_range() -> None:
     """A piece knows the range it covers."""
     assert piece(3, 8).range == ByteRange(3, 8)

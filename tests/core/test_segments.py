@@ -238,6 +238,50 @@ def test_nothing_is_wanted_where_all_is_on_hand(size: int) -> None:
     assert segments.promise_all() is None
 
 
+def test_what_a_reader_waits_for_comes_first() -> None:
+    """Wherever it is, in fair shares; then the rest in file order."""
+    wanted: list[ByteRange] = []
+    segments = Segments(400, IntervalSet(), SMALL, wanted=wanted)
+    assert not segments.has_wanted
+    assert segments.promise_wanted(4) is None
+    wanted += [ByteRange(200, 240), ByteRange(390, 999)]
+    shares = [segments.promise_wanted(4) for _ in range(5)]
+    assert [(share.start, share.stop) for share in shares if share is not None] == [
+        (200, 210),
+        (210, 220),
+        (220, 230),
+        (230, 240),
+        (390, 400),
+    ]
+    assert not segments.has_wanted
+    first = segments.promise(length=64, horizon=400)
+    assert first is not None
+    assert (first.start, segments.is_wanted(first)) == (0, False)
+    assert shares[4] is not None
+    assert segments.is_wanted(shares[4])
+
+
+def test_a_segment_is_cut_before_what_a_reader_waits_for() -> None:
+    """Unless it is nearly there; a whole stream cannot be cut."""
+    wanted = [ByteRange(100, 110)]
+    segments = Segments(400, IntervalSet(), SMALL, wanted=wanted)
+    segment = segments.promise(length=200, horizon=400)
+    assert segment is not None
+    segments.cut_before_wanted()
+    assert (segment.stop, segments.has_wanted) == (100, True)
+    near = Segments(400, IntervalSet(), SMALL, wanted=wanted)
+    segment = near.promise(length=200, horizon=400)
+    assert segment is not None
+    near.arrived(segment, 98)
+    near.cut_before_wanted()
+    assert segment.stop == 200
+    stream = Segments(400, IntervalSet(), SMALL, wanted=wanted)
+    whole = stream.promise_all()
+    stream.cut_before_wanted()
+    assert whole is not None
+    assert (whole.stop, stream.has_wanted) == (400, False)
+
+
 def test_an_empty_content_is_complete() -> None:
     """Of 0 bytes none is missing; of an unknown number some may be."""
     assert Segments(0, IntervalSet()).is_complete

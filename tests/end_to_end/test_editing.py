@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 from pathlib import Path
@@ -240,3 +241,33 @@ def test_pin_tells_what_it_has_pinned(project: Project, server: AssetServer) -> 
     assert done.code == 1
     assert last(done)["id"] == "u"
     assert last(done)["checksum"] == f"sha256:{entry_of(project.root, 'u')['checksum']}"
+
+
+def test_add_with_the_digest_of_the_publisher(project: Project, server: AssetServer) -> None:
+    """Anything else is refused with exit code 3 and leaves neither entry nor file; nonsense is wrong usage."""
+    url = server.add("/new.bin", CONTENT).url
+    right, wrong = hashlib.sha256(CONTENT).hexdigest(), "0" * 64
+    refused = run(project.root, "add", url, "--checksum", f"sha256:{wrong}")
+    assert refused.code == 3
+    assert "new" not in project.manifest.read_text()
+    assert not (project.assets / "new.bin").exists()
+    assert run(project.root, "add", url, "--checksum", "nonsense").code == 2
+    assert run(project.root, "add", url, "--checksum", f"sha256:{right}").code == 0
+    assert right in project.manifest.read_text()
+
+
+def test_pin_says_where_its_bytes_are_from(project: Project, server: AssetServer) -> None:
+    """A file that was there is pinned as such; `--update` fetches what the address has, and shows the change first."""
+    server.add("/b.bin", b"second version" * 9)
+    place = project.add("b", [server.url("/b.bin")], None, pinned=False, size=None)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(b"first version" * 9)
+    assert "(the file that was there)" in run(project.root, "pin", "b").out
+    done = run(project.root, "pin", "b", "--update")
+    assert done.code == 0
+    old, new = (hashlib.sha256(text * 9).hexdigest() for text in (b"first version", b"second version"))
+    assert f"b: sha256:{old}  117 B -> sha256:{new}  126 B" in done.err
+    assert f"(was sha256:{old[:12]}…)" in done.out
+    assert place.read_bytes() == b"second version" * 9
+    assert "(unchanged)" in run(project.root, "pin", "b", "--update").out
+    assert run(project.root, "pin", "--update", "--pieces").code == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import signal
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from grym_fetch.core.piece_digests import MIB
 from grym_fetch.testing import AssetServer, Gate, Hold, SeededContent
 from tests.end_to_end.command import Running, run
+from tests.support.nginx import Nginx
 from tests.support.project import Project
 
 SIZE = 64 * MIB
@@ -85,3 +87,23 @@ def test_killed_in_the_middle(project: Project, server: AssetServer, place: Path
     assert done.code == 0, done.err
     assert digest(place) == right
     assert server.stats.body_bytes_sent < 10 * MIB
+
+
+@pytest.mark.nginx
+@pytest.mark.sweep
+@pytest.mark.shows("C16")
+def test_a_mirror_that_flips_a_byte_in_each_segment(project: Project, nginx: Nginx) -> None:
+    """Beside a good one, with pieces in the manifest, it is named and costs at most a fifth more bytes."""
+    content = CONTENT.read(0, SIZE)
+    wrong = bytearray(content)
+    for at in range(MIB // 2, SIZE, MIB):
+        wrong[at] ^= 1
+    urls = [nginx.add("/liar.bin", bytes(wrong)), nginx.add("/good.bin", content)]
+    digests = [hashlib.sha256(content[at : at + MIB]).hexdigest() for at in range(0, SIZE, MIB)]
+    place = project.add("a", urls, content, pieces={"size": MIB, "sha256": digests})
+    done = run(project.root, "sync", "--json")
+    assert done.code == 0
+    assert place.read_bytes() == content
+    [verified] = [each for each in map(json.loads, done.out.splitlines()) if each["type"] == "asset_verified"]
+    assert verified["wrong_origins"] == urls[:1]
+    assert verified["downloaded_bytes"] <= 1.2 * SIZE

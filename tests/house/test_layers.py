@@ -26,6 +26,7 @@ LAYERS: list[set[str]] = [
     {"project"},
     {"manager", "events", "reports"},
     {"blocking", "testing"},
+    {"filesystem"},
     {"cli"},
 ]
 
@@ -70,7 +71,7 @@ ORDER: dict[str, list[set[str]]] = {
     "runtime": [
         {"system_linux", "system_darwin"},
         {"system"},
-        {"waiting", "buffers", "clock", "descriptors", "forks", "server"},
+        {"waiting", "buffers", "clock", "descriptors", "forks", "loop_file", "server"},
         {"threads"},
         {"bus", "loop_owner"},
         {"loop_thread"},
@@ -95,7 +96,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"__init__"},
     ],
     "transfer": [
-        {"hashing", "outcome", "registry", "result", "openings"},
+        {"hashing", "outcome", "registry", "result", "openings", "readers"},
         {"scheduler", "request"},
         {"attempt", "context", "state"},
         {"first_asks", "locking", "pieces", "reporter", "small_files", "blame"},
@@ -111,7 +112,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"identify", "history"},
         {"clean", "restore"},
     ],
-    "engine": [{"protocol", "reports"}, {"engine"}, {"checking", "coordinator"}, {"adopting", "repairing"}],
+    "engine": [{"protocol", "reports"}, {"engine"}, {"checking", "coordinator"}, {"adopting", "repairing", "reader"}],
     "sources": [
         {"protocol"},
         {"answers", "choice", "metalink", "registry", "web"},

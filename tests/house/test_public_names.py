@@ -58,7 +58,7 @@ def named(annotation: object) -> set[str]:
     return set(re.findall(r"\b[A-Z]\w*", str(annotation))) & our_types()
 
 
-HANDED_OUT = {"Subscription", "EventStream"}
+HANDED_OUT = {"Subscription", "EventStream", "AssetReader", "AssetFile"}
 """Classes that a user receives but does not create."""
 
 

@@ -54,7 +54,7 @@ def test_the_numbers_have_no_gaps() -> None:
         "N": 25,
         "R": 34,
         "A": 31,
-        "C": 17,
+        "C": 18,
         "D": 23,
         "P": 15,
         "X": 12,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.disk.manifest_file import Change, edit_manifest
 from grym_fetch.errors import DiskFull, StorageError
 from grym_fetch.project.pinning import _Record
+from grym_fetch.reports import NewerVersion, Pinned
 from grym_fetch.testing import AssetServer, Reset, Status, seeded_bytes
 from tests.project.editing import CONTENT, SMALL_CONTENT, entries
 from tests.support.invariants import Recorder
@@ -236,3 +238,32 @@ async def test_pieces_of_a_file_that_changes_are_not_written(project: Project, t
         assert (found.size, list(found.sha256)) == (1 << 20, LONG_PIECES["sha256"])
         with pytest.raises(StorageError, match="was changed while it was read"):
             await editor.measurer.pieces(file, Checksum.of(CONTENT), len(LONG))
+
+
+async def test_pin_anew(project: Project, server: AssetServer) -> None:
+    """What the addresses have now is fetched and shown before it is written, all or nothing; mirrors stay."""
+    project.add("same", [server.add("/same.bin", CONTENT).url], CONTENT, checksum=f"sha512:{sha512(CONTENT)}")
+    place = project.add("new", [server.add("/new.bin", b"old" * 99).url, server.url("/mirror.bin")], b"old" * 99)
+    found, pinned = list[NewerVersion](), list[Pinned]()
+    async with project.manager() as manager:
+        await manager.sync()
+        server.add("/new.bin", b"new" * 99)
+        project.add("gone", [server.url("/gone.bin")], CONTENT)
+        async with project.manager() as other:
+            with pytest.raises(SyncFailed):
+                await other.pin(update=True)
+        assert place.read_bytes() == b"old" * 99
+        report = await manager.pin(["same", "new"], update=True, on_found=found.append, on_pinned=pinned.append)
+        assert list(report.pinned) == pinned
+    assert [(each.asset.checksum == each.newer.checksum) for each in found] == [True, False]
+    assert [each.before == each.checksum for each in pinned] == [True, False]
+    assert place.read_bytes() == b"new" * 99
+    written = entries(project)
+    assert written["new"]["checksum"] == Checksum.of(b"new" * 99).hexdigest
+    assert written["new"]["fallbackUrls"] == [server.url("/mirror.bin")]
+    assert written["same"]["checksum"] == f"sha512:{sha512(CONTENT)}"
+
+
+def sha512(content: bytes) -> str:
+    """Another digest than the usual one."""
+    return hashlib.sha512(content).hexdigest()

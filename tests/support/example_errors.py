@@ -31,6 +31,7 @@ _ALL: tuple[GrymFetchError, ...] = (
     errors.UnknownTag(["typo"], ["audio", "speech"]),
     errors.UnknownSource("hf://org/modle", "there is no such repository", ["hf://org/model"]),
     errors.UnpinnedAsset("model"),
+    errors.UnverifiedRead("model"),
     errors.AssetMissing("model", "not on disk"),
     errors.RepositoryError("this is a folder"),
     errors.TransferError(URL, "failed"),

@@ -76,7 +76,7 @@ def test_a_liar_is_out_and_the_last_one_has_one_more_try() -> None:
     assert not scene.blame.strike(scene[1], 0, "piece 1 is wrong")
     assert not scene.blame.strike(scene[1], 1, "piece 2 is wrong"), "another piece"
     assert scene.blame.strike(scene[1], 1, "piece 2 is wrong")
-    assert scene.blame.wrong_origins() == (scene[0].shown, scene[1].shown)
+    assert scene.blame.wrong_origins() == (scene[0], scene[1])
 
 
 @pytest.mark.shows("C16")

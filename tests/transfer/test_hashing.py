@@ -445,3 +445,34 @@ def test_wrong_pieces_are_hashed_away(pieces: list[tuple[int, int]], wrong: set[
         patch.setattr(module, "MEMORY_BYTES", memory)
         patch.setattr(module, "STRIDE_BYTES", 512)
         asyncio.run(scenario())
+
+
+async def test_a_doubted_piece_is_given_up_before_its_turn() -> None:
+    """A reader found it wrong: it is reported at once, and hashed when its right bytes have come."""
+    damaged = bytearray(CONTENT)
+    damaged[1100] ^= 1
+    digests = PieceDigests(500, tuple(hashlib.sha256(CONTENT[at : at + 500]).hexdigest() for at in range(0, 4000, 500)))
+    scene = Scene(content=bytes(damaged))
+    content = scene.frontier.content = ContentHasher(new_hasher("sha256"), len(CONTENT), digests)
+
+    async def story() -> None:
+        for start in range(500, 4000, 500):
+            await scene.store(start, start + 500)
+        assert scene.frontier.has(500, 4000)
+        scene.frontier.doubt(ByteRange(1000, 1500))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert scene.wrong == [ByteRange(1000, 1500)]
+        assert not scene.frontier.has(1000, 1500)
+        scene.content = CONTENT
+        await scene.store(1000, 1500)
+        await scene.store(0, 500)
+        for _ in range(200):
+            await asyncio.sleep(0)
+        scene.frontier.doubt(ByteRange(1000, 1500))  # that has been hashed: what is right stays
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    await scene.play(story)
+    assert scene.wrong == [ByteRange(1000, 1500)]
+    assert content.whole.hexdigest() == hashlib.sha256(CONTENT).hexdigest()

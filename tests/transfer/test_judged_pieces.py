@@ -17,6 +17,7 @@ from grym_fetch.core.piece_digests import piece_ranges
 from grym_fetch.core.ranges import ByteRange
 from grym_fetch.core.segments import SegmentSizes
 from grym_fetch.errors import DigestMismatch
+from grym_fetch.events import MirrorSwitched
 from grym_fetch.testing import AssetServer, ChangeContent, FlipByte, NoRanges, Status, Truncate, seeded_bytes
 from grym_fetch.transfer.state import DownloadState
 from tests.support.fakes import InlineThreads, MemoryFolder, MemoryStage
@@ -230,3 +231,26 @@ async def test_found_wrong_while_it_is_written() -> None:
     assert state.frontier.position == PIECE
     hashing.cancel()
     await asyncio.wait([hashing])
+
+
+@pytest.mark.shows("C16")
+async def test_a_liar_is_asked_last_for_other_assets(
+    tmp_path: Path, server: AssetServer, other_server: AssetServer
+) -> None:
+    """A host that was found out with one asset sends nothing of the next ones, if others have them as well."""
+    server.add("/a.bin", CONTENT, faults=[ChangeContent(flipped(PIECE), keep_validators=True)])
+    other_server.add("/a.bin", CONTENT)
+    other = seeded_bytes(30 * PIECE, seed=96)
+    for each in (server, other_server):
+        each.add("/b.bin", other)
+    project = project_of(tmp_path, server, other_server)
+    project.add("b", [each.url("/b.bin") for each in (server, other_server)], other)
+    async with project.manager() as manager:
+        async with manager.events() as events:
+            await manager.get_asset_path("a")
+            await manager.get_asset_path("b")
+            told = [each for each in events.drain() if isinstance(each, MirrorSwitched) and each.asset == "b"]
+        assert [(each.from_, each.reason) for each in told] == [
+            (server.url("/b.bin"), "it sent wrong bytes of another asset")
+        ]
+    assert not [request for request in server.stats.requests if request.path == "/b.bin"]
