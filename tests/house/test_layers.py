@@ -54,6 +54,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"manifest", "journal", "segments", "policy", "cookies", "challenges"},
         {"content_hasher", "origins", "hosts", "manifest_schema", "world", "fingerprint", "refusals"},
         {"manifest_text", "manifest_parser"},
+        {"manifest_line_edits"},
     ],
     "net": [
         {"places", "errors", "tls", "credentials", "states", "quiet", "heads"},
@@ -71,12 +72,15 @@ ORDER: dict[str, list[set[str]]] = {
         {"loop_thread"},
     ],
     "disk": [
-        {"folders", "owner", "repository"},
+        {"folders", "owner", "repository", "database"},
+        {"manifest_lines"},
+        {"manifest_index", "manifest_parquet"},
+        {"long_manifest"},
         {"copying", "damage", "atomic", "configuration", "locks", "state", "moved_files"},
         {"verified", "rollback", "log_file", "project", "claims"},
         {"stage"},
         {"piece_sums", "wrong_origins"},
-        {"small_files", "local_files", "manifest_file"},
+        {"small_files", "local_files", "manifest_file", "manifest_conversion"},
         {"store", "prune"},
     ],
     "display": [
@@ -104,7 +108,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"identify", "history"},
         {"clean", "restore"},
     ],
-    "engine": [{"engine", "protocol", "reports"}, {"checking", "coordinator"}, {"repairing"}],
+    "engine": [{"engine", "protocol", "reports", "ledger"}, {"checking", "coordinator"}, {"repairing"}],
     "sources": [
         {"protocol"},
         {"answers", "choice", "metalink", "registry", "web"},
