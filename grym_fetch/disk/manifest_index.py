@@ -11,7 +11,6 @@ import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import islice
 
 from grym_fetch.core.archives import unpacked_path
 from grym_fetch.core.errors import ManifestError, Problem
@@ -158,6 +157,7 @@ class _Findings:
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
+        self._places: set[tuple[str, str]] = set()
 
     @property
     def is_full(self) -> bool:
@@ -165,8 +165,14 @@ class _Findings:
         return len(self.problems) >= MAX_PROBLEMS
 
     def add(self, problems: Iterable[Problem]) -> None:
-        """Note some more."""
-        self.problems += islice(problems, MAX_PROBLEMS - len(self.problems))
+        """Note some more. Of one place, only the first: what is wrong alone may well clash."""
+        for problem in problems:
+            if self.is_full:
+                return
+            place = (problem.where.partition(",")[0], problem.key)
+            if place not in self._places:
+                self._places.add(place)
+                self.problems.append(problem)
 
 
 def build_index(
@@ -268,18 +274,21 @@ def _git_folders(index: ManifestIndex) -> Iterator[Problem]:
     )
     for key, n in heads:
         assert isinstance(key, bytes)
-        there: dict[str, object] = {}
+        there: dict[str, tuple[object, object]] = {}
         for name in BESIDE_HEAD:
             beside = key[: -len(head)] + key_of(name)
             found = index.database.rows(
-                "SELECT n FROM paths WHERE key = ? OR (key >= ? AND key < ?) ORDER BY key LIMIT 1",
+                "SELECT n, kind FROM paths WHERE key = ? OR (key >= ? AND key < ?) ORDER BY key LIMIT 1",
                 (beside, beside + end, beside + b"\x01"),
             )
-            for (other,) in found:
-                there[name] = other
-        if needed := needed_of(there):
-            others = makes_a_repository(_shown_path(index, _number(there[name])) for name in needed)
-            yield Problem(_name(index, n), "localPath", f"{others}; choose another folder")
+            for other, kind in found:
+                there[name] = (other, kind)
+        needed = needed_of(there)
+        parts = [(n, _PATH), *(there[name] for name in needed)] if needed else []
+        for mine, kind in parts:
+            others = makes_a_repository(_shown_path(index, _number(at)) for at, _ in parts if at != mine)
+            place = "extract" if kind == _FOLDER else "localPath"
+            yield Problem(_name(index, mine), place, f"{others}; choose another folder")
 
 
 def _shown_path(index: ManifestIndex, n: int) -> str:

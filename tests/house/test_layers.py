@@ -76,7 +76,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"manifest_lines"},
         {"manifest_index", "manifest_parquet"},
         {"long_manifest"},
-        {"copying", "damage", "atomic", "configuration", "locks", "state", "moved_files"},
+        {"copying", "damage", "atomic", "configuration", "locks", "state", "moved_files", "stamps"},
         {"verified", "rollback", "log_file", "project", "claims"},
         {"stage"},
         {"piece_sums", "wrong_origins"},
