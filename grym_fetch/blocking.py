@@ -22,7 +22,9 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from grym_fetch import manager as asynchronous
 from grym_fetch.core.events import Event
@@ -30,7 +32,16 @@ from grym_fetch.core.manifest import Asset, ManifestSource
 from grym_fetch.core.world import Clock, Transport
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.prune import PruneReport
-from grym_fetch.engine.reports import AssetProgress, AssetState, AssetStatus, RepairReport, SyncPlan, SyncReport
+from grym_fetch.engine.reports import (
+    Adopted,
+    AdoptReport,
+    AssetProgress,
+    AssetState,
+    AssetStatus,
+    RepairReport,
+    SyncPlan,
+    SyncReport,
+)
 from grym_fetch.project.pinning import Pinned, PinReport
 from grym_fetch.project.updating import NewerVersion
 from grym_fetch.runtime.loop_thread import Blocking, EventStream
@@ -142,6 +153,28 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         Raises `AssetMissing` if no file is there, and what `download_asset` raises.
         """
         return self._run(asynchronous.AssetManager.repair_asset, asset_id, dry_run=dry_run)
+
+    def adopt_assets(
+        self,
+        places: Collection[str | Path] = (),
+        *,
+        ids: Collection[str] | None = None,
+        exclude: Collection[str] = (),
+        on_adopted: Callable[[Adopted], object] | None = None,
+    ) -> AdoptReport:
+        """Take what is on this machine already instead of downloading it: these assets, or all that are not in place.
+
+        Looks for files of the right size in ``places`` (folders or files), the assets and external folders, the assets
+        folders of other projects that use the store, and the caches of Hugging Face, torch.hub and pooch. The digest
+        decides. They are put in place as reflinks or copies, and nothing is changed where they are. Fetches nothing.
+        ``ids`` and ``exclude`` are ids and globs. ``on_adopted`` is called in the event loop with each.
+
+        Raises `SyncFailed` if some could not be put in place (after all others were), `UnknownAsset` or
+        `StaleManifest`.
+        """
+        return self._run(
+            asynchronous.AssetManager.adopt_assets, places, ids=ids, exclude=exclude, on_adopted=on_adopted
+        )
 
     def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:
         """Return whether the asset is there and valid; fetches nothing. ``full`` reads every byte again.
@@ -479,17 +512,20 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
             on_pinned=on_pinned,
         )
 
-    def prune(self, *, dry_run: bool = False) -> PruneReport:
+    def prune(self, *, dry_run: bool = False, orphans: bool = False) -> PruneReport:
         """Remove abandoned downloads, unused locks and other stale state; ``dry_run``: only report it.
 
         Leaves alone what belongs to a running process. What an interrupted download left behind counts as abandoned.
+        ``orphans``: also delete this user's files in the assets folder that no asset names, neither of this manifest
+        nor of another one that was used with the folder. Without it, a ``dry_run`` only lists them.
         """
-        return self._run(asynchronous.AssetManager.prune, dry_run=dry_run)
+        return self._run(asynchronous.AssetManager.prune, dry_run=dry_run, orphans=orphans)
 
     def events(self) -> EventStream:
         """Return a stream of every event from now on: a context manager and iterator.
 
-        Needs a running loop.
+        It ends when the manager or the stream is closed. In uvicorn it also ends when the server begins to stop, which
+        waits for every response before the application can close anything.
         """
         return self._stream(asynchronous.AssetManager.events)
 
@@ -500,6 +536,14 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     def on_event(self, callback: Callable[[Event], object]) -> Callable[[], None]:
         """Call ``callback`` with every event, as `on_progress` does. Returns a function that stops it."""
         return self._register(asynchronous.AssetManager.on_event, callback)
+
+    def progress(self, bar: Callable[..., Any] | None = None) -> AbstractContextManager[None]:
+        """Show progress bars while the block runs, for notebooks and scripts: ``with manager.progress():``.
+
+        ``bar`` is a class with the interface of tqdm. Without it, bars are those of ``tqdm.auto`` if tqdm is installed
+        (in a notebook a widget), or else of Rich.
+        """
+        return self._bracket(asynchronous.AssetManager.progress, bar)
 
     def on_progress(
         self, callback: Callable[[AssetProgress], object] | Callable[[AssetProgress], Awaitable[object]]

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from grym_fetch._version import __version__
 from grym_fetch.core.configuration import Configuration
@@ -23,11 +23,13 @@ from grym_fetch.core.manifest import Asset, AssetBatches, ManifestSource, as_sta
 from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.disk.configuration import read_configuration
 from grym_fetch.disk.project import Project, find_project, load_manifest, read_manifest
-from grym_fetch.engine import checking, repairing
+from grym_fetch.engine import adopting, checking, repairing
 from grym_fetch.engine.coordinator import Coordinator
 from grym_fetch.engine.engine import Engine
 from grym_fetch.engine.protocol import AssetEngine
 from grym_fetch.engine.reports import (
+    Adopted,
+    AdoptReport,
     AssetProgress,
     AssetState,
     AssetStatus,
@@ -41,6 +43,7 @@ from grym_fetch.project.freshness import FreshnessCheck
 from grym_fetch.runtime.bus import EventBus, Subscription
 from grym_fetch.runtime.clock import SystemClock
 from grym_fetch.runtime.loop_owner import LoopOwner
+from grym_fetch.runtime.server import stopping
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.settings import Settings
 
@@ -71,8 +74,8 @@ class AssetManager:
 
     Args:
         config: the manifest's path.
-        assets_dir: where downloads go; default ``assets`` next to the manifest.
-        external_assets_dir: where else to look for files; default ``../assets``.
+        assets_dir: where downloads go; default ``assets`` in the project's root.
+        external_assets_dir: where else to look for files; default ``assets`` beside the project's root.
         parallel: the most connections open at once, across all assets.
         minimal: use the small stand-ins of assets that have one.
         allow_stale: also use a manifest that has expired, or is older than the one used before.
@@ -299,6 +302,32 @@ class AssetManager:
         async with self._freshness.using(self.manifest):
             return await repairing.repair(coordinator, self._asset(asset_id), dry_run=dry_run)
 
+    async def adopt_assets(
+        self,
+        places: Collection[str | Path] = (),
+        *,
+        ids: Collection[str] | None = None,
+        exclude: Collection[str] = (),
+        on_adopted: Callable[[Adopted], object] | None = None,
+    ) -> AdoptReport:
+        """Take what is on this machine already instead of downloading it: these assets, or all that are not in place.
+
+        Looks for files of the right size in ``places`` (folders or files), the assets and external folders, the assets
+        folders of other projects that use the store, and the caches of Hugging Face, torch.hub and pooch. The digest
+        decides. They are put in place as reflinks or copies, and nothing is changed where they are. Fetches nothing.
+        ``ids`` and ``exclude`` are ids and globs. ``on_adopted`` is called in the event loop with each.
+
+        Raises `SyncFailed` if some could not be put in place (after all others were), `UnknownAsset` or
+        `StaleManifest`.
+        """
+        coordinator = self._ready()
+        chosen = self.manifest.pick(ids, exclude=exclude)
+        assets = [asset.stand_in() for asset in chosen] if self.minimal else list(chosen)
+        async with self._freshness.using(self.manifest):
+            return await adopting.adopt(
+                coordinator.engine, assets, [Path(place) for place in places], on_adopted or (lambda _: None)
+            )
+
     async def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:
         """Return whether the asset is there and valid; fetches nothing. ``full`` reads every byte again.
 
@@ -339,13 +368,16 @@ class AssetManager:
             # Of many assets, most are there or not at all, which is seen in one look.
             is_long = isinstance(chosen, AssetBatches) and not full
             seen = checking.seen_at_once(engine, assets, self.project.assets_dir) if is_long else {}
-            for asset in batch:
-                status = seen.get(asset.id) or await self.check_asset(asset.id, full=full)
-                if keep:
-                    statuses.append(status)
-                if on_status is not None and isinstance(waits := on_status(status), Awaitable):
-                    await waits
-            await asyncio.sleep(0)
+
+            async def check(asset: Asset, seen: Mapping[str, AssetStatus] = seen) -> AssetStatus:
+                return seen.get(asset.id) or await self.check_asset(asset.id, full=full)
+
+            async with aclosing(checking.in_order(batch, check)) as each:
+                async for status in each:
+                    if keep:
+                        statuses.append(status)
+                    if on_status is not None and isinstance(waits := on_status(status), Awaitable):
+                        await waits
         return statuses
 
     def state_of(self, asset: Asset) -> AssetState:
@@ -743,14 +775,16 @@ class AssetManager:
                 on_pinned=on_pinned or (lambda _: None),
             )
 
-    async def prune(self, *, dry_run: bool = False) -> PruneReport:
+    async def prune(self, *, dry_run: bool = False, orphans: bool = False) -> PruneReport:
         """Remove abandoned downloads, unused locks and other stale state; ``dry_run``: only report it.
 
         Leaves alone what belongs to a running process. What an interrupted download left behind counts as abandoned.
+        ``orphans``: also delete this user's files in the assets folder that no asset names, neither of this manifest
+        nor of another one that was used with the folder. Without it, a ``dry_run`` only lists them.
         """
         await self.initialize()
         async with self._editing() as editor:
-            return await editor.remover.prune(self.manifest, dry_run=dry_run)
+            return await editor.remover.prune(self.manifest, dry_run=dry_run, orphans=orphans)
 
     @asynccontextmanager
     async def _editing(self) -> AsyncIterator[Editor]:
@@ -781,10 +815,11 @@ class AssetManager:
     def events(self) -> Subscription:
         """Return a stream of every event from now on: an async context manager and async iterator.
 
-        Needs a running loop.
+        It ends when the manager or the stream is closed. In uvicorn it also ends when the server begins to stop, which
+        waits for every response before the application can close anything. Needs a running loop.
         """
         self._owner.claim()
-        return self._bus.subscribe()
+        return self._bus.subscribe(is_over=stopping())
 
     def emit(self, event: Event) -> None:
         """Tell every listener of an event, as the manager's own work does. Never waits; in the manager's loop only."""
@@ -795,6 +830,17 @@ class AssetManager:
         """Call ``callback`` with every event, as `on_progress` does. Returns a function that stops it."""
         self._owner.claim()
         return self._bus.call(callback)
+
+    def progress(self, bar: Callable[..., Any] | None = None) -> AbstractContextManager[None]:
+        """Show progress bars while the block runs, for notebooks and scripts: ``with manager.progress():``.
+
+        ``bar`` is a class with the interface of tqdm. Without it, bars are those of ``tqdm.auto`` if tqdm is installed
+        (in a notebook a widget), or else of Rich. Needs a running loop.
+        """
+        from grym_fetch.display.bars import bars_for
+
+        self._owner.claim()
+        return bars_for(self.on_event, bar)
 
     def _size_of(self, asset_id: str, path: str) -> int | None:
         try:

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.prune import Pruned, PruneReport
-from grym_fetch.engine.reports import AssetProgress, AssetState, AssetStatus, RepairReport, SyncPlan, SyncReport
+from grym_fetch.engine.reports import (
+    Adopted,
+    AdoptReport,
+    AssetProgress,
+    AssetState,
+    AssetStatus,
+    RepairReport,
+    SyncPlan,
+    SyncReport,
+)
 from grym_fetch.project.pinning import Pinned, PinReport
 from grym_fetch.project.updating import NewerVersion
 
 __all__ = [
+    "AdoptReport",
+    "Adopted",
     "AssetProgress",
     "AssetState",
     "AssetStatus",

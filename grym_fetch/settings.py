@@ -11,9 +11,10 @@ from grym_fetch.core.segments import SegmentSizes
 from grym_fetch.core.validation import instance_of, refuse_nonsense
 from grym_fetch.core.variables import settings_in
 
-__all__ = ["Mirrors", "SegmentSizes", "Settings"]
+__all__ = ["LinkModes", "Mirrors", "SegmentSizes", "Settings"]
 
 Mirrors = Literal["fallback", "together"]
+LinkModes = Literal["auto", "reflink", "hardlink", "copy"]
 
 
 class _Named:
@@ -43,6 +44,11 @@ class Settings(_Named):
     ``parallel`` is the most connections open at once over all assets, ``max_per_host`` the most of them on one host.
     ``patience``: how long to wait for a server that has served bytes in this run and is now away.
     ``mirrors``: whether an asset's addresses are asked one after the other, or all at once, as far as each is fast.
+    ``store``: whether to share files with other projects through the machine's store, or the path of another store.
+    ``link_mode``: how files come out of the store. ``auto``: as a reflink, else as a read-only hard link, else as a
+    copy; the other words begin with that one, and end with the copy, too.
+    ``adopt``: whether to take what is elsewhere on this machine, such as in Hugging Face's cache, instead of fetching
+    it.
     ``pipelining``: whether to send requests to servers that can take it before the last answer has come.
 
     Raises ValueError for an invalid value, also through `dataclasses.replace`; it names the field and says what is
@@ -63,6 +69,9 @@ class Settings(_Named):
     allow_stale: bool = False
     allow_private_addresses: bool = True
     pipelining: bool = True
+    store: bool | str = False
+    link_mode: LinkModes = "auto"
+    adopt: bool = False
     sizes: SegmentSizes = field(default_factory=SegmentSizes)
 
     def __post_init__(self) -> None:

@@ -29,6 +29,9 @@ NONSENSE: dict[str, list[object]] = {
     "allow_stale": [1, "no"],
     "allow_private_addresses": [0, None],
     "pipelining": [1, None],
+    "store": [None, "", 1, "a\0b"],
+    "link_mode": ["clone", None, True],
+    "adopt": [1, None],
     "sizes": [None, 1024, {"piece": 1}],
 }
 SENSE: list[dict[str, Any]] = [
@@ -40,6 +43,9 @@ SENSE: list[dict[str, Any]] = [
         "offline": True,
         "allow_private_addresses": False,
         "pipelining": False,
+        "store": "/srv/store",
+        "link_mode": "copy",
+        "adopt": True,
         "sizes": SegmentSizes(piece=1),
     },
 ]

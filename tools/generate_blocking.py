@@ -31,7 +31,11 @@ WIDTH = 120 - 8
 BY_HAND = {"aclose"}
 """Members that `Blocking` has a twin for, under this name or another one."""
 
-RETURNED = {"Subscription": ("_stream", "EventStream"), "Callable[[], None]": ("_register", "Callable[[], None]")}
+RETURNED = {
+    "Subscription": ("_stream", "EventStream"),
+    "Callable[[], None]": ("_register", "Callable[[], None]"),
+    "AbstractContextManager[None]": ("_bracket", "AbstractContextManager[None]"),
+}
 """By the annotation of what a method returns: the method of `Blocking` that calls it, and what it returns here."""
 
 WORDS = [

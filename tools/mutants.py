@@ -1,8 +1,8 @@
 """Takes guards out, one at a time, and says which of them no test misses: ``make mutants``.
 
 A mutant is one small change of a module: a condition turned round, a comparison that takes one more or less, a flag of
-``open`` left out, an error not raised, a call not made, a limit that is none. The tests of its room run against a copy
-of the tree, which is thrown away. A survivor is a guard without a test, or one that is none.
+``open`` left out, an error not raised, a call not made, a limit that is none. Those tests that reach its line run
+against a copy of the tree, which is thrown away. A survivor is a guard without a test, or one that is none.
 
 Which modules: ``python -m tools.mutants grym_fetch/archive grym_fetch/core/archives.py``. ``--sample 100`` tries a
 random hundred (``--seed``), since all of them take hours.
@@ -14,13 +14,16 @@ import argparse
 import ast
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import coverage
+import pytest
 
 ROOT = Path(__file__).parents[1]
 TREE = ROOT / ".mutants"
@@ -28,8 +31,10 @@ COPIED = ("grym_fetch", "tests", "tools", "fuzz", "docs")
 FILES = ("pyproject.toml", "README.md", "CHANGELOG.md", "SECURITY.md", "CONTRIBUTING.md", "Makefile", "assets.json")
 ROOMS = ("grym_fetch/disk", "grym_fetch/repo", "grym_fetch/archive", "grym_fetch/core/archives.py",
          "grym_fetch/core/tar_headers.py")  # fmt: skip
-ENOUGH = 20
-"""A mutant that takes so many times as long as the tests do is taken for noticed."""
+SLOW = ("end_to_end", "house", "torture", "support", "__init__.py", "__pycache__", "conftest.py")
+MOST_TESTS = 200
+ENOUGH_S = 120
+"""A mutant whose tests take longer is taken for noticed."""
 
 _OTHERS: dict[type[ast.cmpop], str] = {
     ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==",
@@ -93,37 +98,56 @@ def _is_typing(test: ast.expr) -> bool:
     return isinstance(test, ast.Name) and test.id == "TYPE_CHECKING"
 
 
-def tests_of(module: Path) -> list[str]:
-    """The tests that should notice: those of the module's room, and of what stands on it."""
-    match module.parts[1]:
-        case "core" if module.stem in ("archives", "tar_headers"):
-            return [
-                "tests/core/test_tar_headers.py",
-                "tests/core/test_archives.py",
-                "tests/archive/test_costly_archives.py",
-            ]
-        case "core":
-            return ["tests/core"]
-        case room:
-            return [f"tests/{room}"]
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> None:
+    """With ``-p tools.mutants`` under coverage: remember which test reaches a line."""
+    if (running := coverage.Coverage.current()) is not None:
+        running.switch_context(item.nodeid)
 
 
-def run_tests(tests: list[str], seconds: float | None) -> bool:
-    """Whether they are green."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not sweep and not alone"]
+class Reached:
+    """Which tests reach a line. They run once, under coverage; those that start processes of their own are left out."""
+
+    def __init__(self) -> None:
+        data = TREE / ".coverage"
+        under_coverage = ["-m", "coverage", "run", f"--data-file={data}", "--parallel-mode"]
+        here = [f"tests/{name}" for name in sorted(os.listdir(TREE / "tests")) if name not in SLOW]
+        asked = [name for name in here if (TREE / name).is_dir() or Path(name).name.startswith("test_")]
+        mapping = run_tests(asked, None, under_coverage, ["-p", "tools.mutants", "-n", "auto", "--maxfail=1000"])
+        self._failing = set(re.findall(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", mapping.stdout, re.MULTILINE))
+        """Those that coverage makes too slow."""
+        combine = [sys.executable, "-m", "coverage", "combine", f"--data-file={data}", "-q"]
+        subprocess.run(combine, cwd=TREE, check=False)
+        self._data = coverage.CoverageData(str(data))
+        self._data.read()
+
+    def tests_of(self, mutant: Mutant) -> list[str]:
+        """Those that reach the mutant's line, its own room's first; its room's for a line that importing runs."""
+        room = f"tests/{mutant.module.parts[1]}/"
+        found = self._data.contexts_by_lineno(str(TREE / mutant.module)).get(mutant.line, [])
+        reached = sorted(set(found) - {""} - self._failing, key=lambda test: (not test.startswith(room), test))
+        return reached[:MOST_TESTS] or [room]
+
+
+def run_tests(
+    tests: list[str], seconds: float | None, before: Sequence[str] = (), options: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run them. Raises `subprocess.TimeoutExpired`."""
+    command = [sys.executable, *before, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *options]
+    command += ["-m", "not sweep and not alone"]
     command += ["-k", "not test_what_an_archive_costs"]  # it measures, for longer than all others take
+    environment = {**os.environ, "PYTHONPATH": str(TREE)}
+    return subprocess.run(
+        [*command, *tests], cwd=TREE, env=environment, capture_output=True, text=True, timeout=seconds, check=False
+    )
+
+
+def survives(tests: list[str]) -> bool:
+    """Whether no test misses what the mutant has taken out."""
     try:
-        done = subprocess.run(
-            [*command, *tests],
-            cwd=TREE,
-            env={**os.environ, "PYTHONPATH": str(TREE), "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            timeout=seconds,
-            check=False,
-        )
+        return run_tests(tests, ENOUGH_S).returncode == 0
     except subprocess.TimeoutExpired:
         return False
-    return done.returncode == 0
 
 
 def main() -> int:
@@ -145,22 +169,15 @@ def main() -> int:
         shutil.copytree(ROOT / name, TREE / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in FILES:
         shutil.copy(ROOT / name, TREE / name)
-    times: dict[str, float] = {}
+    reached = Reached()
     survivors = 0
     for number, mutant in enumerate(sorted(mutants, key=lambda each: (each.module, each.start)), 1):
-        tests = tests_of(mutant.module)
-        if (key := " ".join(tests)) not in times:
-            begun = time.monotonic()
-            if not run_tests(tests, None):
-                print(f"{key}: not green without any mutant", file=sys.stderr)
-                return 2
-            times[key] = time.monotonic() - begun
         source = sources[mutant.module]
         (TREE / mutant.module).write_bytes(mutant.apply(source))
-        survives = run_tests(tests, ENOUGH * max(times[key], 1.0))
+        lives = survives(reached.tests_of(mutant))
         (TREE / mutant.module).write_bytes(source)
-        survivors += survives
-        if survives:
+        survivors += lives
+        if lives:
             print(f"survives: {mutant.shown(source)}", flush=True)
         elif number % 20 == 0:
             print(f"{number} of {len(mutants)}", file=sys.stderr, flush=True)

@@ -129,13 +129,17 @@ async def _examine(
     for finding in findings:
         print_finding(finding, common)
     kinds = [kind for asset in assets for kind in dict.fromkeys((asset, asset.stand_in()))]
-    of_origins = await diagnosis.origin_findings(
-        kinds,
-        environ=os.environ,
-        clock=SystemClock(),
-        version=__version__,
-        allow_private=manager.settings.allow_private_addresses,
-    )
+    if manager.settings.offline:
+        advice = "`grym-fetch config` shows what says so"
+        of_origins = [diagnosis.Finding("warn", "origin", "the settings say offline, so no address was asked", advice)]
+    else:
+        of_origins = await diagnosis.origin_findings(
+            kinds,
+            environ=os.environ,
+            clock=SystemClock(),
+            version=__version__,
+            allow_private=manager.settings.allow_private_addresses,
+        )
     for finding in of_origins:
         print_finding(finding, common)
     return {finding.level for finding in (*findings, *of_origins)}

@@ -17,6 +17,7 @@ CHOOSING = {"everything", "minimal", "tags", "asset_ids", "exclude"}
 NETWORK = {
     "parallel", "max_per_host", "mirrors", "limit_rate", "no_pipelining", "no_private_addresses", "offline",
     "allow_stale", "allow_unpinned", "retries", "stall_timeout", "connect_timeout", "patience", "lock_timeout",
+    "store", "link_mode", "adopt",
 }  # fmt: skip
 FOLDERS = {"config", "assets_dir", "external_assets_dir"}
 OUTPUT = {"verbose", "quiet", "json", "log_file", "html", "progress", "progress_interval", "report"}
@@ -31,6 +32,7 @@ DOES_NOTHING: Mapping[str, set[str]] = {
     "update": _MEASURES,
     "outdated": _MEASURES | {"mirrors", "limit_rate", "no_pipelining", "lock_timeout"},
     "identify": _NO_PLACE,
+    "store": {"assets_dir", "external_assets_dir"},
     "clean": {"assets_dir"},
     "schema": _NO_PLACE,
     "completion": _NO_PLACE | {"json"},
@@ -58,8 +60,10 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "outdated": ("outdated", "outdated voices", "outdated --json"),
     "update": ("update --dry-run", "update voices", "update voices https://models.example.org/voices-2.ckpt"),
     "repair": ("repair", "repair voices --dry-run", "repair voices"),
+    "adopt": ("adopt", "adopt ~/Downloads /srv/models", "adopt --asset-id 'voice-*' --store"),
     "remove": ("remove voices", "remove voices --delete-file", "remove voices --delete-file --yes"),
-    "prune": ("prune --dry-run", "prune"),
+    "prune": ("prune --dry-run", "prune", "prune --store --older-than 30"),
+    "store": ("store", "store /srv/grym-store", "store --json"),
     "identify": ("identify", "identify 50 ./src/data", "identify --size 500KB --history"),
     "clean": ("clean --dry-run", "clean --size 5MB ./src/data ../my-assets", "clean --yes --gitignore"),
     "restore": ("restore models/voices.ckpt", "restore --all", "restore --all --offline"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from grym_fetch.cli.help import Command
-from grym_fetch.cli.options import Common, common_options, option, page_option
+from grym_fetch.cli.options import PAGES, Common, common_options, file_option, option
 from grym_fetch.cli.repository_places import existing_folder
 from grym_fetch.cli.sizes import chosen_size, size_option
 
@@ -19,7 +19,7 @@ from grym_fetch.cli.sizes import chosen_size, size_option
 @size_option
 @option("--ignored", is_flag=True, help="Also list files that git ignores.")
 @option("--history", is_flag=True, help="Also find large files in git's history, whether still there or not.")
-@page_option("--html", help="Also write a page to FILE.html with a treemap of what is large.")
+@file_option("--html", endings=PAGES, help="Also write a page to FILE.html with a treemap of what is large.")
 @common_options
 def identify_command(
     common: Common,
@@ -34,7 +34,7 @@ def identify_command(
 
     Then: how they add up by type and by folder, and lines for .gitignore. Changes nothing.
     """
-    from grym_fetch.cli.reporting import write_page
+    from grym_fetch.cli.reporting import write_whole
     from grym_fetch.cli.repository_text import history_lines, survey_lines, survey_record, weight_of
     from grym_fetch.cli.runner import run_plain
     from grym_fetch.repo.git import Git, GitUnusable
@@ -50,7 +50,7 @@ def identify_command(
         found = survey(place, least, root, with_ignored=ignored)
         past = find_large_blobs(Git(root), least) if history else None
         if html is not None:
-            write_page(html, weight_of(found, past, below(root, place), least))
+            write_whole(html, weight_of(found, past, below(root, place), least).encode())
         if common.json:
             click.echo(json.dumps(survey_record(found, below(root, place), past)))
         else:

@@ -6,8 +6,9 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,6 +24,7 @@ from grym_fetch.cli.options import (
     one_asset,
     option,
     progress_options,
+    store_option,
     transfer_options,
 )
 
@@ -41,6 +43,7 @@ PAGE_ROWS = 10_000
 @option("--full", is_flag=True, help="Read every byte again, even of files that were verified before.")
 @minimal_option("Check the small stand-ins.")
 @option("--allow-unpinned", is_flag=True, help="Accept files without a checksum, unverified.")
+@store_option("Read every byte of the machine's store, instead. [~/.cache/grym-fetch/store]", envvar=None)
 @progress_options
 @common_options
 def check_command(
@@ -50,12 +53,19 @@ def check_command(
     full: bool,
     minimal: bool | None,
     allow_unpinned: bool,
+    store: bool | str,
 ) -> int:
     """Say whether assets are present and valid: those named, or else all of them.
 
-    A file that was verified before and has not changed since (size, times, inode) is trusted. Exit code 1 if something
-    is missing or unverified, 3 if something is corrupt.
+    A file that was verified before and has not changed since (size, times, inode, device) is trusted. Exit code 1 if
+    something is missing or unverified, 3 if something is corrupt.
     """
+    if store:
+        from grym_fetch.cli.store import check_store
+
+        if ids:
+            raise click.UsageError("--store checks the whole store; it takes no ids")
+        return check_store(common, store)
     from grym_fetch.cli import exit_codes
     from grym_fetch.cli.runner import run, short_path
     from grym_fetch.core.text import safe_text
@@ -86,7 +96,6 @@ def check_command(
                     await print_page()
 
         async def print_page() -> None:
-            rows = []
             for asset, status in found:
                 is_plain = status.error in (None, "missing", "only partly downloaded")
                 problem = "" if is_plain else safe_text(str(status.error))
@@ -94,16 +103,28 @@ def check_command(
                 kind = asset.stand_in() if status.is_stand_in else asset
                 state = await _state_shown(manager, kind, status.state)
                 rows.append((state, safe_text(asset.id), _size_shown(kind), short_path(status.path), note))
-            print_table(("STATE", "ID", "SIZE", "PATH", "NOTE"), rows, state=0, right=(2,))
             found.clear()
+            if len(rows) >= PAGE_ROWS:
+                print_rows()
 
         await manager.check_assets(ids or None, exclude=exclude, full=full, on_status=take, keep=False)
         await print_page()
         if not common.json and not common.quiet:
-            next_steps.tell(is_checked=True)
+            last.append(partial(next_steps.tell, is_checked=True))
         return exit_codes.worst(codes - {exit_codes.DONE}) if codes != {exit_codes.DONE} else exit_codes.DONE
 
-    return run(common, body, minimal=minimal, tells="news", json_events=False)
+    def print_rows() -> None:
+        print_table(("STATE", "ID", "SIZE", "PATH", "NOTE"), rows, state=0, right=(2,))
+        rows.clear()
+
+    rows: list[tuple[str, ...]] = []
+    last: list[Callable[[], object]] = []
+    code = run(common, body, minimal=minimal, tells="news", json_events=False)
+    # After the run, so that the table comes below the display, and before what follows from it.
+    print_rows()
+    for tell in last:
+        tell()
+    return code
 
 
 @click.command("path", cls=Command)

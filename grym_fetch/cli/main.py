@@ -34,8 +34,10 @@ COMMANDS = {
     "outdated": "updating",
     "update": "updating",
     "repair": "repairing",
+    "adopt": "adopting",
     "remove": "removing",
     "prune": "removing",
+    "store": "store",
     "identify": "identify",
     "clean": "clean",
     "restore": "restore",
@@ -61,8 +63,10 @@ SUMMARIES = {
     "outdated": "List what has a newer version at its source.",
     "update": "Move assets to what their sources have now.",
     "repair": "Fetch only what is damaged in a file.",
+    "adopt": "Take what is on this machine already, instead of downloading it.",
     "remove": "Drop an asset from the manifest.",
     "prune": "Remove abandoned partial downloads and stale state.",
+    "store": "Show what the machine's store holds, and who uses it.",
     "identify": "List large files, in the folder or in git's history.",
     "clean": "Move large files out of the repository.",
     "restore": "Bring moved files back, verified.",
@@ -80,10 +84,10 @@ COLLECT_AFTER = 50_000
 
 
 GROUPS = {
-    "Assets": ("sync", "check", "repair", "path", "list", "info"),
+    "Assets": ("sync", "check", "repair", "adopt", "path", "list", "info"),
     "Manifest": ("add", "pin", "import", "export", "convert", "outdated", "update", "remove", "schema"),
     "Repository": ("identify", "clean", "restore"),
-    "Project": ("setup", "doctor", "prune", "config"),
+    "Project": ("setup", "doctor", "prune", "store", "config"),
     "Other": ("completion", "help", "demo"),
 }
 VALUED = "--(?:config|assets-dir|external-assets-dir|log-file)"

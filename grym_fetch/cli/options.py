@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -97,20 +100,27 @@ def _checked(_: click.Context, parameter: click.Parameter, value: Any) -> Any:
     return value
 
 
-def page_option(*names: str, help: str) -> Callable[[F], F]:  # noqa: A002 - as click has it
-    """An `option` that names a page to write."""
+PAGES = (".html", ".htm")
+REPORTS = (*PAGES, ".jsonl", ".parquet")
+
+
+def file_option(*names: str, endings: Sequence[str], help: str) -> Callable[[F], F]:  # noqa: A002 - as click has it
+    """An `option` that names a file to write, whose name ends in one of these."""
     kind = click.Path(dir_okay=False, path_type=Path)
-    return option(*names, type=kind, metavar="FILE", callback=_check_page_name, help=help)
+    return option(*names, type=kind, metavar="FILE", callback=partial(_check_file_name, endings), help=help)
 
 
-def _check_page_name(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
-    """Refuse a name that no page can have, before anything is done."""
+def _check_file_name(endings: Sequence[str], _: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
+    """Refuse what cannot be written in the end, before anything is done."""
     if value is None:
         return None
-    if value.suffix.lower() not in (".html", ".htm"):
-        raise click.BadParameter("its name must end in .html")
+    if value.suffix.lower() not in endings:
+        *others, last = (each for each in endings if each != ".htm")
+        raise click.BadParameter(f"its name must end in {', '.join(others)}{' or ' if others else ''}{last}")
     if not value.absolute().parent.is_dir():
         raise click.BadParameter(f"there is no folder {str(value.parent)!r}")
+    if value.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
+        raise click.BadParameter("Parquet needs an extra: pip install 'grym-fetch[parquet]'")
     return value
 
 
@@ -175,6 +185,30 @@ def common_options(command: F) -> F:
     return wrapped  # type: ignore[no-any-return]  # still the function that was decorated, as click sees it
 
 
+class StoreChoice(click.ParamType):  # type: ignore[type-arg]  # as above
+    """A store: yes, no, or the path of its folder."""
+
+    name = "store"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> bool | str:
+        """Read the text, or fail for what is more likely an id."""
+        if isinstance(value, bool) or not str(value).strip():
+            return bool(value)
+        text = str(value)
+        with suppress(ValueError):
+            return parse_flag(text)
+        if os.sep not in text and not os.path.isdir(text):
+            self.fail(f"there is no folder {text!r}; for a new one, write --store=./{text}", param, ctx)
+        return text
+
+
+def store_option(text: str, **settings: Any) -> Callable[[F], F]:
+    """``--store [DIR]``."""
+    return option(
+        "--store", type=StoreChoice(), is_flag=False, flag_value="1", default=False, metavar="[DIR]", help=text
+    )
+
+
 def progress_options(command: F) -> F:
     """Add the options for how to show work under way; the command gets them in `Common`."""
     for decorate in (
@@ -210,6 +244,11 @@ def transfer_options(command: F) -> F:
         option("--no-pipelining", is_flag=True, help="Send a request only after the last answer has come."),
         option("--no-private-addresses", is_flag=True, help="Refuse servers with private addresses."),
         option("--offline", is_flag=True, help="Fetch nothing; fail if something is missing."),
+        option("--link-mode", type=click.Choice(["auto", "reflink", "hardlink", "copy"]), default="auto",
+               show_default=True, help="How files come out of the store. auto: as a reflink, hard link or copy."),
+        option("--adopt", is_flag=True,
+               help="Take what is elsewhere on this machine, as in Hugging Face's cache, instead of fetching it."),
+        store_option("Share files with other projects through the machine's store. [~/.cache/grym-fetch/store]"),
         setting("--limit-rate", type=Rate(), metavar="RATE",
                help="Receive at most this many bytes per second in all: 500K, 10M."),
         option("--mirrors", type=click.Choice(["fallback", "together"]), default="fallback", show_default=True,

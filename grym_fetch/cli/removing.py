@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from grym_fetch.cli.help import Command
-from grym_fetch.cli.options import Common, common_options, complete_ids, one_asset, option
+from grym_fetch.cli.options import Common, common_options, complete_ids, one_asset, option, store_option
+from grym_fetch.cli.sizes import Size
 
 if TYPE_CHECKING:
+    from grym_fetch.disk.prune import PruneReport
     from grym_fetch.manager import AssetManager
 
 
@@ -46,36 +48,74 @@ def remove_command(common: Common, asset_id: str, delete_file: bool, yes: bool) 
 
 @click.command("prune", cls=Command)
 @option("-n", "--dry-run", is_flag=True, help="Print what would be removed, and remove nothing.")
+@option("--orphans", is_flag=True, help="Also delete files in the assets folder that no asset names.")
+@option("-y", "--yes", is_flag=True, help="Delete them without asking.")
+@store_option("Remove from the machine's store what no project uses, instead. [~/.cache/grym-fetch/store]", envvar=None)
+@option(
+    "--older-than",
+    type=click.FloatRange(min=0),
+    metavar="DAYS",
+    help="With --store: only what was not taken for so many days.",
+)
+@option(
+    "--max-size",
+    type=Size(),
+    metavar="SIZE",
+    help="With --store: only until it is no larger than this, oldest first: 50GB.",
+)
 @common_options
-def prune_command(common: Common, dry_run: bool) -> int:
+def prune_command(
+    common: Common, dry_run: bool, orphans: bool, yes: bool, store: bool | str, older_than: float | None,
+    max_size: int | None,
+) -> int:  # fmt: skip
     """Remove abandoned partial downloads, unused lock files and other stale state.
 
     Also removes what your own state folder kept for projects that are gone. What a running process is downloading is
     left alone. An interrupted download counts as abandoned, too: without its parts, the next sync starts it over.
-    Assets are never touched.
+    Assets are never touched. With --dry-run, files that no asset names are listed as well; only --orphans deletes them.
     """
     from grym_fetch.cli.runner import run
-    from grym_fetch.core.figures import format_size
-    from grym_fetch.core.text import safe_text
+
+    if store:
+        from grym_fetch.cli.store import prune_the_store
+
+        return prune_the_store(common, store, dry_run=dry_run, older_than=older_than or 0.0, max_size=max_size)
+    if older_than is not None or max_size is not None:
+        raise click.UsageError("--older-than and --max-size go with --store")
 
     async def body(manager: AssetManager) -> int:
-        report = await manager.prune(dry_run=dry_run)
-        for item in report.removed:
-            if common.json:
-                record = {"kind": item.kind, "id": item.asset, "name": item.name, "reason": item.reason}
-                click.echo(json.dumps({**record, "bytes": item.bytes}))
-            elif not common.quiet:
-                what = safe_text(item.asset) if item.asset is not None else item.name
-                click.echo(f"{item.kind:<8}  {what}  {format_size(item.bytes)}  {item.reason}")
-        if common.json:
-            click.echo(json.dumps({"bytes": report.bytes, "in_use": report.in_use, "dry_run": dry_run}))
-        elif not common.quiet:
-            left = f"{report.in_use} partial download{'' if report.in_use == 1 else 's'} in use left"
-            in_use = f", {left}" if report.in_use else ""
-            click.echo(f"{format_size(report.bytes)} {'would be freed' if dry_run else 'freed'}{in_use}")
+        if orphans and not yes and not dry_run:
+            found = (await manager.prune(dry_run=True)).orphans
+            if not await _agreed([manager.project.assets_dir / each.name for each in found]):
+                click.echo("nothing was removed", err=True)
+                return 1
+        tell_pruned(common, await manager.prune(dry_run=dry_run, orphans=orphans), dry_run=dry_run)
         return 0
 
     return run(common, body)
+
+
+def tell_pruned(common: Common, report: PruneReport, *, dry_run: bool) -> None:
+    """Write what was removed, or would be."""
+    from grym_fetch.core.figures import format_size
+    from grym_fetch.core.text import safe_text
+
+    for item in dict.fromkeys((*report.removed, *report.orphans)):
+        if common.json:
+            record = {"kind": item.kind, "id": item.asset, "name": item.name, "reason": item.reason}
+            click.echo(json.dumps({**record, "bytes": item.bytes}))
+        elif not common.quiet:
+            what = safe_text(item.asset) if item.asset is not None else item.name
+            click.echo(f"{item.kind:<8}  {what}  {format_size(item.bytes)}  {item.reason}")
+    if common.json:
+        click.echo(json.dumps({"bytes": report.bytes, "in_use": report.in_use, "dry_run": dry_run}))
+    elif not common.quiet:
+        left = f"{report.in_use} partial download{'' if report.in_use == 1 else 's'} in use left"
+        in_use = f", {left}" if report.in_use else ""
+        if report.orphans and report.orphans[0] not in report.removed:
+            count = f"{len(report.orphans):,} file{'' if len(report.orphans) == 1 else 's'}"
+            click.echo(f"{count} that no asset names: grym-fetch prune --orphans deletes them", err=True)
+        click.echo(f"{format_size(report.bytes)} {'would be freed' if dry_run else 'freed'}{in_use}")
 
 
 async def _agreed(places: list[Path]) -> bool:

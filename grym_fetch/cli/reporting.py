@@ -1,6 +1,6 @@
-"""``--report FILE.html``: writes what a run was like, whatever became of it.
+"""``--report FILE``: writes what a run was like, whatever became of it: a page for people, or rows for programs.
 
-Rule: the page is written once, whole or not at all, and last: after a failure or an interruption, too.
+Rule: the file is written once, whole or not at all, and last: after a failure or an interruption, too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from grym_fetch.core.errors import StorageError
 from grym_fetch.core.text import redact_url
 from grym_fetch.disk.atomic import replace_file
 from grym_fetch.disk.folders import opened_folder, storage_errors
-from grym_fetch.display.page import report_page
 from grym_fetch.display.report import Report
 
 if TYPE_CHECKING:
@@ -29,15 +28,28 @@ LOOK_S = 0.1
 """Between two looks at what has happened: progress within it counts as one step."""
 
 
-def write_page(path: Path, text: str) -> None:
-    """Write a page, whole or not at all. Raises `StorageError`."""
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all. Raises `StorageError`."""
     with storage_errors(path), opened_folder(path.absolute().parent) as folder:
-        replace_file(folder, path.name, text.encode())
+        replace_file(folder, path.name, content)
+
+
+def written(report: Report, kind: str, place: str) -> bytes:
+    """Return the content of a report in the form that belongs to a name's ending. ``place``: where the files are."""
+    from grym_fetch.display import report_rows
+
+    if kind == ".jsonl":
+        return report_rows.as_json_lines(report)
+    if kind == ".parquet":
+        return report_rows.as_parquet(report)
+    from grym_fetch.display.page import report_page
+
+    return report_page(report, place).encode()
 
 
 @asynccontextmanager
 async def reporting(manager: AssetManager, assets: Iterable[Asset], path: Path | None) -> AsyncIterator[None]:
-    """Write a page to ``path`` about what happens in the block. Raises `StorageError` if that alone fails."""
+    """Write a report to ``path`` about what happens in the block. Raises `StorageError` if that alone fails."""
     if path is None:
         yield
         return
@@ -55,7 +67,7 @@ async def reporting(manager: AssetManager, assets: Iterable[Asset], path: Path |
 
     def write() -> None:
         take()
-        write_page(path, report_page(report, str(manager.project.assets_dir)))
+        write_whole(path, written(report, path.suffix.lower(), str(manager.project.assets_dir)))
 
     task = asyncio.create_task(follow(), name="report")
     try:

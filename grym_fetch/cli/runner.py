@@ -379,8 +379,8 @@ def print_error(error: GrymFetchError, *, manifest: Path | None = None) -> None:
         told.setdefault(text, failure)
     sheet = streams.sheet()
     for number, (text, failure) in enumerate(told.items()):
-        advice = getattr(failure, "advice", "")
-        shown = _shown(text.removesuffix(f"\n  {advice}") if advice else text)
+        advice = failure.advice
+        shown = _shown(text.removesuffix(advice).rstrip(" \n.") if advice else text)
         if is_github(os.environ):
             told_with = f"{shown}\nhint: {_shown(advice)}" if advice else shown
             file = "" if manifest is None else os.path.relpath(manifest, os.environ.get("GITHUB_WORKSPACE") or None)

@@ -10,14 +10,15 @@ import click
 
 from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import (
+    REPORTS,
     Common,
     common_options,
     complete_ids,
     complete_tags,
+    file_option,
     ids_argument,
     minimal_option,
     option,
-    page_option,
     transfer_options,
 )
 
@@ -58,7 +59,11 @@ def refuse_header(ctx: click.Context, param: click.Parameter, value: tuple[str, 
 )
 @option("--force", is_flag=True, help="Fetch again even if valid; the old file stays until the new one is verified.")
 @option("-n", "--dry-run", is_flag=True, help="Print the plan and fetch nothing.")
-@page_option("--report", help="Write a page about the run to FILE.html: what came from where, when, how fast.")
+@file_option(
+    "--report",
+    endings=REPORTS,
+    help="Write what came from where, when and how fast: FILE.html, a page; FILE.jsonl or FILE.parquet, rows.",
+)
 @click.option("--header", multiple=True, hidden=True, expose_value=False, callback=refuse_header)
 @transfer_options
 @common_options
@@ -80,7 +85,6 @@ def sync_command(
     An ID may be a glob in quotes: 'voice-*'. Exit code 0 means that everything asked for is there and right. To resume
     an interrupted sync, run it again.
     """
-    from grym_fetch.cli.reporting import reporting
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from
 
@@ -93,8 +97,13 @@ def sync_command(
         if dry_run:
             await print_plan(manager, assets, common, force=force)
             return 0
-        async with reporting(manager, assets, report):
+        if report is None:
             await manager.sync_assets(assets, force=force)
+        else:
+            from grym_fetch.cli.reporting import reporting
+
+            async with reporting(manager, assets, report):
+                await manager.sync_assets(assets, force=force)
         return 0
 
     return run(common, body, settings=settings_from(transfer), minimal=minimal)
@@ -118,7 +127,7 @@ async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) 
     from grym_fetch.core.figures import format_size
     from grym_fetch.core.text import safe_text
 
-    fetched = kept = unpacked = 0
+    fetched = taken = kept = unpacked = 0
 
     def record(plan: SyncPlan) -> dict[str, object]:
         return {
@@ -127,6 +136,7 @@ async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) 
                 for a in plan.to_fetch
             ],
             "present": [a.id for a in plan.present],
+            "to_take": [a.id for a in plan.to_take],
             "unread": [a.id for a in plan.unread],
             "to_unpack": [a.id for a in plan.to_unpack],
             "bytes_to_fetch": plan.bytes_to_fetch,
@@ -137,7 +147,7 @@ async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) 
         }
 
     def print_part(plan: SyncPlan) -> None:
-        nonlocal fetched, kept, unpacked
+        nonlocal fetched, taken, kept, unpacked
         if common.json:
             print_data([json.dumps(record(plan))])
             return
@@ -146,6 +156,7 @@ async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) 
             size = format_size(asset.size) if asset.size is not None else "size unknown"
             note = "" if asset.pinned else "  (no checksum: refused without --allow-unpinned)"
             lines.append(f"fetch  {safe_text(asset.id)}  {size}  -> {safe_text(asset.local_path, limit=1100)}{note}")
+        lines += [f"take   {safe_text(asset.id)}  from the store" for asset in plan.to_take]
         unread = {asset.id for asset in plan.unread}
         for asset in plan.present:
             note = "  (there but not verified yet: read first, and fetched again if it is wrong)"
@@ -154,14 +165,16 @@ async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) 
             shown = safe_text(asset.id)
             lines.append(f"read   {shown}{note}" if asset.id in unread else f"keep   {shown}")
         print_data(lines)
-        fetched, kept, unpacked = fetched + len(plan.to_fetch), kept + len(plan.present), unpacked + len(plan.to_unpack)
+        fetched, taken, kept = fetched + len(plan.to_fetch), taken + len(plan.to_take), kept + len(plan.present)
+        unpacked += len(plan.to_unpack)
 
     plan = await manager.plan(assets, force=force, on_part=print_part)
     if common.json:
         return
     resumed = f", {format_size(plan.bytes_staged)} there from an earlier run" if plan.bytes_staged else ""
     unknown = f", {plan.unknown_sizes} of unknown size" if plan.unknown_sizes else ""
-    click.echo(f"{fetched} to fetch, {kept} already there{unknown}")
+    from_store = f"{taken} to take from the store, " if taken else ""
+    click.echo(f"{fetched} to fetch, {from_store}{kept} already there{unknown}")
     click.echo(f"{format_size(plan.bytes_to_fetch)} to download{resumed}")
     fits = "" if plan.space_needed <= plan.space_free else ": NOT ENOUGH"
     archives = f", and what is in {unpacked} to be unpacked" if unpacked else ""

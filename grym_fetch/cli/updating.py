@@ -133,7 +133,7 @@ def _nothing_newer(manager: AssetManager, ids: tuple[str, ...]) -> str:
 
 def _tell(found: NewerVersion, common: Common, *, is_written: bool) -> None:
     """One line: the asset, its version and size, old and new."""
-    from grym_fetch.core.text import safe_text
+    from grym_fetch.core.text import redact_url, safe_text
 
     if common.json:
         record = {"id": found.asset.id, "old": _record(found.asset), "new": _record(found.newer), "written": is_written}
@@ -142,8 +142,8 @@ def _tell(found: NewerVersion, common: Common, *, is_written: bool) -> None:
         old, new = found.asset, found.newer
         versions = f"{_version(old)} -> {_version(new)}"
         sizes = f"{_size(old)} -> {_size(new)}"
-        where = new.source or new.url
-        click.echo(f"{safe_text(old.id)}  {versions}  {sizes}  {safe_text(where)}")
+        where = safe_text(new.source) if new.source else redact_url(new.url)
+        click.echo(f"{safe_text(old.id)}  {versions}  {sizes}  {where}")
 
 
 def _version(asset: Asset) -> str:
@@ -160,9 +160,11 @@ def _size(asset: Asset) -> str:
 
 
 def _record(asset: Asset) -> dict[str, object]:
+    from grym_fetch.core.text import redact_url
+
     return {
         "version": asset.version,
-        "url": asset.url,
+        "url": redact_url(asset.url),
         "checksum": None if asset.checksum is None else str(asset.checksum),
         "size": asset.size,
         "source": asset.source,

@@ -25,6 +25,12 @@ MAX_CONFIGURATION_BYTES = 1024 * 1024
 MOST_CONNECTIONS_OF_A_PROJECT = 64
 """More are a burden for servers, whose owners blame the user and not the project."""
 
+
+def is_folder(value: object) -> bool:
+    """Whether this can be the path of a folder."""
+    return isinstance(value, str) and bool(value.strip()) and "\0" not in value
+
+
 FETCHING: Mapping[str, Rule] = {
     "parallel": whole_number(1),
     "max_per_host": whole_number(1).or_none("no limit"),
@@ -40,6 +46,9 @@ FETCHING: Mapping[str, Rule] = {
     "allow_stale": instance_of(bool),
     "allow_private_addresses": instance_of(bool),
     "pipelining": instance_of(bool),
+    "store": Rule("True, False or the path of a folder", lambda value: isinstance(value, bool) or is_folder(value)),
+    "link_mode": one_of("auto", "reflink", "hardlink", "copy"),
+    "adopt": instance_of(bool),
 }
 """The allowed values of the settings for fetching assets."""
 
@@ -67,6 +76,8 @@ _FROM_PROJECT: Mapping[str, Literal["true", "never"]] = {
     "allow-stale": "never",
     "allow-unpinned": "never",
     "external-assets-dir": "never",
+    "store": "never",
+    "adopt": "never",
 }
 
 
@@ -165,7 +176,9 @@ def _read(key: SettingKey, value: object, origin: Origin) -> object:
     if key.setting == "limit_rate" and isinstance(value, str):
         value = parse_rate(value)
     if (problem := rule.problem(value)) is not None or value is None:
-        raise ValueError((problem or "").replace("True or False", "true or false"))
+        raise ValueError(
+            (problem or "").replace("True or False", "true or false").replace("True, False", "true, false")
+        )
     if origin == "project":
         if key.from_project == "true" and value is not True:
             raise ValueError(f"can only be true in a project's file, which may be a stranger's; set {key.variable}=0")

@@ -12,7 +12,7 @@
     ├── UnknownAsset             no such id; with the nearest ids
     ├── UnknownSource            a short address that leads nowhere; with the nearest ones
     ├── UnpinnedAsset            no checksum, and unpinned assets were not allowed
-    ├── AssetMissing             offline, and the file is not there
+    ├── AssetMissing             not there, and may not or cannot be fetched
     ├── TransferError            the remote side
     │   ├── ConnectFailed        no connection: name, route, refusal, time-out
     │   │   └── CertificateRejected   TLS says this is not the host we asked for: final
@@ -65,6 +65,8 @@ class GrymFetchError(Exception):
     """Base class of everything this package raises on purpose. ``asset_id``: which asset it is about, if any."""
 
     asset_id: str | None = None
+    advice: str = ""
+    """What to do next, if there is anything to say: the end of the text, which a command shows as a hint."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Unlike other exceptions, do not call the class with ``args``: each class has its own parameters, and an error
@@ -110,13 +112,14 @@ class ManifestError(GrymFetchError):
 class ManifestMissing(ManifestError):
     """There is no manifest where one was looked for."""
 
+    advice = "Name another one with --config, or start one with `grym-fetch add URL`."
+
     def __init__(self, looked_for: str) -> None:
         super().__init__(looked_for, [Problem("no such file", "", looked_for)])
         self.args = (looked_for,)
 
     def __str__(self) -> str:
-        advice = "Name another one with --config, or start one with `grym-fetch add URL`."
-        return f"no manifest: there is no {self.source}. {advice}"
+        return f"no manifest: there is no {self.source}. {self.advice}"
 
 
 class ForeignManifest(ManifestError):
@@ -137,14 +140,15 @@ class ForeignManifest(ManifestError):
 class StaleManifest(ManifestError):
     """The manifest has expired, or is older than the one that was used before. ``why`` says which."""
 
+    advice = "Get a newer one, or pass --allow-stale to use it as it is."
+
     def __init__(self, source: str, why: str) -> None:
         super().__init__(source, [Problem("top level", "", why)])
         self.why = why
         self.args = (source, why)
 
     def __str__(self) -> str:
-        advice = "Get a newer one, or pass --allow-stale to use it as it is."
-        return f"{self.source} {self.why}; nothing was done. {advice}"
+        return f"{self.source} {self.why}; nothing was fetched. {self.advice}"
 
 
 class EditRefused(ManifestError):
@@ -218,32 +222,36 @@ class UnknownSource(GrymFetchError, LookupError):
 
 
 class UnpinnedAsset(GrymFetchError):
-    """The asset has no checksum, so its bytes could not be verified."""
+    """The asset has no checksum, so its bytes could not be verified. ``is_there``: those of a file to be repaired."""
 
-    def __init__(self, asset_id: str) -> None:
+    def __init__(self, asset_id: str, *, is_there: bool = False) -> None:
         self.asset_id: str = asset_id
+        self.is_there = is_there
         super().__init__(asset_id)
 
-    def __str__(self) -> str:
+    @property
+    def advice(self) -> str:  # type: ignore[override]  # its text names the asset
         from grym_fetch.core.command_lines import command_line  # errors are imported by every start, and this is rare
 
-        pin = command_line("grym-fetch", "pin", names=(self.asset_id,))
-        return (
-            f"{self.asset_id}: no checksum in the manifest, so a download could not be verified. Run "
-            f"`{pin}` to record it, or pass --allow-unpinned to take it unverified."
-        )
+        pin = f"Run `{command_line('grym-fetch', 'pin', names=(self.asset_id,))}` to record it"
+        return f"{pin}." if self.is_there else f"{pin}, or pass --allow-unpinned to take it unverified."
+
+    def __str__(self) -> str:
+        unknown = "nothing says which bytes are right" if self.is_there else "a download could not be verified"
+        return f"{self.asset_id}: no checksum in the manifest, so {unknown}. {self.advice}"
 
 
 class AssetMissing(GrymFetchError):
     """The asset is not on disk, and fetching was not allowed or not possible."""
 
-    def __init__(self, asset_id: str, reason: str) -> None:
+    def __init__(self, asset_id: str, reason: str, advice: str = "") -> None:
         self.asset_id: str = asset_id
         self.reason = reason
-        super().__init__(asset_id, reason)
+        self.advice = advice
+        super().__init__(asset_id, reason, advice)
 
     def __str__(self) -> str:
-        return f"{self.asset_id}: {self.reason}"
+        return f"{self.asset_id}: {self.reason}{f'. {self.advice}' if self.advice else ''}"
 
 
 class TransferError(GrymFetchError):

@@ -3,18 +3,32 @@
 Rules: one frozen record per event; ``progress`` is absolute, never a delta, and never exceeds the total; addresses are
 redacted before they get here. The order of an asset's events::
 
-    asset_waiting* -> asset_damaged? -> asset_planned | asset_reused
-      -> (asset_waiting | progress | retry_scheduled | mirror_switched | asset_restarted)*
-      -> asset_verifying -> asset_repaired? -> asset_verified | asset_failed
+    (asset_waiting | asset_verifying)* -> asset_reused, or asset_damaged? -> asset_planned
+      -> (asset_waiting | progress | retry_scheduled | mirror_switched | asset_restarted | asset_verifying)*
+      -> asset_repaired? -> asset_verified
+
+``asset_failed`` may end it at any point.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from enum import StrEnum
 from typing import ClassVar
 
 FORMAT_VERSION = 1
 """The ``v`` of the JSON form. It increases when readers have to change."""
+
+
+class LinkMode(StrEnum):
+    """How a file got its bytes from another one."""
+
+    REFLINK = "reflink"
+    """Both share blocks until one of them is written to: Btrfs, XFS."""
+    HARDLINK = "hardlink"
+    """Both are names of one read-only file."""
+    COPY = "copy"
+    """Each has its own blocks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +51,7 @@ class Event:
 
 
 # Keys that appear only if they mean something. All others are always there, null if unknown.
-_OMITTED_WHEN_NONE = frozenset({"asset", "guess", "unpacking", "unverified", "wrong_origins"})
+_OMITTED_WHEN_NONE = frozenset({"asset", "guess", "link", "taken_from", "unpacking", "unverified", "wrong_origins"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +103,16 @@ class AssetPlanned(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetReused(Event):
-    """A file was already there and is right; ``unverified`` if the asset is unpinned, so that nobody can tell."""
+    """A file was already there and is right; ``unverified`` if the asset is unpinned, so that nobody can tell.
+
+    ``taken_from``: where it was on this machine, in the store or in a cache; ``link``: how it was put in place.
+    """
 
     type: ClassVar[str] = "asset_reused"
     path: str
     unverified: bool | None = None
+    taken_from: str | None = None
+    link: LinkMode | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +179,8 @@ class AssetVerifying(Event):
 class AssetVerified(Event):
     """The file is in place. ``seconds`` since it was planned. ``unverified`` is true for an unpinned asset.
 
-    ``wrong_origins``: the addresses that sent other bytes on the way, which were replaced.
+    ``wrong_origins``: the addresses that sent other bytes on the way, which were replaced. ``link``: how the store got
+    the file, if there is one and it took it.
     """
 
     type: ClassVar[str] = "asset_verified"
@@ -171,6 +191,7 @@ class AssetVerified(Event):
     downloaded_bytes: int
     unverified: bool | None = None
     wrong_origins: tuple[str, ...] | None = None
+    link: LinkMode | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -420,10 +420,10 @@ class Origins:
                     origin.doubts_ranges()
             case GiveUp() if origin.may_serve_the_whole(error):
                 origin.lost_ranges()
-                return Retry(origin.failures, 0.0)
+                return Retry(origin.failures, 0.0, way="for the whole file in one response")
             case GiveUp() if len(self.usable) == 1 and origin.may_be_cached(error):
                 origin.passes_caches()
-                return Retry(origin.failures, 0.0)
+                return Retry(origin.failures, 0.0, way="past all caches")
             case GiveUp():
                 origin.given_up()
                 if len(self.usable) == 1:

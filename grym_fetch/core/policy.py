@@ -50,12 +50,14 @@ class RetryPolicy:
 class Retry:
     """Ask the same origin again after ``delay`` seconds. ``attempt`` counts from 1.
 
-    ``patience``: how many seconds to wait for it, if it seems to be away.
+    ``patience``: how many seconds to wait for it, if it seems to be away. ``way``: how it is asked this time, if in
+    another way than before; then this may be one attempt more than the policy allows.
     """
 
     attempt: int
     delay: float
     patience: float | None = None
+    way: str = ""
 
 
 @dataclass(frozen=True, slots=True)

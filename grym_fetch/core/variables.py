@@ -69,6 +69,21 @@ def _parse_mirrors(text: str) -> str:
     return word
 
 
+def _parse_store(text: str) -> bool | str:
+    """Yes, no, or the path of a store."""
+    try:
+        return parse_flag(text)
+    except ValueError:
+        return text
+
+
+def _parse_link_mode(text: str) -> str:
+    word = text.strip().lower()
+    if word not in ("auto", "reflink", "hardlink", "copy"):
+        raise ValueError(f"{_shown(text)} is none of auto, reflink, hardlink, copy")
+    return word
+
+
 def _whole(least: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         try:
@@ -118,6 +133,9 @@ VARIABLES = (
     Variable("GRYM_FETCH_NO_PIPELINING", "pipelining", lambda text: not parse_flag(text)),
     Variable("GRYM_FETCH_ALLOW_STALE", "allow_stale", parse_flag),
     Variable("GRYM_FETCH_ALLOW_UNPINNED", "allow_unpinned", parse_flag),
+    Variable("GRYM_FETCH_STORE", "store", _parse_store),
+    Variable("GRYM_FETCH_LINK_MODE", "link_mode", _parse_link_mode),
+    Variable("GRYM_FETCH_ADOPT", "adopt", parse_flag),
     Variable("GRYM_FETCH_RETRIES", "retries", _whole(0)),
     Variable("GRYM_FETCH_STALL_TIMEOUT", "stall_timeout", _seconds(above_zero=True)),
     Variable("GRYM_FETCH_CONNECT_TIMEOUT", "connect_timeout", _seconds(above_zero=True)),

@@ -109,7 +109,10 @@ class Transport(Protocol):
     """
 
     def connection(self) -> Connection:
-        """Return a new place for a connection. Called ``parallel`` times; opens nothing yet."""
+        """Return a new place for a connection; opens nothing yet.
+
+        Called up to ``parallel`` times for assets, and once for each time that hubs are asked.
+        """
 
     async def aclose(self) -> None:
         """Release what the connections share. All of them have been closed before."""

@@ -76,6 +76,13 @@ class Updated(Protocol):
         """Add more bytes."""
 
 
+class StoreCache(Protocol):
+    """What the machine's store knows about its files, which may be those of the project under another name."""
+
+    def judge(self, checksum: Checksum, figures: os.stat_result, /) -> bool | None:
+        """Whether a file with these ``figures`` is the store's, and has this checksum; None if that is not known."""
+
+
 class Presence(Enum):
     """What a look at the places of an asset has found, without reading it."""
 
@@ -106,8 +113,11 @@ _UNREAD, _OTHER, _NOTHING = (Look(each) for each in (Presence.UNREAD, Presence.O
 class LocalFiles:
     """Finds and verifies the files of one project."""
 
-    def __init__(self, assets_dir: Path, external_dir: Path, threads: Threads) -> None:
+    def __init__(
+        self, assets_dir: Path, external_dir: Path, threads: Threads, *, store_cache: StoreCache | None = None
+    ) -> None:
         self._assets_dir = assets_dir
+        self._store_cache = store_cache
         self._external_dir = external_dir
         self._folders = str(assets_dir), str(external_dir)
         self._threads = threads
@@ -152,7 +162,7 @@ class LocalFiles:
                 continue
             known = None
             if asset.checksum is not None:
-                known = self.verified_cache.judge(place, asset.checksum, figures)
+                known = self._judge(place, asset.checksum, figures)
                 if known:
                     return Look(Presence.VERIFIED, place)
             if known is None and stat.S_ISREG(figures.st_mode) and asset.size in (None, figures.st_size):
@@ -160,6 +170,13 @@ class LocalFiles:
                 return _UNREAD
             is_other = True
         return _OTHER if is_other else _NOTHING
+
+    def _judge(self, place: str, checksum: Checksum, figures: os.stat_result) -> bool | None:
+        """`VerifiedCache.judge`. A name that is added to a file changes its signature, which the store then knows."""
+        known = self.verified_cache.judge(place, checksum, figures)
+        if known is None and figures.st_nlink > 1 and self._store_cache is not None:
+            return self._store_cache.judge(checksum, figures)
+        return known
 
     def find_verified(self, asset: Asset) -> str | None:
         """The path of the asset's file, if it was verified and has not changed since. Does not read the file.
@@ -197,12 +214,12 @@ class LocalFiles:
     async def _examine(
         self, asset: Asset, place: Path, *, full: bool, on_hashing: Callable[[int, int], None]
     ) -> Found | None:
-        if asset.checksum is not None and not full and self.verified_cache.is_verified(place, asset.checksum):
-            return Found(place, None, verified=True)
         try:
             figures = os.stat(place)
         except OSError:
             return None
+        if asset.checksum is not None and not full and self._judge(str(place), asset.checksum, figures):
+            return Found(place, None, verified=True)
         if not stat.S_ISREG(figures.st_mode):
             return Found(place, "something that is not a file is in its place", verified=False)
         size = figures.st_size
@@ -268,7 +285,17 @@ class LocalFiles:
         signature = await self._read(path, hasher, on_read=on_read)
         return hasher.hexdigest(), signature
 
-    async def _read(self, path: Path, hasher: Updated, *, on_read: Callable[[int], None]) -> FileSignature:
+    async def digest_open(
+        self, descriptor: int, path: Path, checksum: Checksum, on_read: Callable[[int], None]
+    ) -> tuple[str, FileSignature]:
+        """`digest` of an open file; ``path`` is for messages."""
+        hasher = checksum.new_hasher()
+        signature = await self._read(path, hasher, on_read=on_read, descriptor=descriptor)
+        return hasher.hexdigest(), signature
+
+    async def _read(
+        self, path: Path, hasher: Updated, *, on_read: Callable[[int], None], descriptor: int | None = None
+    ) -> FileSignature:
         loop = asyncio.get_running_loop()
 
         def read(stopped: threading.Event) -> os.stat_result:
@@ -277,7 +304,10 @@ class LocalFiles:
                     loop.call_soon_threadsafe(on_read, count)
                 return not stopped.is_set()
 
-            return hash_file(path, hasher, go_on)
+            if descriptor is None:
+                return hash_file(path, hasher, go_on)
+            with storage_errors(path):
+                return hash_open(descriptor, hasher, go_on)
 
         return FileSignature.of(await self._stoppable(read))
 
@@ -335,16 +365,21 @@ def hash_file(path: Path, hasher: Updated, on_progress: Callable[[int], bool]) -
         # It was checked before, but may be something else by now: do not wait for a pipe.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         try:
-            figures = os.fstat(descriptor)
-            if not stat.S_ISREG(figures.st_mode):
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise UnsafePath(safe_text(str(path)), "this is not a file")
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-            at = 0
-            while block := os.pread(descriptor, HASH_BLOCK_BYTES, at):
-                hasher.update(block)
-                at += len(block)
-                if not on_progress(at):
-                    break
-            return figures
+            return hash_open(descriptor, hasher, on_progress)
         finally:
             os.close(descriptor)
+
+
+def hash_open(descriptor: int, hasher: Updated, on_progress: Callable[[int], bool]) -> os.stat_result:
+    """`hash_file` for an open file. Raises ``OSError``."""
+    figures = os.fstat(descriptor)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+    at = 0
+    while block := os.pread(descriptor, HASH_BLOCK_BYTES, at):
+        hasher.update(block)
+        at += len(block)
+        if not on_progress(at):
+            break
+    return figures

@@ -41,7 +41,8 @@ class Pruned:
     """Something that was removed, or would be in a dry run, and how many bytes that frees.
 
     ``kind`` is ``download``, ``lock``, ``verified`` (entries of the verified cache), ``pieces`` (the sums of a
-    content's pieces) or ``project`` (what the user's state folder keeps for a project that is gone).
+    content's pieces), ``project`` (what the user's state folder keeps for a project that is gone), ``orphan`` (a file
+    in the assets folder that no asset names) or ``object`` (a file in the machine's store).
     """
 
     kind: str
@@ -53,10 +54,15 @@ class Pruned:
 
 @dataclass(frozen=True, slots=True)
 class PruneReport:
-    """What was removed, and how many stages were left because they are or may be in use."""
+    """What was removed, and how many stages were left because they are or may be in use.
+
+    ``orphans`` are files in the assets folder that no asset names, if they were looked for; they are among ``removed``
+    only if they were to be deleted.
+    """
 
     removed: tuple[Pruned, ...]
     in_use: int
+    orphans: tuple[Pruned, ...] = ()
 
     @property
     def bytes(self) -> int:

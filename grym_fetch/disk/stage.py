@@ -14,10 +14,12 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from grym_fetch.core.errors import StorageError, UnsafePath
+from grym_fetch.core.events import LinkMode
 from grym_fetch.core.http import Validator
 from grym_fetch.core.journal import JournalEncoder, JournalState, Piece, piece_digest, read_journal
 from grym_fetch.core.ranges import ByteRange, IntervalSet
@@ -40,6 +42,7 @@ from grym_fetch.disk.folders import (
     sync,
     write_at,
 )
+from grym_fetch.disk.sharing import Source, share
 from grym_fetch.disk.verified import FileSignature, mark_time, signature_in_place
 from grym_fetch.runtime.forks import close_copy, forget_in_child
 from grym_fetch.runtime.waiting import wait_uncancelled
@@ -50,6 +53,8 @@ FLUSH_EVERY_BYTES = 128 * 1024 * 1024
 """Bytes between two flushes in the background, so that the last flush is short."""
 READ_BLOCK_BYTES = 1024 * 1024
 """Bytes read back at a time: few enough to be in the processor's cache when they are hashed."""
+TAKEN = "taken"
+"""The name, in a stage, of a file taken from elsewhere."""
 COPY_BLOCK_BYTES = 4 * 1024 * 1024
 """Bytes copied at a time to a folder that is a separate mount."""
 
@@ -121,6 +126,9 @@ class DiskStage:
         self._threads = threads
         self._lock = threading.Lock()
         self._part, self._journal = -1, journal
+        self._part_name = "part"
+        self._link: LinkMode | None = None
+        """How the part was taken from another file, if it was."""
         self.published: FileSignature | None = None
         """The signature of the published file, taken from the descriptor whose bytes were hashed."""
         self._unflushed = 0
@@ -215,9 +223,36 @@ class DiskStage:
                         self._append(self._encoder.piece(piece))
                         self.recovered.pieces.add(piece)
 
+    async def take(
+        self, source: Source, expected: FileSignature, modes: Sequence[LinkMode], *, mode: int | None = None
+    ) -> LinkMode:
+        """Use a whole file, which had the ``expected`` signature when it was verified, instead of the part.
+
+        Nothing more can be written then: only `publish`, `discard` or `close`. ``mode``: the new file's, unless it is a
+        hard link. Raises like `share`.
+        """
+        return await self._threads.read.compute(self._take, source, expected, modes, mode)
+
+    def _take(self, source: Source, expected: FileSignature, modes: Sequence[LinkMode], mode: int | None) -> LinkMode:
+        with storage_errors(self._final):
+            self._check_is_ours()
+            folder = open_child(self._root, self._name)
+            try:
+                # Never under the name of a part, which the next process would write to.
+                with suppress(FileNotFoundError):
+                    os.unlink(TAKEN, dir_fd=folder)
+                shared = share(source, expected, folder, TAKEN, modes, room=self._assets_dir)
+            finally:
+                close_each(folder)
+            part, self._part, self._part_name, self._link = self._part, shared.descriptor, TAKEN, shared.link
+            close_each(part)
+            if mode is not None and shared.link is not LinkMode.HARDLINK:
+                os.fchmod(self._part, mode)
+            return shared.link
+
     def _check_is_ours(self) -> None:
         """Check that name and descriptor are the same file: a stage is renamed by one and written through the other."""
-        if not is_at(self._part, self._root, f"{self._name}/part"):
+        if not is_at(self._part, self._root, f"{self._name}/{self._part_name}"):
             reason = "the download under way was removed or taken over by somebody else; run it again"
             raise StorageError(safe_text(str(self._folder)), reason)
 
@@ -315,9 +350,10 @@ class DiskStage:
         final = self._final
         *parents, name = self._key.local_path.split("/")
         with storage_errors(final):
-            if os.fstat(self._part).st_size != size:
-                os.ftruncate(self._part, size)
-            mark_time(self._part)
+            if self._link is not LinkMode.HARDLINK:
+                if os.fstat(self._part).st_size != size:
+                    os.ftruncate(self._part, size)
+                mark_time(self._part)
             self._flush_part(False)
             folder = open_folder(self._assets_dir, tuple(parents), create=True, flushed=self._flushed_folders)
             try:
@@ -332,7 +368,11 @@ class DiskStage:
         self._check_is_ours()
         before = os.fstat(self._part)
         try:
-            os.rename(f"{self._name}/part", name, src_dir_fd=self._root, dst_dir_fd=folder)
+            os.rename(f"{self._name}/{self._part_name}", name, src_dir_fd=self._root, dst_dir_fd=folder)
+            if self._link is LinkMode.HARDLINK:
+                # rename(2) does nothing between two names of one file. Removing one later would change the signature.
+                with suppress(FileNotFoundError):
+                    os.unlink(f"{self._name}/{self._part_name}", dir_fd=self._root)
         except OSError as error:
             if error.errno == errno.EXDEV:
                 self.published = self._copy_across(folder, name)

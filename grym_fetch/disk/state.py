@@ -91,14 +91,18 @@ class StateFolder:
 
     def open_locks(self, *, create: bool = False) -> int:
         """Return a descriptor of the folder of locks, which all users share. Raises like `open`."""
-        with self._opened_top(create) as top, self._named(self.top / "locks"):
-            locks = _open_or_make(top, "locks", create)
+        return self.open_shared("locks", create=create)
+
+    def open_shared(self, name: str, *, create: bool = False) -> int:
+        """Return a descriptor of a folder of ours that all users share. Raises like `open`."""
+        with self._opened_top(create) as top, self._named(self.top / name):
+            shared = _open_or_make(top, name, create)
             try:
-                self._share(locks)
+                self.share(shared)
             except BaseException:
-                close_each(locks)
+                close_each(shared)
                 raise
-            return locks
+            return shared
 
     def open_elsewhere(self, *, create: bool = False) -> int:
         """Return a descriptor of this user's folder for an assets folder that is missing or cannot be written to.
@@ -163,7 +167,7 @@ class StateFolder:
                 for each in earlier:
                     with suppress(OSError):  # another process was faster
                         os.rename(each, each, src_dir_fd=top, dst_dir_fd=own)
-                self._share(top)
+                self.share(top)
             except BaseException:
                 close_each(own)
                 raise
@@ -203,7 +207,7 @@ class StateFolder:
         reason = f"this user's state folder belongs to {user_name(owner)}, so nothing in it is used; remove it"
         return UnsafePath(safe_text(str(self.own)), reason)
 
-    def _share(self, folder: int) -> None:
+    def share(self, folder: int) -> None:
         """Give a folder of ours the mode of the assets folder, and the sticky bit where others may write."""
         figures = os.fstat(folder)
         if figures.st_uid != os.geteuid():
@@ -258,7 +262,7 @@ def _note_place(folder: int, assets_dir: Path) -> None:
         descriptor = os.open(_PLACE, NEW_FILE, 0o600, dir_fd=folder)
         try:
             place = os.path.realpath(assets_dir)
-            write_all(descriptor, encode_line([place, os.stat(_nearest(place)).st_dev]))
+            write_all(descriptor, encode_line([place, os.stat(nearest(place)).st_dev]))
         finally:
             close_each(descriptor)
 
@@ -272,15 +276,22 @@ def is_of_gone_project(folder: int) -> bool:
     try:
         match decode_line(data or b""):
             case [str(place), int(device)]:
-                project = os.path.dirname(place)
-                nearest = _nearest(project)
-                return nearest != project and os.stat(nearest).st_dev == device
-    except (OSError, ValueError):
-        pass  # damaged or unknown: it stays
+                return is_gone(os.path.dirname(place), device)
+    except ValueError:
+        pass  # damaged: it stays
     return False
 
 
-def _nearest(place: str) -> str:
+def is_gone(folder: str, device: int) -> bool:
+    """Whether a folder that was on this device was certainly removed. False if that cannot be known."""
+    try:
+        left = nearest(folder)
+        return left != folder and os.stat(left).st_dev == device
+    except OSError:
+        return False
+
+
+def nearest(place: str) -> str:
     """The folder itself, or the nearest one above it that exists. Raises ``OSError`` if that cannot be known."""
     while True:
         try:

@@ -123,7 +123,7 @@ class Chronicle:
                 yield _line(Mark.NEWS, name, f"waiting for {safe_text(event.holder)}")
             case events.RetryScheduled():
                 when = f"in {format_seconds(event.delay)}" if event.delay else "at once"
-                number = retry_number(event.attempt, self._telling.retries)
+                number = retry_number(event.attempt, self._telling.retries, delay=event.delay)
                 yield _line(Mark.NEWS, name, f"{number} {when}: {_first(event.reason)}")
             case events.MirrorSwitched():
                 place = f"mirror {event.number} of {event.count}"
@@ -210,8 +210,13 @@ def said(text: str, mark: Mark = Mark.SAID) -> Line:
     return Line(mark, "", text, text)
 
 
-def retry_number(attempt: int, retries: int | None) -> str:
-    """Return which retry it is: ``retry 2 of 5``. If we wait for the server, there may be more retries than that."""
+def retry_number(attempt: int, retries: int | None, *, delay: float | None = None) -> str:
+    """Return which retry it is: ``retry 2 of 5``.
+
+    If we wait for the server, there may be more retries than that. Without a delay, it is one that asks in another way.
+    """
+    if delay == 0 and retries is not None and attempt > retries:
+        return "one more try"
     return f"retry {attempt} of {retries}" if retries is not None and attempt <= retries else f"retry {attempt}"
 
 

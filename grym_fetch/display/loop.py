@@ -128,32 +128,38 @@ class _Show:
         self._draw = draw
         self._drawing: asyncio.Task[None] | None = None
         self._given_up = False
+        self._news = False
+        """Whether something came that has not been drawn."""
 
     async def run(self) -> None:
         waiting = asyncio.ensure_future(self._subscription.wait())
         drawn_at = self._clock()
-        news = False
+        has_begun = False
         try:
             while True:
-                due_at = drawn_at + (REDRAW_INTERVAL_S if news else IDLE_INTERVAL_S)
+                due_at = drawn_at + (REDRAW_INTERVAL_S if self._news else IDLE_INTERVAL_S)
                 await self._first(waiting, seconds=max(due_at - self._clock(), DRAIN_INTERVAL_S))
                 if waiting.done():
                     if not waiting.result():
                         return
-                    news = True
                     self._take()
-                    await self._sleep(DRAIN_INTERVAL_S)
+                    if has_begun:
+                        await self._sleep(DRAIN_INTERVAL_S)
                     waiting = asyncio.ensure_future(self._subscription.wait())
                 now = self._clock()
-                if now - drawn_at >= (REDRAW_INTERVAL_S if news else IDLE_INTERVAL_S) and self._start_drawing(now):
-                    drawn_at, news = now, False
+                # The first news is drawn at once: until then a person sees nothing.
+                is_due = now - drawn_at >= (REDRAW_INTERVAL_S if self._news else IDLE_INTERVAL_S)
+                if is_due or (self._news and not has_begun):
+                    had_news = self._news
+                    if self._start_drawing(now):
+                        drawn_at, has_begun = now, has_begun or had_news
         finally:
             waiting.cancel()
 
     async def close(self) -> None:
         """Draw the last state and restore the terminal, unless the terminal does not accept it in time."""
         self._take()
-        if await self._drawing_ended() and self._start_drawing(self._clock()):
+        if await self._drawing_ended() and self._news and self._start_drawing(self._clock()):
             await self._drawing_ended()
         # Behind a stuck drawing, closing is queued: if the terminal responds again, it is restored.
         stuck = self._drawing
@@ -166,6 +172,7 @@ class _Show:
     def _take(self) -> None:
         now = self._clock()
         for event in self._subscription.drain():
+            self._news = True
             if self._given_up:
                 continue
             try:
@@ -178,6 +185,7 @@ class _Show:
         if self._drawing is not None and not self._drawing.done():
             return False
         self._notice_failure()
+        self._news = False
         if self._given_up:
             return True
         try:

@@ -211,7 +211,8 @@ class DisplayModel:
         return Snapshot(
             rows=rows,
             working=min(len(self._working), max_rows),
-            under_way=len(self._working) + len(self._queued),
+            # At its very start a run is known by what it announces.
+            under_way=len(self._working) + len(self._queued) or (0 if self._ended else self._assets),
             longest_name=self.longest_name,
             mirrors=self._mirrors,
             totals=self._totals(now),

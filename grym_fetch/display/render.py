@@ -95,7 +95,7 @@ def render(
     totals = pen.totals(snapshot.totals, width)
     hidden = snapshot.totals.active + snapshot.totals.queued - len(shown)
     are_counted = not snapshot.totals.queued or f"{snapshot.totals.queued:,} queued" in totals.plain
-    if hidden > 0 and height > 2 and not (are_counted and len(shown) >= snapshot.working > 0):
+    if hidden > 0 and height > 2 and snapshot.rows and not (are_counted and len(shown) >= snapshot.working > 0):
         lines.append(pen.line(Text(f"{'...' if ascii_only else '…'} and {hidden:,} more", "dim"), indent=2))
     lines.append(totals)
     return lines

@@ -6,7 +6,7 @@ asked at once, for the one that was named last. Times are those of the events, i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -50,6 +50,8 @@ class Life:
     checksum: str = ""
     path: str = ""
     trouble: str = ""
+    error: str = ""
+    """The class of the error."""
     stretches: list[tuple[Stretch, float, float]] = field(default_factory=list)
     marks: list[tuple[float, str]] = field(default_factory=list)
     retries: int = 0
@@ -96,6 +98,14 @@ class Report:
     def lives(self) -> Iterable[Life]:
         """All assets, in the order in which they began."""
         return self._lives.values()
+
+    @property
+    def everyone(self) -> Iterator[Life]:
+        """All assets that were asked for: `lives`, then those that have not begun."""
+        yield from self._lives.values()
+        for asset, origin in self._first_origins.items():
+            if asset not in self._lives:
+                yield Life(asset, 0.0, origin)
 
     def apply(self, event: Event) -> None:
         """Take an event."""
@@ -151,7 +161,7 @@ class Report:
                 life.path = event.path
             case events.AssetFailed():
                 self._end(life, "failed", event.time)
-                life.trouble = event.message
+                life.trouble, life.error = event.message, event.error
             case _:
                 pass
 

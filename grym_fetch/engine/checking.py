@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from grym_fetch.core.events import AssetFailed, AssetReused, AssetVerifying, Event
 from grym_fetch.disk.local_files import Look, Presence
 from grym_fetch.engine.reports import AssetState, AssetStatus
+from grym_fetch.runtime.waiting import wait_uncancelled
 
 if TYPE_CHECKING:
     from grym_fetch.core.manifest import Asset
@@ -18,6 +20,32 @@ if TYPE_CHECKING:
 
 
 _PARTIAL, _MISSING = "only partly downloaded", "missing"
+AT_ONCE = 8
+AT_ONCE_BYTES = 16 * 1024 * 1024
+"""So many small files are checked beside each other, since the way into a thread and back takes longer than to read
+them. Of more bytes than this only one file is read at a time, as a disk likes best."""
+
+
+async def in_order(
+    assets: Sequence[Asset], check: Callable[[Asset], Awaitable[AssetStatus]]
+) -> AsyncGenerator[AssetStatus, None]:
+    """Yield each asset's status, in this order; small ones are checked beside each other."""
+    waiting = deque(assets)
+    running: deque[tuple[int, asyncio.Task[AssetStatus]]] = deque()
+    try:
+        while waiting or running:
+            while waiting and len(running) < AT_ONCE:
+                size = AT_ONCE_BYTES if waiting[0].size is None else waiting[0].size
+                if running and size + sum(each for each, _ in running) > AT_ONCE_BYTES:
+                    break
+                asset = waiting.popleft()
+                running.append((size, asyncio.ensure_future(check(asset))))
+            yield await running[0][1]
+            running.popleft()
+    finally:
+        for _, task in running:
+            task.cancel()
+        await wait_uncancelled([task for _, task in running])
 
 
 async def check(

@@ -174,10 +174,12 @@ class Coordinator:
         present: list[Asset] = []
         unread: list[Asset] = []
         to_fetch: list[Asset] = []
+        to_take: list[Asset] = []
         to_unpack: list[Asset] = []
         looks = itertools.repeat(Look(Presence.NOTHING)) if force else local_files.look_at(assets)
         for asset, look in zip(assets, looks, strict=False):
-            (present if look.is_there else to_fetch).append(asset)
+            is_stored = not force and not look.is_there and self.engine.is_stored(asset)
+            (present if look.is_there else to_take if is_stored else to_fetch).append(asset)
             if look.presence is Presence.UNREAD:
                 unread.append(asset)
             if asset.extract and (
@@ -198,6 +200,7 @@ class Coordinator:
             space_needed=size - staged,
             space_free=await self.engine.store.free_bytes(),
             unread=tuple(unread),
+            to_take=tuple(to_take),
             to_unpack=tuple(to_unpack),
         )
 
@@ -294,6 +297,8 @@ class Coordinator:
     ) -> None:
         """Make these present and verified. ``is_too_much``: whether it is known that the whole run does not fit."""
         remaining = await self._without_verified(assets, tally, force=force)
+        if remaining:
+            await self._bus.heard()
         if remaining and not self._offline:
             if is_too_much is None:
                 remaining = await self._without_what_is_too_much(remaining, tally, force=force)
@@ -346,7 +351,7 @@ class Coordinator:
     def _without_fetching(self, plan: SyncPlan, tally: _Tally, error: GrymFetchError) -> list[Asset]:
         for asset in plan.to_fetch:
             self._give_up(asset, tally, error)
-        return list(plan.present)
+        return [*plan.present, *plan.to_take]
 
     def _give_up(self, asset: Asset, tally: _Tally, cause: GrymFetchError) -> None:
         """Fail an asset that is not tried."""

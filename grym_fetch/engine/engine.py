@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING
 
 from grym_fetch.core.events import AssetVerifying, Event
 from grym_fetch.disk.local_files import LocalFiles
+from grym_fetch.disk.neighbours import READERS, Neighbours
 from grym_fetch.disk.project import Project
+from grym_fetch.disk.state import StateFolder
+from grym_fetch.disk.store_stamps import StoreStamps, store_at
+from grym_fetch.disk.verified import FileSignature
 from grym_fetch.runtime.forks import forget_in_child
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.settings import Settings
@@ -23,12 +27,16 @@ if TYPE_CHECKING:
 
     from grym_fetch.core.manifest import Asset
     from grym_fetch.core.world import Clock, Connection, ThreadPools, Transport
+    from grym_fetch.disk.elsewhere import FilesElsewhere
+    from grym_fetch.disk.machine_store import MachineStore
     from grym_fetch.disk.store import DiskStore
+    from grym_fetch.engine.protocol import AssetAdopter
     from grym_fetch.transfer.context import TransferContext
     from grym_fetch.transfer.fetcher import Fetcher
     from grym_fetch.transfer.request import Requester
     from grym_fetch.transfer.scheduler import Scheduler
     from grym_fetch.transfer.small_fetcher import SmallFileFetcher
+    from grym_fetch.transfer.taking import Taker
 
 
 class Engine:
@@ -63,7 +71,12 @@ class Engine:
         # Its own thread: an archive takes minutes, and hashing must continue meanwhile.
         self._unpacking = threads("unpack", 1)
         self._assets_dir = project.assets_dir
-        self.local_files = LocalFiles(project.assets_dir, project.external_dir, self._hashers)
+        self._project = project
+        self._neighbours = Neighbours(StateFolder(project.assets_dir), project.manifest_path)
+        self._readers = Neighbours(StateFolder(project.external_dir), project.manifest_path, name=READERS)
+        self._store_place = store_at(settings.store, environ)
+        self._stamps = None if self._store_place is None else StoreStamps(self._store_place)
+        self.local_files = LocalFiles(project.assets_dir, project.external_dir, self._hashers, store_cache=self._stamps)
         self._scheduler: Scheduler | None = None
 
     @cached_property
@@ -110,16 +123,80 @@ class Engine:
     @cached_property
     def fetcher(self) -> Fetcher:
         """Fetches one asset."""
+        return self._make_fetcher(self.taker)
+
+    def _make_fetcher(self, taker: Taker) -> Fetcher:
         from grym_fetch.transfer.fetcher import Fetcher
 
-        return Fetcher(self._context, store=self.store, local_files=self.local_files, unpack=self._unpack)
+        return Fetcher(
+            self._context,
+            store=self.store,
+            local_files=self.local_files,
+            taker=taker,
+            neighbours=self._neighbours,
+            unpack=self._unpack,
+        )
 
     @cached_property
     def small_fetcher(self) -> SmallFileFetcher:
         """Fetches many small assets together."""
         from grym_fetch.transfer.small_fetcher import SmallFileFetcher
 
-        return SmallFileFetcher(self._context, store=self.store, local_files=self.local_files)
+        return SmallFileFetcher(
+            self._context,
+            store=self.store,
+            local_files=self.local_files,
+            is_here=self.taker.is_here,
+            keep=None if self.machine_store is None else self.taker.keep,
+        )
+
+    @cached_property
+    def machine_store(self) -> MachineStore | None:
+        """What this project shares with others, if the user wants that."""
+        if self._store_place is None:
+            return None
+        from grym_fetch.disk.machine_store import MachineStore
+
+        return MachineStore(
+            self._store_place,
+            self._assets_dir,
+            link_mode=self._settings.link_mode,
+            digest=self.local_files.digest_open,
+            stamps=self._stamps,
+            make_threads=self._threads,
+        )
+
+    @cached_property
+    def taker(self) -> Taker:
+        """Takes assets that are elsewhere on this machine."""
+        return self._make_taker(self._files_elsewhere(()) if self._settings.adopt else None)
+
+    def _make_taker(self, candidates: FilesElsewhere | None) -> Taker:
+        from grym_fetch.transfer.taking import Taker
+
+        return Taker(
+            self._context,
+            store=self.store,
+            local_files=self.local_files,
+            machine_store=self.machine_store,
+            candidates=candidates,
+            link_mode=self._settings.link_mode,
+        )
+
+    def _files_elsewhere(self, named: Sequence[Path]) -> FilesElsewhere:
+        from grym_fetch.disk.elsewhere import FilesElsewhere
+
+        return FilesElsewhere(
+            self._project.assets_dir,
+            self._project.external_dir,
+            environ=self._environ,
+            store=self._store_place,
+            named=named,
+        )
+
+    def adopter(self, places: Sequence[Path]) -> AssetAdopter:
+        """Takes assets from what is on this machine, also in these places."""
+        return self._make_fetcher(self._make_taker(self._files_elsewhere(places)))
 
     @cached_property
     def _context(self) -> TransferContext:
@@ -172,6 +249,10 @@ class Engine:
         """Return a connection beside the scheduler's, which the caller closes."""
         return self._transport.connection()
 
+    def is_stored(self, asset: Asset) -> bool:
+        """Whether the machine's store has a file for this asset, unread."""
+        return self.machine_store is not None and self.machine_store.has(asset.checksum, asset.size)
+
     def is_unpacked(self, asset: Asset, archive: Path) -> bool:
         """Whether the archive's content is there as it was unpacked. Looks at each file but reads none."""
         from grym_fetch.archive.unpack import is_unpacked
@@ -197,12 +278,24 @@ class Engine:
         self.received += received
 
     async def tidy(self, present: Sequence[Asset]) -> None:
-        """Remove what killed runs left behind of assets that are in place."""
+        """Remove what killed runs left behind of assets that are in place, and put their files into the store."""
+        for each in (self._neighbours, self._readers):
+            await self._hashers.compute(each.note)
+        await self._keep(present)
         if not self.local_files.has_stages():
             return
         from grym_fetch.disk.prune import remove_leftovers
 
         await self._hashers.compute(remove_leftovers, self._assets_dir, [asset.local_path for asset in present])
+
+    async def _keep(self, present: Sequence[Asset]) -> None:
+        for asset in () if self.machine_store is None else present:
+            path = self._assets_dir / asset.local_path
+            if asset.checksum is None or self.is_stored(asset):
+                continue
+            signature = FileSignature.at(str(path))
+            if self.local_files.verified_cache.is_verified(path, asset.checksum):
+                await self.taker.keep(asset, signature)
 
     async def aclose(self) -> None:
         """Stop all transfers, keep what they have, close every connection."""
@@ -214,5 +307,7 @@ class Engine:
         finally:
             if "store" in vars(self):
                 self.store.close()
+            if (machine_store := vars(self).get("machine_store")) is not None:
+                machine_store.close()
             self._hashers.close()
             self._unpacking.close()

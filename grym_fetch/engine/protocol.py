@@ -61,6 +61,13 @@ class AssetFetcher(Protocol):
         """The bytes of each asset that an earlier run left behind."""
 
 
+class AssetAdopter(Protocol):
+    """Takes assets that are on this machine. Implemented by `Fetcher`."""
+
+    async def adopt(self, asset: Asset) -> FetchResult | None:
+        """Make the asset present and verified; None if it is not here. Raises like `AssetFetcher.fetch`."""
+
+
 class SmallAssetFetcher(Protocol):
     """Makes many small assets present and verified together. Implemented by `SmallFileFetcher`."""
 
@@ -108,6 +115,12 @@ class AssetEngine(Protocol):
     def store(self) -> FreeSpace:
         """The disk."""
 
+    def adopter(self, places: Sequence[Path]) -> AssetAdopter:
+        """Return what takes assets from this machine, also from these places."""
+
+    def is_stored(self, asset: Asset) -> bool:
+        """Whether the machine's store has a file for this asset, unread. False without a store."""
+
     def is_unpacked(self, asset: Asset, archive: Path) -> bool:
         """Whether the archive's content is there as it was unpacked."""
 
@@ -118,7 +131,7 @@ class AssetEngine(Protocol):
         """
 
     async def tidy(self, present: Sequence[Asset]) -> None:
-        """Remove what killed runs left behind of assets that are in place."""
+        """Remove what killed runs left behind of assets that are in place, and put their files into the store."""
 
     async def aclose(self) -> None:
         """Stop all work and release everything."""

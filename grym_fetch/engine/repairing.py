@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grym_fetch.core.command_lines import command_line
 from grym_fetch.core.errors import AssetMissing, UnpinnedAsset
 from grym_fetch.engine.reports import RepairReport
 
@@ -20,10 +21,11 @@ async def repair(coordinator: Coordinator, asset: Asset, *, dry_run: bool) -> Re
     `Coordinator.fetch` raises.
     """
     if not asset.pinned:
-        raise UnpinnedAsset(asset.id)
+        raise UnpinnedAsset(asset.id, is_there=True)
     places = [place for place in coordinator.engine.local_files.places(asset) if place.exists()]
     if not places:
-        raise AssetMissing(asset.id, f"no file is there to be repaired; fetch it: grym-fetch sync {asset.id}")
+        sync = command_line("grym-fetch", "sync", names=(asset.id,))
+        raise AssetMissing(asset.id, "no file is there to be repaired", f"Fetch it with `{sync}`.")
     return await (_examine(coordinator, asset, places[0]) if dry_run else _repair(coordinator, asset))
 
 
@@ -46,6 +48,8 @@ async def _examine(coordinator: Coordinator, asset: Asset, place: Path) -> Repai
 
 async def _repair(coordinator: Coordinator, asset: Asset) -> RepairReport:
     result = await coordinator.repair(asset)
+    if result.fetched is None and result.taken:
+        return RepairReport(asset.id, result.path, "replaced")
     if result.fetched is None:
         return RepairReport(asset.id, result.path, "intact")
     size, downloaded = result.fetched.size, result.fetched.downloaded

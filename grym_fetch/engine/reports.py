@@ -19,6 +19,7 @@ from grym_fetch.core.events import (
     AssetVerified,
     AssetVerifying,
     Event,
+    LinkMode,
     ProgressMade,
 )
 from grym_fetch.core.manifest import Asset
@@ -74,7 +75,7 @@ class AssetStatus:
 
     @property
     def exists(self) -> bool:
-        """Whether it is there, right or wrong."""
+        """Whether it is there, right or wrong; not while it is ``partial``."""
         return self.state not in (AssetState.MISSING, AssetState.PARTIAL)
 
     @property
@@ -108,8 +109,8 @@ class SyncPlan:
     """What a sync would do. Sizes in bytes; ``unknown_sizes`` counts assets whose size only their server knows.
 
     ``unread`` are those of ``present`` that have not been verified since they changed: the sync reads them, and fetches
-    what is wrong. ``to_unpack`` are archives whose content needs space beyond ``space_needed``; how much is known only
-    when they are unpacked.
+    what is wrong. ``to_take`` come from the machine's store. ``to_unpack`` are archives whose content needs space
+    beyond ``space_needed``; how much is known only when they are unpacked.
     """
 
     present: tuple[Asset, ...]
@@ -121,6 +122,7 @@ class SyncPlan:
     space_free: int
     unread: tuple[Asset, ...] = ()
     to_unpack: tuple[Asset, ...] = ()
+    to_take: tuple[Asset, ...] = ()
 
     def joined(self, other: SyncPlan, *, keep: bool = True) -> SyncPlan:
         """Return the plan for both lists of assets; ``keep``: with the assets, not only the sums."""
@@ -133,8 +135,28 @@ class SyncPlan:
             space_needed=self.space_needed + other.space_needed,
             space_free=other.space_free,
             unread=self.unread + other.unread if keep else (),
+            to_take=self.to_take + other.to_take if keep else (),
             to_unpack=self.to_unpack + other.to_unpack if keep else (),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """An asset that was taken from ``source``, elsewhere on this machine, and how."""
+
+    id: str
+    path: Path
+    source: Path
+    link: LinkMode
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptReport:
+    """What was taken, and the ids of what was in place already and of what is not on this machine."""
+
+    adopted: tuple[Adopted, ...]
+    present: tuple[str, ...]
+    missing: tuple[str, ...]
 
 
 class PathsById(Mapping[str, Path]):

@@ -104,7 +104,7 @@ class Entries:
         return parsed
 
 
-def _taken(manifest: Manifest, assets: Sequence[Asset]) -> Iterator[Problem]:
+def _taken(manifest: ManifestSource, assets: Sequence[Asset]) -> Iterator[Problem]:
     taken = {other.id for other in manifest.assets}
     for asset in assets:
         if asset.id in taken:

@@ -38,14 +38,9 @@ class FreshnessCheck:
         return why_stale(manifest.version, manifest.expires, now=self._now(), last_seen=self._last_used.read())
 
     def refuse_stale(self, manifest: ManifestSource) -> None:
-        """Raise `StaleManifest` if the manifest may not be used; if stale ones are allowed, warn once."""
-        if (why := self.why_stale(manifest)) is None:
-            return
-        if not self._allow_stale:
+        """Raise `StaleManifest` if the manifest may not be used."""
+        if not self._allow_stale and (why := self.why_stale(manifest)) is not None:
             raise StaleManifest(self._source, why)
-        if not self._has_warned:
-            self._has_warned = True
-            log.warning("%s %s; it is used because that is allowed", self._source, why)
 
     @asynccontextmanager
     async def using(self, manifest: ManifestSource) -> AsyncIterator[None]:
@@ -57,8 +52,11 @@ class FreshnessCheck:
             await self.remember(manifest)
 
     async def accept(self, manifest: ManifestSource) -> None:
-        """Remember that this manifest is used. Raises `StaleManifest` if it may not be."""
+        """Remember that this manifest is used. Raises `StaleManifest` if it may not be; warns once if it is stale."""
         self.refuse_stale(manifest)
+        if not self._has_warned and (why := self.why_stale(manifest)) is not None:
+            self._has_warned = True
+            log.warning("%s %s; it is used because that is allowed", self._source, why)
         await self.remember(manifest)
 
     async def remember(self, manifest: ManifestSource) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,11 +17,14 @@ from grym_fetch.core.fingerprint import content_fingerprint
 from grym_fetch.core.manifest import Asset, ManifestSource
 from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.core.text import safe_text
-from grym_fetch.disk.folders import delete_file, is_taken
+from grym_fetch.disk.folders import delete_file, is_taken, storage_errors
+from grym_fetch.disk.neighbours import READERS, USERS, Neighbours, named_paths
+from grym_fetch.disk.orphans import find_orphans
 from grym_fetch.disk.project import Project
-from grym_fetch.disk.prune import PruneReport
+from grym_fetch.disk.prune import Pruned, PruneReport
 from grym_fetch.disk.prune import prune as prune_folder
 from grym_fetch.disk.stage import StageKey
+from grym_fetch.disk.state import StateFolder
 from grym_fetch.project.entries import Entries
 from grym_fetch.runtime.threads import WorkerThreads
 
@@ -32,6 +36,7 @@ class Remover:
 
     def __init__(self, project: Project, *, entries: Entries, threads: WorkerThreads) -> None:
         self._root = project.assets_dir
+        self._manifest_path = project.manifest_path
         self._entries = entries
         self._threads = threads
 
@@ -62,14 +67,34 @@ class Remover:
         deleted = [root / each for each in places if await self._threads.compute(delete_file, root, each)]
         return (*deleted, *(tree for tree in trees if not is_taken(tree)))
 
-    async def prune(self, manifest: ManifestSource, *, dry_run: bool) -> PruneReport:
-        """Remove what earlier runs left behind and nobody needs; with ``dry_run``, only report it."""
+    async def prune(self, manifest: ManifestSource, *, dry_run: bool, orphans: bool) -> PruneReport:
+        """Remove what earlier runs left behind and nobody needs; with ``dry_run``, only report it.
+
+        ``orphans``: also files that no asset names, of this manifest or of another one used with the assets folder.
+        """
         wanted = {}
         for asset in manifest.assets:
             for each in (asset, asset.stand_in()):
                 key = StageKey(each.local_path, content_fingerprint(each))
                 wanted[key.path_key, key.content_key] = each.id
-        return await self._threads.compute(partial(prune_folder, self._root, wanted, dry_run=dry_run))
+        report = await self._threads.compute(partial(prune_folder, self._root, wanted, dry_run=dry_run))
+        if not dry_run and not orphans:
+            return report
+        found = await self._threads.compute(self._find_orphans, manifest)
+        if not orphans:
+            return replace(report, orphans=found)
+        if not dry_run:
+            for orphan in found:
+                await self._threads.compute(delete_file, self._root, orphan.name)
+        return replace(report, removed=(*report.removed, *found), orphans=found)
+
+    def _find_orphans(self, manifest: ManifestSource) -> tuple[Pruned, ...]:
+        state = StateFolder(self._root)
+        lists = [Neighbours(state, self._manifest_path, name=name) for name in (USERS, READERS)]
+        others = [other for each in lists for _, other in each.others(strict=True)]
+        named = {path for each in (manifest, *others) for path in named_paths(each)}
+        with storage_errors(self._root):
+            return tuple(find_orphans(self._root, named))
 
 
 def deletable(root: Path, asset: Asset) -> list[Path]:

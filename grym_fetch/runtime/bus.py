@@ -24,8 +24,12 @@ SLOW_CALLBACK_S = 0.05
 """A callback that takes longer than this for one event is slow, and nobody waits for it to catch up."""
 CALLBACK_TIMEOUT_S = 2.0
 """When everything else is over, a callback that takes longer than this for one event gets no more events."""
+LOOK_S = 0.25
+"""How often an idle stream looks whether its server is stopping."""
 HURRIED_CLOSE_S = 1.0
 """The time that callbacks get for all remaining events when the program is in a hurry."""
+TURNS_UNTIL_HEARD = 10
+"""Turns of the loop from an event to a reader that waits for it, with all that `asyncio.wait` puts between them."""
 
 EventCallback = Callable[[Event], object] | Callable[[Event], Awaitable[object]]
 
@@ -33,11 +37,15 @@ EventCallback = Callable[[Event], object] | Callable[[Event], Awaitable[object]]
 class Subscription:
     """One listener's queue: an async iterator of events that ends when the bus or the subscription is closed.
 
+    Or when the server is stopping in which the program runs, if that is uvicorn: see `AssetManager.events`.
+
     For a single reader: two iterators on one subscription would take each other's events.
     """
 
-    def __init__(self, bus: EventBus) -> None:
+    def __init__(self, bus: EventBus, is_over: Callable[[], bool] | None = None) -> None:
         self._bus = bus
+        self._is_over = is_over
+        """Whether nobody wants to hear more; looked at now and then."""
         # Numbered in emission order; a dict keeps that order and allows removing a stale progress event anywhere.
         self._queue: dict[int, Event] = {}
         self._number = 0
@@ -78,6 +86,16 @@ class Subscription:
 
     async def wait(self) -> bool:
         """Wait until `drain` would return something (True), or until nothing more can come (False)."""
+        while self._is_over is not None and not self._closed:
+            if self._is_over():
+                self._bus.unsubscribe(self)
+                self.finish()
+            elif self._ready.is_set():
+                break
+            else:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_S):
+                        await self._ready.wait()
         await self._ready.wait()
         return bool(self._queue)
 
@@ -136,9 +154,9 @@ class EventBus:
         for subscription in self._subscriptions:
             subscription.put(event)
 
-    def subscribe(self) -> Subscription:
-        """Return a subscription to everything emitted from now on."""
-        subscription = Subscription(self)
+    def subscribe(self, *, is_over: Callable[[], bool] | None = None) -> Subscription:
+        """Return a subscription to everything emitted from now on. It ends once ``is_over``, if given, says so."""
+        subscription = Subscription(self, is_over)
         if self.is_closed:
             subscription.finish()
         else:
@@ -172,6 +190,18 @@ class EventBus:
             with suppress(TimeoutError):
                 async with asyncio.timeout(grace):
                     await asyncio.gather(*(_follow(each, each.handled.is_set, stuck) for each in behind))
+
+    async def heard(self) -> None:
+        """Let readers that are waiting for events take what was emitted, before something holds up the loop.
+
+        Never waits for one that is busy.
+        """
+        for _ in range(TURNS_UNTIL_HEARD):
+            if all(each.is_empty for each in self._subscriptions):
+                break
+            await asyncio.sleep(0)
+        # Their own turn, in which they do something about it.
+        await asyncio.sleep(0)
 
     def hurry(self) -> None:
         """Make sure that a callback that is far behind does not delay the end of the program, such as after Ctrl-C."""

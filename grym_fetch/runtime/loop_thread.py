@@ -16,7 +16,8 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar
 
 from grym_fetch.core.events import Event
@@ -357,9 +358,26 @@ class Blocking(Generic[M]):
         undo = thread.call(lambda: method(thread.manager, *args, **kwargs))
         return lambda: thread.do(undo)
 
+    @contextmanager
+    def _bracket(
+        self, method: Callable[Concatenate[M, P], AbstractContextManager[None]], *args: P.args, **kwargs: P.kwargs
+    ) -> Iterator[None]:
+        """Call a method that returns a context manager, which is entered and left in the manager's loop."""
+        thread = self._started()
+        block = thread.call(lambda: method(thread.manager, *args, **kwargs))
+        thread.call(block.__enter__)
+        try:
+            yield
+        finally:
+            thread.do(partial(_leave, block))
+
     def _stream(
         self, method: Callable[Concatenate[M, P], Subscription], *args: P.args, **kwargs: P.kwargs
     ) -> EventStream:
         """Call a method that returns a stream of events."""
         thread = self._started()
         return EventStream(thread, self, lambda: method(thread.manager, *args, **kwargs))
+
+
+def _leave(block: AbstractContextManager[None]) -> None:
+    block.__exit__(None, None, None)

@@ -31,7 +31,7 @@ from grym_fetch.disk.damage import Damage
 from grym_fetch.disk.local_files import Found, Look, Presence
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.prune import PruneReport
-from grym_fetch.engine.protocol import AssetEngine
+from grym_fetch.engine.protocol import AssetAdopter, AssetEngine
 from grym_fetch.engine.reports import AssetStatus, RepairReport
 from grym_fetch.manager import AssetManager
 from grym_fetch.project.freshness import FreshnessCheck
@@ -302,7 +302,7 @@ class MockAssetManager(AssetManager):
         raise NotImplementedError("a mock cannot pin: it has no disk")
 
     @_recorded
-    async def prune(self, *, dry_run: bool = False) -> PruneReport:
+    async def prune(self, *, dry_run: bool = False, orphans: bool = False) -> PruneReport:
         """Raise `NotImplementedError`: there are no leftovers."""
         raise NotImplementedError("a mock cannot prune: it has no disk")
 
@@ -374,6 +374,9 @@ class _MockFetcher:
 
     async def examine(self, asset: Asset) -> tuple[Found | None, Damage | None]:
         return None, None
+
+    async def adopt(self, asset: Asset) -> FetchResult | None:
+        return FetchResult(self.owner.path_of(asset.id), None) if self.owner.has(asset.id) else None
 
     async def fetch(self, asset: Asset, *, force: bool = False, repair: bool = False, rank: int = 0) -> FetchResult:
         try:
@@ -451,6 +454,12 @@ class _MockEngine:
         self.small_fetcher = _MockSmallFetcher()
         self.store = _MockStore()
         self.max_active_assets = 4
+
+    def adopter(self, places: Sequence[Path]) -> AssetAdopter:
+        return self.fetcher
+
+    def is_stored(self, asset: Asset) -> bool:
+        return False
 
     def is_unpacked(self, asset: Asset, archive: Path) -> bool:
         return True

@@ -34,8 +34,10 @@ from grym_fetch.core.events import (
 )
 from grym_fetch.core.fingerprint import content_fingerprint
 from grym_fetch.core.manifest import Asset
+from grym_fetch.core.text import safe_text
 from grym_fetch.disk.damage import Damage
 from grym_fetch.disk.local_files import Found, LocalFiles
+from grym_fetch.disk.neighbours import Neighbours
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.store import DiskStore
 from grym_fetch.disk.verified import ReplacedMeanwhile
@@ -43,7 +45,8 @@ from grym_fetch.runtime.buffers import release_frames
 from grym_fetch.runtime.threads import machine_error
 from grym_fetch.transfer.context import TransferContext
 from grym_fetch.transfer.locking import acquire_lock
-from grym_fetch.transfer.result import FetchResult, Repaired
+from grym_fetch.transfer.result import FetchResult, Repaired, Taken
+from grym_fetch.transfer.taking import Taker
 from grym_fetch.transfer.transfer import Transfer
 
 log = logging.getLogger(__name__)
@@ -62,9 +65,13 @@ class Fetcher:
         *,
         store: DiskStore,
         local_files: LocalFiles,
+        taker: Taker,
+        neighbours: Neighbours,
         unpack: Callable[[Asset, Path], Awaitable[None]],
     ) -> None:
         self._context = context
+        self._taker = taker
+        self._neighbours = neighbours
         self._settings = context.settings
         self._emit = context.emit
         self._store = store
@@ -77,25 +84,31 @@ class Fetcher:
         *,
         force: bool = False,
         repair: bool = False,
+        only_here: bool = False,
         rank: int = 0,
         judge: Judge | None = None,
     ) -> FetchResult:
         """Make the asset present and verified. ``force``: fetch it even if it is there and right; ``rank``: its turn.
 
         A file that is there and wrong gives what is right of it, as far as digests of its pieces are known. ``repair``:
-        read it even if it was verified before, and guess where none are known.
+        read it even if it was verified before, and guess where none are known. ``only_here``: ask nobody, and do not
+        tell it as a failure if the asset is not on this machine.
 
         ``judge`` looks at what was fetched before anybody is told that it is there. Raises any `GrymFetchError`, after
         emitting `asset_failed`.
         """
         try:
             try:
-                return await self._fetch_asset(asset, force=force, repair=repair, rank=rank, judge=judge)
+                return await self._fetch_asset(
+                    asset, force=force, repair=repair, only_here=only_here, rank=rank, judge=judge
+                )
             except MemoryError as error:
                 raise machine_error(error) or error from None
         except GrymFetchError as error:
             release_frames(error)
             error.asset_id = error.asset_id or asset.id
+            if only_here and isinstance(error, AssetMissing):
+                raise
             self._emit(
                 AssetFailed(
                     asset=asset.id,
@@ -105,6 +118,16 @@ class Fetcher:
                 )
             )
             raise
+
+    async def adopt(self, asset: Asset) -> FetchResult | None:
+        """Make the asset present from what is on this machine; None if it is not here. Asks nobody.
+
+        Raises like `fetch`.
+        """
+        try:
+            return await self.fetch(asset, only_here=True)
+        except AssetMissing:
+            return None
 
     async def examine(self, asset: Asset) -> tuple[Found | None, Damage | None]:
         """Read the asset's file; return what is there, and what of it can be used if it is wrong. Changes nothing."""
@@ -118,7 +141,7 @@ class Fetcher:
         return self._store.staged_bytes([StageKey(asset.local_path, content_fingerprint(asset)) for asset in assets])
 
     async def _fetch_asset(
-        self, asset: Asset, *, force: bool, repair: bool, rank: int, judge: Judge | None
+        self, asset: Asset, *, force: bool, repair: bool, only_here: bool, rank: int, judge: Judge | None
     ) -> FetchResult:
         if not asset.pinned:
             if not self._settings.allow_unpinned:
@@ -130,24 +153,55 @@ class Fetcher:
             if found is not None and not found.is_wrong:
                 return await self._reuse(asset, found)
             wrong = found
-        if self._settings.offline:
-            raise AssetMissing(asset.id, "it is not on this machine, and --offline forbids fetching it")
+        if self._settings.offline and not self._taker.is_useful:
+            raise self._refuse_offline(asset)
         await self._store.check_destination(asset.local_path)
         await self._store.prepare()
+        await self._context.threads.compute(self._neighbours.note)
+        if wrong is not None:
+            await self._context.threads.compute(self._neighbours.refuse_clash, asset)
         key = StageKey(asset.local_path, content_fingerprint(asset))
         lock = self._store.lock(key)
         try:
-            waited = await acquire_lock(lock, asset, self._store, self._context)
+            path = self._store.path_of(asset.local_path)
+            waited = await acquire_lock(lock, asset, self._store, self._context, path=path)
             # The previous holder of the lock has most likely fetched this asset.
             if waited and not force:
                 found = await self._look(asset)
                 if found is not None and not found.is_wrong:
                     return await self._reuse(asset, found)
                 wrong = found
-            damage = None if wrong is None else await self._damage(asset, wrong, may_guess=repair)
-            return await self._fetch(asset, key, exclusive=lock.is_trustworthy, rank=rank, judge=judge, damage=damage)
+            async with self._taker.holding(asset) as is_alone:
+                if not force and (taken := await self._taker.take(asset, key, exclusive=lock.is_trustworthy)):
+                    return await self._use_taken(asset, taken, exclusive=is_alone)
+                if self._settings.offline or only_here:
+                    raise self._refuse_offline(asset)
+                damage = None if wrong is None else await self._damage(asset, wrong, may_guess=repair)
+                return await self._fetch(
+                    asset,
+                    key,
+                    exclusive=lock.is_trustworthy,
+                    is_alone=is_alone,
+                    rank=rank,
+                    judge=judge,
+                    damage=damage,
+                )
         finally:
             lock.release()
+
+    @staticmethod
+    def _refuse_offline(asset: Asset) -> AssetMissing:
+        return AssetMissing(asset.id, "it is not on this machine, and --offline forbids fetching it")
+
+    async def _use_taken(self, asset: Asset, taken: Taken, *, exclusive: bool) -> FetchResult:
+        if asset.checksum is not None:
+            self._local_files.verified_cache.record(taken.path, asset.checksum, taken.signature)
+        await self._taker.keep(asset, taken.signature, exclusive=exclusive)
+        await self._unpack(asset, taken.path)
+        self._emit(
+            AssetReused(asset=asset.id, path=str(taken.path), taken_from=safe_text(str(taken.source)), link=taken.link)
+        )
+        return FetchResult(taken.path, None, taken=taken)
 
     @staticmethod
     def _refuse_bare_http(asset: Asset) -> None:
@@ -201,6 +255,7 @@ class Fetcher:
         key: StageKey,
         *,
         exclusive: bool,
+        is_alone: bool,
         rank: int,
         judge: Judge | None,
         damage: Damage | None = None,
@@ -240,6 +295,7 @@ class Fetcher:
             self._local_files.piece_sums.record(fetched.checksum, fetched.size, fetched.sums)
         if judge is not None:
             await judge(fetched.path)
+        kept = await self._taker.keep(asset, fetched.signature, exclusive=is_alone)
         await self._unpack(asset, fetched.path)
         repaired = None if damage is None else _repaired(damage, transfer)
         if repaired is not None:
@@ -254,6 +310,7 @@ class Fetcher:
                 downloaded_bytes=fetched.downloaded,
                 unverified=None if asset.pinned or asset.stated is not None else True,
                 wrong_origins=fetched.wrong_origins or None,
+                link=None if kept is None else kept.link,
             )
         )
         return FetchResult(fetched.path, fetched, repaired)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grym_fetch.core.digest import Checksum
+from grym_fetch.core.events import LinkMode
 from grym_fetch.core.piece_digests import PieceSums
 from grym_fetch.disk.verified import FileSignature
 
@@ -38,12 +39,23 @@ class Repaired:
 
 
 @dataclass(frozen=True, slots=True)
+class Taken:
+    """A file that was on this machine and was put in place: where, from where, and how."""
+
+    path: Path
+    source: Path
+    link: LinkMode
+    signature: FileSignature
+
+
+@dataclass(frozen=True, slots=True)
 class FetchResult:
     """The asset is at ``path``. ``fetched`` describes the transfer; None if the file was there already.
 
-    ``repaired``: what a damaged file contributed, if it did.
+    ``repaired``: what a damaged file contributed, if it did. ``taken``: from where else on this machine it came.
     """
 
     path: Path
     fetched: TransferResult | None
     repaired: Repaired | None = None
+    taken: Taken | None = None

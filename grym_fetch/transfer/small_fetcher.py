@@ -7,7 +7,7 @@ fetching the same.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 
 from grym_fetch.core.addresses import host_of
@@ -16,7 +16,7 @@ from grym_fetch.core.events import AssetPlanned, AssetVerified, AssetVerifying, 
 from grym_fetch.core.manifest import Asset
 from grym_fetch.disk.local_files import LocalFiles
 from grym_fetch.disk.store import DiskStore
-from grym_fetch.disk.verified import VerifiedFile
+from grym_fetch.disk.verified import FileSignature, VerifiedFile
 from grym_fetch.transfer.context import TransferContext
 from grym_fetch.transfer.locking import acquire_lock
 from grym_fetch.transfer.result import FetchResult, TransferResult
@@ -34,14 +34,26 @@ def by_host(assets: Iterable[Asset]) -> dict[str, list[Asset]]:
 class SmallFileFetcher:
     """Fetches small assets of one project together."""
 
-    def __init__(self, context: TransferContext, *, store: DiskStore, local_files: LocalFiles) -> None:
+    def __init__(
+        self,
+        context: TransferContext,
+        *,
+        store: DiskStore,
+        local_files: LocalFiles,
+        is_here: Callable[[Asset], bool] = lambda _: False,
+        keep: Callable[[Asset, FileSignature], Awaitable[object]] | None = None,
+    ) -> None:
+        """``is_here``: whether an asset can be taken from this machine. ``keep``: called with each that is in place."""
         self._context = context
         self._store = store
         self._local_files = local_files
+        self._is_here = is_here
+        self._keep = keep
 
     def choose(self, assets: Iterable[Asset]) -> list[Asset]:
         """Return the assets that `fetch` can take; none if there are too few to gain by it."""
         small = [] if self._context.settings.offline else [asset for asset in assets if is_small(asset)]
+        small = [asset for asset in small if not self._is_here(asset)]
         return small if len(small) >= MIN_SMALL_FILES else []
 
     async def fetch(self, assets: Sequence[Asset], on_fetched: Callable[[Asset, FetchResult], None]) -> list[Asset]:
@@ -54,7 +66,8 @@ class SmallFileFetcher:
         try:
             try:
                 await self._store.prepare()
-                waited = await acquire_lock(lock, missing[0], self._store, self._context)
+                path = self._store.path_of(missing[0].local_path)
+                waited = await acquire_lock(lock, missing[0], self._store, self._context, path=path)
                 # What cannot be put in place is not fetched; `Fetcher` says why.
                 closed = await self._store.closed_folders({_folder(asset) for asset in missing})
             except StorageError:
@@ -79,8 +92,11 @@ class SmallFileFetcher:
 
     async def _fetch(self, assets: Sequence[Asset], on_fetched: Callable[[Asset, FetchResult], None]) -> list[Asset]:
         scheduler, writer = self._context.scheduler, self._store.small_file_writer
+        to_keep: list[tuple[Asset, FileSignature]] = []
 
         def on_placed(placed: list[tuple[ReceivedFile, VerifiedFile]]) -> None:
+            if self._keep is not None:
+                to_keep.extend((file.asset, verified.signature) for file, verified in placed)
             self._local_files.verified_cache.record_all(verified for _, verified in placed)
             for file, verified in placed:
                 on_fetched(file.asset, self._report(file, verified))
@@ -99,6 +115,9 @@ class SmallFileFetcher:
             for source in sources:
                 scheduler.remove(source)
             await writer.close()
+        for asset, signature in to_keep:
+            assert self._keep is not None
+            await self._keep(asset, signature)
         return [asset for source in sources for asset in source.left_over]
 
     def _report(self, file: ReceivedFile, verified: VerifiedFile) -> FetchResult:

@@ -532,7 +532,9 @@ class Transfer:
         if origin is not self._origins.current and not self._origins.together:
             return
         match decision:
-            case Retry(attempt=number, delay=delay, patience=patience):
+            case Retry(attempt=number, delay=delay, patience=patience, way=way):
+                if way:
+                    reason = f"{reason}; asking {way}"
                 if patience is not None:
                     state = f"{AWAY}, trying" if isinstance(error, ConnectFailed) else "trying"
                     reason = f"{reason}; {state} again for another {patience:.0f} s"

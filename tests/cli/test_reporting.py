@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -62,6 +63,35 @@ def test_a_sync_that_is_interrupted_has_its_page(project: Project, server: Asset
     text = Path("report.html").read_text()
     assert "Interrupted" in text
     assert "1 file ready" in text
+
+
+def test_a_sync_has_rows_for_programs(project: Project) -> None:
+    """One line for each asset that was asked for, also after a failure."""
+    project.add("gone", ["http://127.0.0.1:9/gone.bin"], b"x")
+    assert invoke("sync", "--report", "report.jsonl", "--retries", "0").exit_code == 1
+    rows = {row["asset"]: row for row in map(json.loads, Path("report.jsonl").read_text().splitlines())}
+    assert (rows["here"]["end"], rows["here"]["bytes"], rows["here"]["attempts"]) == ("verified", SIZE, 1)
+    assert (rows["gone"]["end"], rows["gone"]["origin"]) == ("failed", None)
+    assert "SECRET" not in str(rows)
+
+
+def test_parquet_without_its_extra_is_refused_first(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what to install; nothing is fetched."""
+    monkeypatch.setattr("grym_fetch.cli.options.find_spec", lambda _: None)
+    done = invoke("sync", "--report", "report.parquet")
+    assert done.exit_code == 2
+    assert "pip install 'grym-fetch[parquet]'" in done.stderr
+    assert not project.assets.exists()
+
+
+@pytest.mark.package("pyarrow")
+def test_a_sync_has_a_table(project: Project) -> None:
+    """In Parquet, with the same rows."""
+    from pyarrow import parquet
+
+    assert invoke("sync", "--report", "report.parquet").exit_code == 0
+    (row,) = parquet.read_table("report.parquet").to_pylist()
+    assert (row["asset"], row["end"], row["bytes"]) == ("here", "verified", SIZE)
 
 
 @pytest.mark.parametrize("name", ["report.txt", "nowhere/report.html", "."])

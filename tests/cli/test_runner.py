@@ -59,10 +59,11 @@ def test_each_failure_is_told_once(capsys: pytest.CaptureFixture[str], monkeypat
     """Each has its advice as a hint, and the end says how to find out more."""
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     print_error(failures())
-    first, hint, second, last = capsys.readouterr().err.splitlines()
+    first, hint, second, pin, last = capsys.readouterr().err.splitlines()
     assert first == "error: a: could not be fetched: status 404: not found (https://h.example/a)"
     assert hint == "hint: Ask somebody."
-    assert second.startswith("error: b: no checksum")
+    assert second == "error: b: no checksum in the manifest, so a download could not be verified"
+    assert pin == "hint: Run `grym-fetch pin b` to record it, or pass --allow-unpinned to take it unverified."
     assert last.startswith("hint: `grym-fetch doctor a`")
 
 

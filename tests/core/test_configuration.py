@@ -23,8 +23,9 @@ stall-timeout = 0.5
 connect-timeout = 3
 patience = 0
 lock-timeout = 60
+link-mode = "hardlink"
 """
-ALLOWING = 'allow-stale = true\nallow-unpinned = true\nexternal-assets-dir = "~/x"\n'
+ALLOWING = 'allow-stale = true\nallow-unpinned = true\nexternal-assets-dir = "~/x"\nstore = true\nadopt = true\n'
 
 
 def of_project(text: str) -> Configuration:
@@ -43,6 +44,7 @@ def test_every_key_is_read() -> None:
         "parallel": 8, "max_per_host": 2, "mirrors": "together", "limit_rate": 1.5 * 1024**2, "offline": True,
         "allow_private_addresses": False, "pipelining": False, "retries": 0, "stall_timeout": 0.5, "patience": 0,
         "connect_timeout": 3, "lock_timeout": 60, "allow_stale": True, "allow_unpinned": True,
+        "store": True, "link_mode": "hardlink", "adopt": True,
     }  # fmt: skip
     assert found.fetching.keys() == FETCHING.keys()
 

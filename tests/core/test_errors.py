@@ -186,6 +186,8 @@ def test_an_unpinned_asset_says_what_to_do() -> None:
     text = str(errors.UnpinnedAsset("model-a"))
     assert text.startswith("model-a: ")
     assert "grym-fetch pin model-a" in text
+    assert text.endswith(errors.UnpinnedAsset("model-a").advice)
+    assert "--allow-unpinned" not in str(errors.UnpinnedAsset("model-a", is_there=True))
 
 
 @pytest.mark.parametrize("kind", [errors.DiskFull, errors.NotWritable, errors.UnsafePath, errors.Locked])

@@ -211,7 +211,7 @@ def test_one_given_up_stays_out() -> None:
 def test_one_whose_ranges_were_never_proved_is_asked_once_for_the_whole() -> None:
     """It is out only after that: some servers refuse only ranges, and answer 404 to them."""
     origins = Origins(URLS)
-    assert fail(origins, 0, GONE, now=1.0) == Retry(1, 0.0)
+    assert fail(origins, 0, GONE, now=1.0) == Retry(1, 0.0, way="for the whole file in one response")
     assert origins.all[0].ranges is False
     assert fail(origins, 0, GONE, now=2.0) == GiveUp()
     assert origins.all[0].is_out

@@ -208,6 +208,14 @@ def test_news_is_marked_as_such() -> None:
     assert (line.mark, line.detail) == (Mark.NEWS, "downloading, size unknown")
 
 
+def test_what_is_asked_in_another_way_is_no_retry_too_many() -> None:
+    """After the last retry, the whole file may be asked for: that is not ``retry 2`` of one."""
+    again = events.RetryScheduled(asset="a", url="https://x", attempt=2, delay=0.0, reason="status 503; asking for all")
+    model = DisplayModel()
+    (line,) = Chronicle(model, Telling(retries=1)).lines(again)
+    assert line.plain == "a: one more try at once: status 503; asking for all"
+
+
 def test_a_retry_without_delay_is_told_as_one() -> None:
     """A wait of 0.0 s is reported as a retry at once."""
     retry = events.RetryScheduled(asset="a", url="https://x", attempt=1, delay=0.0, reason="status 404: not found")

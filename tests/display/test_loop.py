@@ -9,7 +9,7 @@ import pytest
 
 from grym_fetch.core.events import Event, ProgressMade, RunFinished, RunStarted
 from grym_fetch.display.loop import show
-from tests.display.scripted import Bus, Clock, Recorder, draw_at_once, start
+from tests.display.scripted import Bus, Clock, Recorder, draw_at_once, settle, start
 
 STARTED = RunStarted(assets=1, bytes=10)
 FINISHED = RunFinished(verified=1, reused=0, failed=0, downloaded_bytes=10, seconds=1.0)
@@ -17,6 +17,20 @@ FINISHED = RunFinished(verified=1, reused=0, failed=0, downloaded_bytes=10, seco
 
 def progress(number: int) -> ProgressMade:
     return ProgressMade(asset="a", bytes=number, total=10_000, rate=1.0)
+
+
+async def test_the_first_news_is_drawn_at_once() -> None:
+    """However long nothing came before it: until then a person sees nothing."""
+    clock, bus = Clock(), Bus()
+    view = Recorder(clock)
+    showing = start(show(bus, view, clock=clock, sleep=clock.sleep, draw=draw_at_once))
+    await clock.advance(1.03)
+    before = clock.now
+    bus.put(STARTED)
+    await settle()
+    assert (view.drawn_at[-1], view.drawn_events[-1]) == (before, 1)
+    bus.finish()
+    await clock.finish(showing)
 
 
 @pytest.mark.shows("U9")

@@ -133,6 +133,10 @@ def test_nothing_is_drawn_before_there_is_something_to_show() -> None:
     stream = FakeTerminal()
     view = live(stream)
     view.apply(events.RunStarted(assets=1, bytes=0), 0.0)
+    view.apply(events.AssetReused(asset="a", path="a"), 0.0)
+    assert view.model.snapshot(0.0).under_way == 0
+    view = live(stream)
+    view.apply(events.RunStarted(assets=0, bytes=0), 0.0)
     assert view.prepare(0.0) is None
     view.close()
     assert stream.getvalue() == ""

@@ -164,6 +164,17 @@ def test_the_policies_of_a_sync_hold(project: Project, server: AssetServer) -> N
     assert server.stats.connections_opened == 0
 
 
+def test_offline_nothing_is_asked(project: Project, server: AssetServer) -> None:
+    """The operator's word holds for the doctor, too; it says so."""
+    project.add("a", [server.add("/a.bin", CONTENT).url], CONTENT)
+    done, findings = doctor(project, GRYM_FETCH_OFFLINE="1")
+    assert done.code == 0
+    [finding] = of(findings, "origin")
+    assert finding["level"] == "warn"
+    assert "offline" in str(finding["what"])
+    assert not server.stats.requests
+
+
 def test_what_a_server_says(project: Project, server: AssetServer) -> None:
     """Size, ranges, validator, digests and redirects are in the figures; an obstacle to resuming is a warning."""
     server.add("/plain.bin", CONTENT, faults=[NoRanges(), NoValidator()])

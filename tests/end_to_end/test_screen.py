@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,6 +80,22 @@ def test_sync_leaves_a_line_for_each_file_and_a_sentence(tmp_path: Path, server:
     assert last.startswith("✓ 2 files ready in ./assets · 600 KiB in ")
     shown = on_terminal(tmp_path, None, "sync")
     assert shown == ["= a   already there", "= bb  already there", "✓ 2 files ready in ./assets · all already there"]
+
+
+def test_something_is_told_before_a_server_answers(tmp_path: Path) -> None:
+    """On a terminal and in a pipe: what was asked for, while nobody has even taken the connection."""
+    project = Project(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        project.add("a", [f"http://127.0.0.1:{silent.getsockname()[1]}/a.bin"], b"x" * SIZE)
+        with Terminal(tmp_path, "sync", environ=environment()) as terminal:
+            terminal.until(lambda rows: any("0 of 1 done" in row for row in rows))
+            terminal.type(b"\x03\x03")
+            terminal.finish()
+        command = [sys.executable, "-m", "grym_fetch", "sync"]
+        with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            assert process.stderr.readline() == "1 file, 300 KiB\n"
+            process.kill()
 
 
 def test_import_and_path_end_below_the_display(tmp_path: Path, server: AssetServer, gate: Gate) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import tarfile
@@ -13,8 +14,11 @@ from click.testing import CliRunner
 from grym_fetch import AssetProgress, AssetState, MirrorsExhausted
 from grym_fetch.cli.main import cli
 from grym_fetch.core.fingerprint import content_fingerprint
+from grym_fetch.core.manifest import Asset
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.state import StateFolder
+from grym_fetch.engine.checking import AT_ONCE, AT_ONCE_BYTES, in_order
+from grym_fetch.reports import AssetStatus
 from grym_fetch.testing import AssetServer, Status, seeded_bytes
 from tests.support.project import KIB, OWN, Project
 
@@ -195,3 +199,38 @@ async def test_the_stages_are_listed_once_for_many(project: Project, monkeypatch
         plan = await manager.plan(assets)
         assert plan.bytes_staged > 0
         assert opened.count(("stage",)) <= 4
+
+
+async def test_small_files_are_checked_beside_each_other() -> None:
+    """A few of them, and told in their order; of large ones one at a time; a failure ends those that were begun."""
+    small, large = 1000, AT_ONCE_BYTES
+    sizes = [small] * 20 + [large, large, None] + [small] * 3
+    assets = [
+        Asset(id=str(number), url="https://a.example/a", local_path=str(number), size=size)
+        for number, size in enumerate(sizes)
+    ]
+    running: set[str] = set()
+    most: dict[str, int] = {}
+
+    async def check(asset: Asset) -> AssetStatus:
+        running.add(asset.id)
+        most[asset.id] = len(running)
+        for _ in range(1 + int(asset.id) % 3):
+            await asyncio.sleep(0)
+        running.remove(asset.id)
+        if asset.id == "25":
+            raise OSError("broken")
+        return AssetStatus(asset.id, AssetState.VERIFIED, Path(asset.local_path))
+
+    told: list[str] = []
+
+    async def tell() -> None:
+        async for status in in_order(assets, check):
+            told.append(status.id)  # noqa: PERF401 - what was told before the failure counts
+
+    with pytest.raises(OSError, match="broken"):
+        await tell()
+    assert told == [str(number) for number in range(25)]
+    assert max(most.values()) == AT_ONCE
+    assert [most[str(number)] for number in (20, 21, 22)] == [1, 1, 1]
+    assert not running

@@ -14,6 +14,7 @@ import pytest
 from grym_fetch import AssetProgress, SyncFailed
 from grym_fetch.core.errors import DiskFull
 from grym_fetch.core.manifest import Asset, as_stand_ins, known_bytes
+from grym_fetch.engine.reports import SyncPlan
 from grym_fetch.testing import AssetServer, Status, seeded_bytes
 from tests.support.invariants import Recorder
 from tests.support.mounts import mounted
@@ -245,7 +246,8 @@ async def test_a_long_run_that_does_not_fit_is_not_begun(project: Project, serve
         asked = len(server.stats.requests)
         with pytest.raises(SyncFailed) as caught:
             await manager.sync_assets(Batches(manager.manifest.assets))
-        plan = await manager.plan(Batches(manager.manifest.assets), on_part=(parts := []).append)
+        parts: list[SyncPlan] = []
+        plan = await manager.plan(Batches(manager.manifest.assets), on_part=parts.append)
     assert sorted(caught.value.failures) == ["a", "loose", "w", "x", "y", "z"]
     assert isinstance(caught.value.__cause__, DiskFull)
     assert len(server.stats.requests) == asked

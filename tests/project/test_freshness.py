@@ -267,6 +267,7 @@ def test_doctor_names_a_stale_manifest(project: Versioned) -> None:
     assert done.return_value == 1
     assert "FAIL  manifest: expired on 2001-01-01" in done.stdout
     assert "space:" in done.stdout
+    assert done.stderr == ""  # it looks at what a sync would fetch, but uses nothing
 
 
 @pytest.fixture

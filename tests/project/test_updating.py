@@ -207,6 +207,19 @@ async def test_another_address(project: Project, hub: HuggingFaceHub, server: As
     assert len(server.stats.requests) == 2
 
 
+@pytest.mark.shows("S8")
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_no_token_in_an_address_is_shown(project: Project, hub: HuggingFaceHub, more: list[str]) -> None:
+    """Neither the old address nor the new one is printed with its query: CI keeps what is printed."""
+    text = project.manifest.read_text().replace("https://h.example/plain", "https://h.example/plain?sig=0123456789")
+    project.manifest.write_text(text)
+    code, done = run(project, hub, "update", "plain", "https://h.example/other?token=9876543210", "--dry-run", *more)
+    assert code == 0
+    assert "https://h.example/other" in done.stdout
+    assert "0123456789" not in done.output
+    assert "9876543210" not in done.output
+
+
 async def test_a_mock_is_never_outdated() -> None:
     """It knows its assets, and has nothing newer."""
     mock = create_mock_asset_manager({"a": "/mock/a"})

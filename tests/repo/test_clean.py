@@ -25,6 +25,7 @@ from grym_fetch.repo.restore import Restorer
 from grym_fetch.testing import seeded_bytes
 from tests.repo.death import dying
 from tests.repo.story import LIMIT, NOON, clean, commit, git, repository, write
+from tests.support.sweeps import typical
 
 A, B = seeded_bytes(5000, seed=1), seeded_bytes(3000, seed=2)
 FILES = {"models/a.bin": A, "b.bin": B}
@@ -88,7 +89,7 @@ def test_paths_in_the_target_begin_at_the_source(root: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.shows("S21")
-@pytest.mark.parametrize("is_done", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("is_done", typical([False, True], False), ids=["before", "after"])
 def test_death_at_any_point_loses_nothing(tmp_path: Path, is_done: bool) -> None:
     """Whichever call is the last, every byte is still there, no wrong bytes have a name, and a repeat finishes."""
     at, ended = 0, False
@@ -448,7 +449,7 @@ def test_holes_stay_holes(tmp_path: Path) -> None:
 
 
 @pytest.mark.shows("S21")
-@pytest.mark.parametrize("is_done", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("is_done", typical([False, True], False), ids=["before", "after"])
 def test_death_while_holes_are_copied(tmp_path: Path, is_done: bool) -> None:
     """A draft whose holes are incomplete never gets the name: a complete file is here, there, or in both places."""
     page = moving._PAGE_BYTES

@@ -42,6 +42,26 @@ async def everything(subscription: Subscription) -> list[Event]:
     return [event async for event in subscription]
 
 
+async def test_a_reader_that_waits_hears_before_the_loop_is_held_up() -> None:
+    """Behind a task and `asyncio.wait`, as the display waits; one that does not read holds nobody up."""
+    bus = new_bus()
+    bus.subscribe()
+    subscription, seen = bus.subscribe(), []
+
+    async def reader() -> None:
+        waiting = asyncio.ensure_future(subscription.wait())
+        await asyncio.wait({waiting}, timeout=60)
+        seen.extend(subscription.drain())
+
+    task = asyncio.create_task(reader())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    bus.emit(started := RunStarted(assets=1, bytes=1))
+    await bus.heard()
+    assert seen == [started]
+    await task
+
+
 # -- a subscription -----------------------------------------------------------------------------------------------
 
 

@@ -451,6 +451,26 @@ class Recorder:
         if here is not None and there is not None:
             self._note(Named(((*here, None), (*there, self._node_at(here)))))
 
+    def link(
+        self,
+        source: Any,
+        target: Any,
+        *,
+        src_dir_fd: int | None = None,
+        dst_dir_fd: int | None = None,
+        follow_symlinks: bool = True,
+    ) -> None:
+        here, there = self._place(source, src_dir_fd), self._place(target, dst_dir_fd)
+        os_link(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd, follow_symlinks=follow_symlinks)
+        if here is not None and there is not None:
+            self._note(Named(((*there, self._node_at(here)),)))
+
+    def dup(self, descriptor: int) -> int:
+        made = os_dup(descriptor)
+        if (node := self._open.get(descriptor)) is not None:
+            self._open[made] = node
+        return made
+
     def remove(self, path: Any, *, dir_fd: int | None = None) -> None:
         place = self._place(path, dir_fd)
         os_remove(path, dir_fd=dir_fd)
@@ -466,11 +486,12 @@ class Recorder:
 
 os_open, os_close, os_write, os_pwrite, os_ftruncate = os.open, os.close, os.write, os.pwrite, os.ftruncate
 os_copy_file_range = os.copy_file_range
+os_link, os_dup = os.link, os.dup
 os_mkdir, os_rename, os_remove, os_rmdir = os.mkdir, os.rename, os.remove, os.rmdir
 
 _RECORDED = {
     **{name: name for name in ("open", "close", "write", "pwrite", "ftruncate", "fsync", "mkdir", "rename", "rmdir")},
-    "copy_file_range": "copy_file_range",
+    **{name: name for name in ("copy_file_range", "link", "dup")},
     "fdatasync": "fsync",
     "replace": "rename",
     "remove": "remove",

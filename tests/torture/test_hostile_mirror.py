@@ -180,7 +180,11 @@ def test_every_kind_of_fault_is_here() -> None:
 
 @pytest.mark.parametrize(
     "fault",
-    [pytest.param(fault, id=f"{kind.__name__} {n}") for kind, faults in LIES.items() for n, fault in enumerate(faults)],
+    [
+        pytest.param(fault, id=f"{kind.__name__} {n}", marks=[pytest.mark.sweep] if n else [])
+        for kind, faults in LIES.items()
+        for n, fault in enumerate(faults)
+    ],
 )
 async def test_one_lie(tmp_path: Path, server: AssetServer, fault: Fault) -> None:
     """Whatever one mirror keeps doing, the other one makes up for it."""

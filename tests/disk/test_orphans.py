@@ -1,0 +1,113 @@
+"""Files in the assets folder that no asset names: which they are, and that nothing else is ever deleted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from grym_fetch.errors import ManifestError, UnsafePath
+from grym_fetch.testing import seeded_bytes
+from tests.cli.running import invoke
+from tests.support.project import Project
+from tests.support.small_world import SmallWorld
+
+CONTENT = seeded_bytes(5000, seed=1)
+WORLD = {"https://origin.example/a": CONTENT}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A project with one asset, and files beside it."""
+    made = Project(tmp_path / "project")
+    small = {"url": "https://origin.example/small", "checksum": "0" * 64, "size": 9}
+    made.add("a", ["https://origin.example/a"], CONTENT, localPath="models/a.bin", minimal=small)
+    for name in ("models/old.bin", "gone/deep/b.bin", ".keep", "models/.hidden", "minimal/models/a.bin"):
+        path = made.assets / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"something")
+    return made
+
+
+async def prune(project: Project, **how: Any) -> list[str]:
+    """Prune; return the orphans."""
+    async with SmallWorld(WORLD).manager(project) as manager:
+        await manager.sync()
+        return [each.name for each in (await manager.prune(**how)).orphans]
+
+
+def files(project: Project) -> set[str]:
+    """What is in the assets folder, without our own state."""
+    found = {str(path.relative_to(project.assets)) for path in project.assets.rglob("*") if path.is_file()}
+    return {name for name in found if not name.startswith(".grym-fetch")}
+
+
+KEPT = {".keep", "models/.hidden", "minimal/models/a.bin", "models/a.bin"}
+
+
+async def test_they_are_listed_and_deleted_on_demand(project: Project) -> None:
+    """A dry run lists them, a plain prune leaves them, and only what is asked for deletes them."""
+    orphans = ["gone/deep/b.bin", "models/old.bin"]
+    assert await prune(project, dry_run=True) == orphans
+    assert await prune(project) == []
+    assert await prune(project, dry_run=True, orphans=True) == orphans
+    assert files(project) == KEPT | set(orphans)
+    assert await prune(project, orphans=True) == orphans
+    assert files(project) == KEPT
+
+
+@pytest.mark.parametrize("way", ["assets folder", "external folder"])
+async def test_another_projects_files_are_none(project: Project, tmp_path: Path, way: str) -> None:
+    """Neither where two projects fetch into one folder nor where one only looks for files in the other's."""
+    other = Project(tmp_path / "other")
+    other.add("b", ["https://origin.example/a"], CONTENT, localPath="models/old.bin")
+    (project.assets / "models/old.bin").write_bytes(CONTENT)
+    await prune(project)
+    folders: dict[str, Path] = {"assets_dir" if way == "assets folder" else "external_assets_dir": project.assets}
+    from grym_fetch import AssetManager
+
+    async with AssetManager(other.manifest, environ={}, **folders) as manager:  # type: ignore[arg-type]  # two of them
+        await manager.sync()
+    assert await prune(project, dry_run=True) == ["gone/deep/b.bin"]
+    other.manifest.write_text("{")
+    with pytest.raises(ManifestError):
+        await prune(project, orphans=True)
+    assert "models/old.bin" in files(project)
+
+
+async def test_moved_files_are_none(project: Project) -> None:
+    """If the folder also holds what was moved out of a repository, its record says which; a broken one stops all."""
+    record = project.assets / "asset-manifest.json"
+    entry = {"originalPath": "x.bin", "storagePath": "gone/deep/b.bin", "size": 9, "checksum": "0" * 64}
+    record.write_text(json.dumps({"version": "1.0", "assets": [entry]}))
+    assert await prune(project, dry_run=True) == ["models/old.bin"]
+    record.write_text("{")
+    with pytest.raises(UnsafePath):
+        await prune(project, orphans=True)
+    assert {"models/old.bin", "gone/deep/b.bin"} <= files(project)
+
+
+async def test_a_symlink_is_no_orphan(project: Project, tmp_path: Path) -> None:
+    """Nothing is followed out of the folder."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/file").write_bytes(b"x")
+    (project.assets / "link").symlink_to(tmp_path / "outside")
+    (project.assets / "file-link").symlink_to(tmp_path / "outside/file")
+    assert await prune(project, orphans=True) == ["gone/deep/b.bin", "models/old.bin"]
+    assert (tmp_path / "outside/file").exists()
+
+
+def test_the_command_asks(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody can be asked it deletes nothing, unless it is told to."""
+    monkeypatch.chdir(project.root)
+    refused = invoke("prune", "--orphans")
+    assert refused.exit_code == 2
+    assert "pass --yes" in refused.stderr
+    assert "models/old.bin" in files(project)
+    listed = invoke("prune", "-n")
+    assert "models/old.bin" in listed.stdout
+    assert "2 files that no asset names: grym-fetch prune --orphans" in listed.stderr
+    assert invoke("prune", "--orphans", "--yes").exit_code == 0
+    assert files(project) == KEPT - {"models/a.bin"}

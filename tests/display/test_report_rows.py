@@ -1,0 +1,63 @@
+"""The rows of a report: one for each asset that was asked for, in two forms that say the same."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+
+import pytest
+
+from grym_fetch.core import events
+from grym_fetch.core.events import Event
+from grym_fetch.display.report import Report
+from grym_fetch.display.report_rows import COLUMNS, as_json_lines, as_parquet, report_rows
+
+A, B = "https://one.example/a.bin", "https://two.example/a.bin"
+REPORT = Report({"a": A, "bad": B, "late": B, "there": B})
+HAPPENED: tuple[tuple[float, Event], ...] = (
+    (100.0, events.RunStarted(assets=4, bytes=1000)),
+    (101.0, events.AssetPlanned(asset="a", size=1000, resumed_bytes=200)),
+    (102.0, events.AssetReused(asset="there", path="/p/there-\udcff")),
+    (105.0, events.RetryScheduled(asset="a", url=A, attempt=1, delay=1.0, reason="503")),
+    (106.0, events.MirrorSwitched(asset="a", from_=A, to=B, reason="503", number=2, count=2)),
+    (109.0, events.ProgressMade(asset="a", bytes=1000, total=1000, rate=1.0)),
+    (111.5, events.AssetVerified(asset="a", path="/p", checksum="c", size=1000, seconds=10.0, downloaded_bytes=800)),
+    (112.0, events.AssetPlanned(asset="bad", size=None, resumed_bytes=0)),
+    (112.0, events.AssetFailed(asset="bad", error="BadStatus", message=f"{B}?token=SECRET: status 404", attempts=())),
+)
+for time, event in HAPPENED:
+    REPORT.apply(replace(event, time=time))
+
+
+def test_every_asset_has_a_row() -> None:
+    """How it ended, from where, with how many bytes, seconds and attempts, and why it failed."""
+    a, there, bad, late = report_rows(REPORT)
+    assert list(a) == list(COLUMNS)
+    assert a == {
+        "asset": "a", "end": "verified", "origin": B, "size": 1000, "bytes": 800, "resumed_bytes": 200, "began": 101.0,
+        "seconds": 10.5, "attempts": 3, "checksum": "c", "path": "/p", "error": None, "message": None,
+    }  # fmt: skip
+    assert (there["end"], there["origin"], there["attempts"]) == ("reused", None, 0)
+    assert (bad["end"], bad["attempts"], bad["error"]) == ("failed", 1, "BadStatus")
+    assert "404" in str(bad["message"])
+    assert (late["asset"], late["end"], late["began"], late["seconds"]) == ("late", "unfinished", None, None)
+
+
+def test_json_lines_are_the_rows_without_secrets() -> None:
+    """One object on each line."""
+    text = as_json_lines(REPORT).decode()
+    assert [json.loads(line) for line in text.splitlines()] == list(report_rows(REPORT))
+    assert "SECRET" not in text
+
+
+@pytest.mark.package("pyarrow")
+def test_parquet_has_the_same_rows() -> None:
+    """With the types that are promised, also where a column is empty; a path that is not UTF-8 is escaped."""
+    from pyarrow import parquet
+
+    table = parquet.read_table(io.BytesIO(as_parquet(REPORT)))
+    assert {field.name: str(field.type).replace("double", "float64") for field in table.schema} == COLUMNS
+    expected = list(report_rows(REPORT))
+    expected[1]["path"] = "/p/there-\\udcff"
+    assert table.to_pylist() == expected
