@@ -91,6 +91,7 @@ class LongManifest:
         self._index = index
         self._max_held = max_held
         self._tables = count()
+        self._marks: dict[bool, str | None] = {}
         weakref.finalize(self, index.database.close)
 
     @property
@@ -189,11 +190,14 @@ class LongManifest:
         return ESSENTIAL_TAG in asset.tags if "tags" in marked else asset.required
 
     def _marked(self, minimal: bool) -> str | None:
-        """What finds the marked assets; None if none is marked."""
-        has_essential = minimal and self._database.rows(
-            "SELECT 1 FROM tags WHERE tag = ? LIMIT 1", (key_of(ESSENTIAL_TAG),)
-        )
-        if has_essential:
+        """What finds the marked assets; None if none is marked. Looked for once: it is asked of each asset."""
+        if minimal not in self._marks:
+            self._marks[minimal] = self._find_marks(minimal)
+        return self._marks[minimal]
+
+    def _find_marks(self, minimal: bool) -> str | None:
+        essential = "SELECT 1 FROM tags WHERE tag = ? LIMIT 1"
+        if minimal and self._database.rows(essential, (key_of(ESSENTIAL_TAG),)):
             return f"SELECT n FROM tags WHERE tag = X'{key_of(ESSENTIAL_TAG).hex()}'"  # noqa: S608 - a word of our own
         if self._database.rows("SELECT 1 FROM entries WHERE required LIMIT 1"):
             return "SELECT n FROM entries WHERE required"

@@ -77,6 +77,22 @@ def test_knows_what_is_usual(both: tuple[Manifest, LongManifest], minimal: bool)
     ]
 
 
+def test_what_is_usual_is_looked_for_once(tmp_path: Path) -> None:
+    """Where nothing is marked, the whole list must be read to know; it is asked of each asset."""
+    long = long_manifest(tmp_path / "assets.jsonl", [entry(f"a{n}") for n in range(5000)])
+    asset = long.get("a7")
+    steps = 0
+
+    def count() -> None:
+        nonlocal steps
+        steps += 1
+
+    assert long.is_usual(asset)
+    long._database._connection.set_progress_handler(count, 100)
+    assert all(long.is_usual(asset) for _ in range(100))
+    assert steps == 0
+
+
 def test_finds_single_assets(both: tuple[Manifest, LongManifest]) -> None:
     """By id, with the number of the entry, and by path, above and below it."""
     held, long = both
