@@ -49,6 +49,7 @@ def test_the_first_line_is_for_the_whole_list(tmp_path: Path, text: str, problem
     assert told(path)[0].startswith(problem)
 
 
+@pytest.mark.shows("M7")
 def test_lines_that_only_together_make_entries_are_wrong(tmp_path: Path) -> None:
     """Two entries on one line and one on two are as many as lines, and are refused all the same."""
     path = tmp_path / "assets.jsonl"
@@ -57,6 +58,7 @@ def test_lines_that_only_together_make_entries_are_wrong(tmp_path: Path) -> None
     assert [where for where, _ in part.problems] == [("assets", 0), ("assets", 1), ("assets", 2)]
 
 
+@pytest.mark.shows("M7")
 def test_a_line_without_end_is_not_read_to_its_end(tmp_path: Path) -> None:
     """Memory is bounded by the longest line that is allowed."""
     path = write_lines(tmp_path / "assets.jsonl", [])
