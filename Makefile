@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+PROGRAM ?= $(BIN)/grym-fetch
 # CI adds `components`: services and clients that a few tests need and that skip where they are missing.
 EXTRAS ?= dev,speed
 PYTEST := $(BIN)/python -m pytest -q
@@ -14,7 +15,7 @@ ALONE  := $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
 # Tests start hundreds of processes: without bytecode each of them would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test sweep guards coverage check format lint types blocking man picture docs reliability bench constraints oldest audit fuzz mutants clean
+.PHONY: demo test test-all test-debian test-darwin test-dockerfile packages sweep guards coverage check format lint types blocking man picture docs reliability bench constraints oldest audit fuzz mutants clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "grym-fetch needs Python 3.11 or later")'
@@ -23,7 +24,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)  ## the main job, with no network
-	$(BIN)/grym-fetch demo
+	$(PROGRAM) demo
 
 test: $(READY)  ## all tests but the sweeps
 	$(PYTEST) $(SPREAD) -m "not alone and not sweep"
@@ -55,8 +56,9 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/python -m tools.generate_blocking --check
 
-types: $(READY)
+types: $(READY)  ## also for macOS, in a cache of its own: what is not there is an error
 	$(BIN)/mypy
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin grym_fetch
 
 blocking: $(READY)  ## write grym_fetch/blocking.py anew from manager.py
 	$(BIN)/python -m tools.generate_blocking
@@ -89,7 +91,7 @@ mutants: $(READY)  ## take guards out one at a time and say which no test misses
 
 constraints:  ## write constraints.txt anew from the newest versions there are; run the checks afterwards
 	$(PYTHON) -m venv --clear .venv/newest
-	.venv/newest/bin/python -m pip install --quiet --disable-pip-version-check '.[dev,speed]'
+	.venv/newest/bin/python -m pip install --quiet --disable-pip-version-check '.[dev,speed,packages]'
 	{ sed -n '/^#/p' constraints.txt; .venv/newest/bin/python -m pip freeze --exclude grym-fetch --disable-pip-version-check \
 	  | sed 's/^uvloop==.*/&; platform_system != "Windows"/'; } > constraints.new
 	mv constraints.new constraints.txt
@@ -100,6 +102,25 @@ oldest: $(READY)  ## the tests with the oldest versions that pyproject.toml allo
 	.venv/oldest/bin/python -m pip install --quiet --disable-pip-version-check \
 	  --constraint .venv/oldest/constraints.txt --editable '.[dev,speed]'
 	.venv/oldest/bin/python -m pytest -q $(SPREAD) -m "not alone and not sweep"
+
+packages: $(READY)  ## build wheel and sdist into dist/, twice; check them, and install each into an empty environment
+	@$(BIN)/python -c 'import hatchling, twine' 2>/dev/null || $(BIN)/python -m pip install --quiet \
+	  --disable-pip-version-check --constraint constraints.txt --editable '.[packages]'
+	$(BIN)/python -m tools.packages
+
+test-all: $(READY)  ## all tests but the sweeps, with every Python from 3.11 on that is here
+	@for python in python3.11 python3.12 python3.13 python3.14; do \
+	  if $$python -c pass 2>/dev/null; then $(MAKE) test PYTHON=$$python VENV=.venv/$$python || exit 1; \
+	  else echo "$$python is not here"; fi; done
+
+test-debian: $(READY)  ## the tests in a Debian of its own, as root, with debootstrap: SUITE=trixie (Python 3.13), sid (3.14)
+	$(BIN)/python -m tools.debian_root $(or $(SUITE),trixie)
+
+test-darwin: $(READY)  ## the tests without the calls that macOS lacks: TESTS="tests/disk tests/archive" for some
+	PYTHONPATH=$(CURDIR)/tests/support/as_darwin $(PYTEST) -m "not alone and not sweep and not linux" $(TESTS)
+
+test-dockerfile: $(READY)  ## the steps of the Dockerfile, in a Debian root; needs what test-debian needs
+	$(BIN)/python -m tools.dockerfile $(or $(SUITE),trixie)
 
 audit: $(READY)  ## known vulnerabilities of the versions in constraints.txt; asks the package index
 	$(PYTHON) -m venv .venv/audit

@@ -8,7 +8,6 @@ clears up what a dead one left. A tree under way is reached through descriptors 
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import hashlib
 import itertools
@@ -41,13 +40,13 @@ from grym_fetch.disk.folders import (
 from grym_fetch.disk.owner import Owner, is_left_behind
 from grym_fetch.disk.state import StateFolder, read_state
 from grym_fetch.disk.verified import FileSignature
+from grym_fetch.runtime.system import exchange
 
 log = logging.getLogger(__name__)
 
 MAX_RECORD_BYTES = 512 * MIB
 _BATCH = 1000
 """How many entries of a record are written at a time."""
-_RENAME_EXCHANGE = 2
 _UNMOVABLE = {
     errno.EBUSY: "cannot unpack: a file system is mounted there; mount it one folder higher, or remove it",
     errno.EXDEV: (
@@ -55,7 +54,6 @@ _UNMOVABLE = {
         "be moved away; delete it and run this again"
     ),
 }
-_NO_EXCHANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +254,7 @@ class TreeStore:
         try:
             if not exists(above, name):
                 os.rename("tree", name, src_dir_fd=here, dst_dir_fd=above)
-            elif not swap_folders(here, "tree", above, name):
+            elif not exchange(here, "tree", above, name):
                 # Not possible here: for an instant there is no tree; after a crash right then, the next run makes it.
                 os.rename(name, "old", src_dir_fd=above, dst_dir_fd=here)
                 os.rename("tree", name, src_dir_fd=here, dst_dir_fd=above)
@@ -318,19 +316,6 @@ class TreeStore:
             os.close(above)
         place = safe_text(str(self.place.with_name(kept)), limit=1000)
         log.warning("%s holds what was added or changed in %s before it was unpacked anew", place, self.place)
-
-
-def swap_folders(here: int, name: str, there: int, other: str) -> bool:
-    """Exchange two folders in one step (renameat2(2)); False if the system or the file system cannot."""
-    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if call is None:
-        return False
-    if call(here, os.fsencode(name), there, os.fsencode(other), _RENAME_EXCHANGE) == 0:
-        return True
-    number = ctypes.get_errno()
-    if number in _NO_EXCHANGE:
-        return False
-    raise OSError(number, os.strerror(number), other)
 
 
 def remove_known(above: int, name: str, known: Unpacked) -> None:

@@ -50,6 +50,7 @@ from grym_fetch.disk.folders import (
 )
 from grym_fetch.disk.repository import check_makes_no_repository
 from grym_fetch.disk.verified import FileSignature, mark_time
+from grym_fetch.runtime.system import flush_everything
 from grym_fetch.runtime.waiting import wait_uncancelled
 
 MAX_SINGLE_FLUSHES = 2000
@@ -355,8 +356,7 @@ def _write(tree: int, shown: Path, member: Member, read: Read, census: Census) -
 
 
 def _flush(tree: int, files: list[str], folders: list[str]) -> None:
-    if len(files) + len(folders) > MAX_SINGLE_FLUSHES:
-        os.sync()
+    if len(files) + len(folders) > MAX_SINGLE_FLUSHES and flush_everything():
         return
     for path in files:
         flush(path, tree)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from grym_fetch.cli.exit_codes import DONE, NOT_FETCHED
 from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import PAGES, Common, common_options, file_option, option
 from grym_fetch.cli.repository_places import existing_folder
@@ -19,6 +20,8 @@ from grym_fetch.cli.sizes import chosen_size, size_option
 @size_option
 @option("--ignored", is_flag=True, help="Also list files that git ignores.")
 @option("--history", is_flag=True, help="Also find large files in git's history, whether still there or not.")
+@option("--staged", is_flag=True, help="Look only at what the next commit would add or change.")
+@option("--fail", is_flag=True, help="End with exit code 1 if any file is listed.")
 @file_option("--html", endings=PAGES, help="Also write a page to FILE.html with a treemap of what is large.")
 @common_options
 def identify_command(
@@ -28,6 +31,8 @@ def identify_command(
     size: int | None,
     ignored: bool,
     history: bool,
+    staged: bool,
+    fail: bool,
     html: Path | None,
 ) -> int:
     """List the files in DIR [.] that are larger than SIZE_MB [10], the largest first.
@@ -39,15 +44,17 @@ def identify_command(
     from grym_fetch.cli.runner import run_plain
     from grym_fetch.repo.git import Git, GitUnusable
     from grym_fetch.repo.history import find_large_blobs
-    from grym_fetch.repo.identify import survey
+    from grym_fetch.repo.identify import survey, survey_staged
     from grym_fetch.repo.tree import below, find_root
 
+    if staged and (ignored or history):
+        raise click.UsageError("--staged goes with neither --ignored nor --history")
     least, [named, *_] = chosen_size(size, limit, folder)
 
     def work() -> int:
         place = existing_folder(Path(named or "."))
         root = find_root(place, Path.cwd())
-        found = survey(place, least, root, with_ignored=ignored)
+        found = survey_staged(place, least, root) if staged else survey(place, least, root, with_ignored=ignored)
         past = find_large_blobs(Git(root), least) if history else None
         if html is not None:
             write_whole(html, weight_of(found, past, below(root, place), least).encode())
@@ -60,6 +67,6 @@ def identify_command(
                 click.echo(line)
         if past is not None and past.missing:
             raise GitUnusable(f"not all of the history was searched: {past.advice}")
-        return 0
+        return NOT_FETCHED if fail and found.files else DONE
 
     return run_plain(common, work)

@@ -110,17 +110,25 @@ def file_option(*names: str, endings: Sequence[str], help: str) -> Callable[[F],
     return option(*names, type=kind, metavar="FILE", callback=partial(_check_file_name, endings), help=help)
 
 
-def _check_file_name(endings: Sequence[str], _: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
+def _check_file_name(
+    endings: Sequence[str], context: click.Context, parameter: click.Parameter, value: Path | None
+) -> Path | None:
     """Refuse what cannot be written in the end, before anything is done."""
     if value is None:
         return None
     if value.suffix.lower() not in endings:
         *others, last = (each for each in endings if each != ".htm")
         raise click.BadParameter(f"its name must end in {', '.join(others)}{' or ' if others else ''}{last}")
-    if not value.absolute().parent.is_dir():
-        raise click.BadParameter(f"there is no folder {str(value.parent)!r}")
+    check_folder(context, parameter, value)
     if value.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
         raise click.BadParameter("Parquet needs an extra: pip install 'grym-fetch[parquet]'")
+    return value
+
+
+def check_folder(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
+    """Refuse a file in a folder that is not there, before anything is done."""
+    if value is not None and not value.absolute().parent.is_dir():
+        raise click.BadParameter(f"there is no folder {str(value.parent)!r}")
     return value
 
 

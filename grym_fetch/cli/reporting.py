@@ -48,11 +48,8 @@ def written(report: Report, kind: str, place: str) -> bytes:
 
 
 @asynccontextmanager
-async def reporting(manager: AssetManager, assets: Iterable[Asset], path: Path | None) -> AsyncIterator[None]:
+async def reporting(manager: AssetManager, assets: Iterable[Asset], path: Path) -> AsyncIterator[None]:
     """Write a report to ``path`` about what happens in the block. Raises `StorageError` if that alone fails."""
-    if path is None:
-        yield
-        return
     report = Report({asset.id: redact_url(asset.urls[0]) for asset in assets})
     subscription = manager.events()
 

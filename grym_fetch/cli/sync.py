@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import (
     REPORTS,
     Common,
+    check_folder,
     common_options,
     complete_ids,
     complete_tags,
@@ -64,6 +66,13 @@ def refuse_header(ctx: click.Context, param: click.Parameter, value: tuple[str, 
     endings=REPORTS,
     help="Write what came from where, when and how fast: FILE.html, a page; FILE.jsonl or FILE.parquet, rows.",
 )
+@option(
+    "--metrics",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    callback=check_folder,
+    help="Keep metrics of the run in FILE, in Prometheus' text format.",
+)
 @click.option("--header", multiple=True, hidden=True, expose_value=False, callback=refuse_header)
 @transfer_options
 @common_options
@@ -78,6 +87,7 @@ def sync_command(
     force: bool,
     dry_run: bool,
     report: Path | None,
+    metrics: Path | None,
     **transfer: Any,
 ) -> int:
     """Make assets present and verified: those chosen, or else all required ones (all, if none is required).
@@ -97,13 +107,16 @@ def sync_command(
         if dry_run:
             await print_plan(manager, assets, common, force=force)
             return 0
-        if report is None:
-            await manager.sync_assets(assets, force=force)
-        else:
-            from grym_fetch.cli.reporting import reporting
+        async with AsyncExitStack() as stack:
+            if report is not None:
+                from grym_fetch.cli.reporting import reporting
 
-            async with reporting(manager, assets, report):
-                await manager.sync_assets(assets, force=force)
+                await stack.enter_async_context(reporting(manager, assets, report))
+            if metrics is not None:
+                from grym_fetch.cli.metrics import metering
+
+                await stack.enter_async_context(metering(manager, assets, metrics))
+            await manager.sync_assets(assets, force=force)
         return 0
 
     return run(common, body, settings=settings_from(transfer), minimal=minimal)

@@ -181,9 +181,13 @@ class UnknownAsset(GrymFetchError, LookupError):
         self.suggestions = tuple(suggestions)
         super().__init__(asset_id, self.suggestions)
 
+    @property
+    def advice(self) -> str:  # type: ignore[override]  # its text names the nearest
+        near = f"Did you mean {', '.join(self.suggestions)}? " if self.suggestions else ""
+        return f"{near}`grym-fetch list` shows all."
+
     def __str__(self) -> str:
-        hint = f" Did you mean {', '.join(self.suggestions)}?" if self.suggestions else ""
-        return f"no asset {self.asset_id!r} in the manifest.{hint} `grym-fetch list` shows all."
+        return f"no asset {self.asset_id!r} in the manifest. {self.advice}"
 
 
 class UnknownTag(GrymFetchError, LookupError):
@@ -194,13 +198,16 @@ class UnknownTag(GrymFetchError, LookupError):
         self.known = tuple(known)
         super().__init__(self.tags, self.known)
 
-    def __str__(self) -> str:
+    @property
+    def advice(self) -> str:  # type: ignore[override]  # its text names the nearest
         import difflib  # rarely needed
 
         near = [each for tag in self.tags for each in difflib.get_close_matches(tag, self.known, n=2)]
-        hint = f" Did you mean {', '.join(dict.fromkeys(near))}?" if near else ""
-        shown = ", ".join(self.known[:30]) or "none"
-        return f"no asset has the tag {', '.join(map(repr, self.tags))}.{hint} Tags in the manifest: {shown}."
+        hint = f"Did you mean {', '.join(dict.fromkeys(near))}? " if near else ""
+        return f"{hint}Tags in the manifest: {', '.join(self.known[:30]) or 'none'}."
+
+    def __str__(self) -> str:
+        return f"no asset has the tag {', '.join(map(repr, self.tags))}. {self.advice}"
 
 
 class UnknownSource(GrymFetchError, LookupError):

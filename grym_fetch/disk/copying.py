@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from grym_fetch.core.journal import Piece
 from grym_fetch.core.ranges import ByteRange
 from grym_fetch.disk.folders import write_at
+from grym_fetch.runtime.system import copy_in_kernel
 
 _BLOCK_BYTES = 4 * 1024 * 1024
 SEED_BYTES = 64 * 1024 * 1024
@@ -64,7 +65,7 @@ def _copy_in_kernel(source: int, target: int, stretch: ByteRange) -> int:
     at = stretch.start
     try:
         while at < stretch.stop:
-            count = os.copy_file_range(source, target, stretch.stop - at, at, at)
+            count = copy_in_kernel(source, target, stretch.stop - at, at)
             if not count:
                 break
             at += count

@@ -17,6 +17,7 @@ from grym_fetch.core.journal import NOBODY, Piece, piece_digest
 from grym_fetch.core.piece_digests import MIB, PieceDigests, PieceSums, piece_count, piece_ranges
 from grym_fetch.core.ranges import ByteRange
 from grym_fetch.disk.folders import open_regular, read_into
+from grym_fetch.runtime.system import read_ahead
 
 _BLOCK_BYTES = 4096
 """What file systems lose at once."""
@@ -105,7 +106,7 @@ def _read(path: Path, size: int, length: int, is_good: _Judge, go_on: Callable[[
     except OSError:
         return []
     try:
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        read_ahead(descriptor)
         for index, piece in enumerate(piece_ranges(size, length)):
             data = memory[: piece.length]
             if _fill(descriptor, data, piece) and is_good(index, data):

@@ -18,6 +18,7 @@ from pathlib import Path
 from grym_fetch.core.errors import DiskFull, GrymFetchError, NotWritable, StorageError, UnsafePath
 from grym_fetch.core.figures import lacking
 from grym_fetch.core.text import safe_text
+from grym_fetch.runtime import system
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ def sync(descriptor: int, *, data_only: bool = False) -> None:
     An error is never retried: after a failed fsync the kernel may have dropped the data and call it clean.
     """
     try:
-        (os.fdatasync if data_only else os.fsync)(descriptor)
+        system.flush(descriptor, data_only=data_only)
     except OSError as error:
         if error.errno not in _SYNC_UNSUPPORTED:
             raise

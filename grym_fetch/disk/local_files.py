@@ -32,6 +32,7 @@ from grym_fetch.disk.piece_sums import PieceSumsStore
 from grym_fetch.disk.state import StateFolder
 from grym_fetch.disk.verified import FileSignature, VerifiedCache, wait_for_tick
 from grym_fetch.disk.wrong_origins import WrongOrigins
+from grym_fetch.runtime.system import read_ahead
 from grym_fetch.runtime.waiting import wait_uncancelled
 
 if TYPE_CHECKING:
@@ -375,7 +376,7 @@ def hash_file(path: Path, hasher: Updated, on_progress: Callable[[int], bool]) -
 def hash_open(descriptor: int, hasher: Updated, on_progress: Callable[[int], bool]) -> os.stat_result:
     """`hash_file` for an open file. Raises ``OSError``."""
     figures = os.fstat(descriptor)
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+    read_ahead(descriptor)
     at = 0
     while block := os.pread(descriptor, HASH_BLOCK_BYTES, at):
         hasher.update(block)

@@ -13,6 +13,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from grym_fetch.runtime.system import boot_id, process_start
+
 LEFT_BEHIND_AFTER_S = 24 * 3600.0
 """A folder whose owner cannot be checked counts as abandoned after this long: the work takes minutes."""
 _NUMBER = re.compile(r"[0-9]{1,10}")
@@ -35,8 +37,8 @@ class Owner:
     def this(cls) -> Owner:
         """The running process."""
         host = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
-        started = _start_of(os.getpid()) or ""
-        return cls(os.getpid(), started, _boot_id() if started else "", host)
+        started = process_start(os.getpid()) or ""
+        return cls(os.getpid(), started, boot_id() if started else "", host)
 
     @classmethod
     def parse(cls, text: str) -> Owner | None:
@@ -55,7 +57,7 @@ class Owner:
     def is_dead(self) -> bool:
         """Whether this process is certainly no longer running. False if that cannot be known."""
         # From another boot: another machine, or this one before a restart. The two cannot be told apart here.
-        started = _start_of(self.pid) if self._is_of_this_boot else None
+        started = process_start(self.pid) if self._is_of_this_boot else None
         return started is not None and started != self.started
 
     @property
@@ -74,7 +76,7 @@ class Owner:
 
     @property
     def _is_of_this_boot(self) -> bool:
-        return bool(self.boot) and self.boot == _boot_id()
+        return bool(self.boot) and self.boot == boot_id()
 
 
 def is_left_behind(owner: Owner | None, folder: Path, *, above: int | None = None) -> bool:
@@ -94,26 +96,3 @@ def _age_s(place: Path, *, above: int | None) -> float:
 
 _BOOT_DIGITS = 16
 """The digits that identify a boot of the system; those of the namespace follow."""
-
-
-def _start_of(pid: int) -> str | None:
-    """When a process started, in clock ticks since boot; empty if there is no such process, None if it is unknown."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            # proc(5): the command may contain spaces and brackets, so count from the last bracket.
-            return file.read().rpartition(")")[2].split()[19]
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-    except (OSError, IndexError):
-        return None
-
-
-def _boot_id() -> str:
-    """Identifies this boot and the process namespace: another container gives the numbers to other processes."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            boot = file.read().strip().replace("-", "")[:_BOOT_DIGITS]
-        namespace = "".join(char for char in os.readlink("/proc/self/ns/pid") if char.isdigit())
-    except OSError:
-        return ""
-    return f"{boot}{namespace}"

@@ -90,7 +90,8 @@ class Report:
         self._lives: dict[str, Life] = {}
         self.origins: dict[str, Share] = {}
         self.began = self.ended = 0.0
-        self._assets = 0
+        self.assets = 0
+        """How many the run is about; 0 before it has said so."""
         self.finished: events.RunFinished | None = None
         """None if the run was interrupted."""
 
@@ -112,10 +113,10 @@ class Report:
         self.began = self.began or event.time
         self.ended = max(self.ended, event.time)
         if isinstance(event, events.RunFinished):
-            is_whole = event.verified + event.unverified + event.reused + event.failed >= self._assets
+            is_whole = event.verified + event.unverified + event.reused + event.failed >= self.assets
             self.finished = event if is_whole else None
         elif isinstance(event, events.RunStarted):
-            self._assets = event.assets
+            self.assets = event.assets
         if event.asset is None:
             return
         life = self._lives.get(event.asset)

@@ -14,6 +14,7 @@ import shutil
 import signal
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -172,6 +173,24 @@ class Git:
                 is_skipped = tag in "Ss"
                 found[os.fsdecode(path)] = IndexEntry(mode, blob, is_skipped, is_unwatched=is_skipped or tag.islower())
         return found
+
+    def staged(self) -> dict[str, str]:
+        """The blobs that the next commit would add or change, by path relative to the root.
+
+        In a hook, that commit is the one under way: `git commit -a` and `git commit FILE` have an index of their own.
+        """
+        named = os.path.abspath(os.environ.get("GIT_INDEX_FILE", ""))
+        own = Path(named).parent
+        if _is_same(own, self.ask_path("--git-dir")) and self._environ.get("GIT_INDEX_FILE") != named:
+            git = copy(self)
+            git._environ = {**self._environ, "GIT_INDEX_FILE": named}  # noqa: SLF001 - our own kind
+            return git.staged()
+        index = self.index()
+        paths = set(index)
+        if self._has_commit():
+            options = ("--cached", "--name-only", "--no-renames", "--diff-filter=AMT", "--ignore-submodules=all", "-z")
+            paths = _paths(self.ask("diff-index", *options, "HEAD", "--"))
+        return {path: index[path].blob for path in paths if path in index and index[path].mode != GITLINK}
 
     def committed(self) -> set[str]:
         """The paths of the last commit, relative to the root."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import open_regular
 from grym_fetch.repo.git import GITLINK, Git, GitUnusable, IndexEntry
 from grym_fetch.repo.placeholder import SUFFIX
@@ -121,6 +122,30 @@ def survey(
         symlinks=tuple(sorted(tree.symlinks)),
         repositories=tuple(sorted({*tree.repositories, *known.submodules})),
         unreadable=tuple(sorted(tree.unreadable)),
+    )
+
+
+def survey_staged(folder: Path, limit: int, root: Path) -> Survey:
+    """What the next commit would add or change in ``folder``: blobs of more than ``limit`` bytes, as they are staged.
+
+    Of a file with a filter (Git LFS) that is its pointer. Raises `GitUnusable` if there is no repository.
+    """
+    git = Git.of(root)
+    if git is None:
+        raise GitUnusable(f"{safe_text(str(root), limit=4000)} is not in a git repository, so nothing is staged")
+    prefix = below(root, folder)
+    staged = {path: blob for path, blob in git.staged().items() if path.startswith(prefix)}
+    sizes = git.blob_sizes(set(staged.values())) if staged else {}
+    files = [
+        LargeFile(path.removeprefix(prefix), sizes[blob]) for path, blob in staged.items() if sizes.get(blob, 0) > limit
+    ]
+    return Survey(
+        files=tuple(sorted(files, key=lambda file: (-file.size, file.path))),
+        ignored=0,
+        pointers=0,
+        symlinks=(),
+        repositories=(),
+        unreadable=(),
     )
 
 

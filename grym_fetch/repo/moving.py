@@ -20,6 +20,7 @@ from grym_fetch.core.text import safe_text
 from grym_fetch.disk.atomic import rename_new
 from grym_fetch.disk.folders import sync, write_all
 from grym_fetch.disk.locks import Flock, try_flock
+from grym_fetch.runtime.system import read_again, read_ahead
 
 STRIDE_BYTES = 4 * 1024 * 1024
 """Bytes read, hashed and written at a time."""
@@ -57,13 +58,6 @@ def lock(descriptor: int, shown: Path | str) -> None:
     """Lock a file or folder as long as it is open. Raises `Locked` if another process has locked it."""
     if try_flock(descriptor) is Flock.BUSY:
         raise Locked(safe_text(str(shown)), "another process is at work here; wait for its end")
-
-
-def current_umask() -> int:
-    """The process's umask, read without changing it even briefly, as ``os.umask`` would for all threads."""
-    with suppress(OSError, ValueError):
-        return int(Path("/proc/self/status").read_text().partition("\nUmask:")[2].split("\n", 1)[0], 8)
-    return 0o022
 
 
 class Draft:
@@ -122,7 +116,7 @@ class Draft:
         """
         hasher = new_hasher("sha256")
         figures = os.fstat(source)
-        os.posix_fadvise(source, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        read_ahead(source)
         at = 0
         has_holes = figures.st_blocks * 512 < figures.st_size
         while block := os.pread(source, STRIDE_BYTES, at):
@@ -139,8 +133,7 @@ class Draft:
             os.fchmod(self._descriptor, figures.st_mode & 0o777 & ~umask)
             os.utime(self._descriptor, ns=(figures.st_atime_ns, figures.st_mtime_ns))
         sync(self._descriptor)
-        # So that the bytes are read from the disk if possible, not from the cache of what we just wrote.
-        os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        read_again(self._descriptor)
         written = Checksum("sha256", hasher.hexdigest())
         if digest_of(self._descriptor, on_read) != written:
             raise NotWritable(safe_text(self._final), "what was written is not what is read back: the disk is failing")

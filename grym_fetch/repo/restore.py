@@ -42,13 +42,14 @@ from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import exists, open_folder, open_regular, storage_errors, sync
 from grym_fetch.disk.moved_files import MovedFile
 from grym_fetch.repo.git import Git, GitUnusable
-from grym_fetch.repo.moving import Draft, current_umask, digest_of, remove_dead_draft
+from grym_fetch.repo.moving import Draft, digest_of, remove_dead_draft
 from grym_fetch.repo.placeholder import SUFFIX, asset_id
 from grym_fetch.repo.places import Place, placeholders, read_placeholder
 from grym_fetch.repo.record import MovedFiles
 from grym_fetch.repo.target import recording_folders
 from grym_fetch.repo.telling import Emit, Told, unheard
 from grym_fetch.repo.tree import below, git_folder_above
+from grym_fetch.runtime.system import current_umask
 
 log = logging.getLogger(__name__)
 

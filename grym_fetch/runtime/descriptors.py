@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import os
 
+from grym_fetch.runtime.system import MAX_OPEN_FILES
+
 log = logging.getLogger(__name__)
 
 SPARE_DESCRIPTORS = 16
@@ -18,7 +20,6 @@ DESCRIPTORS_PER_ASSET = 6
 LEAST_SPARE = 4
 """Reserved in any case, even if there are not enough for all of the above."""
 FEW_DESCRIPTORS = 64
-ENOUGH_DESCRIPTORS = 65_536
 
 
 def max_active_assets(connections: int) -> int:
@@ -86,6 +87,6 @@ def raise_limit() -> None:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = ENOUGH_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_DESCRIPTORS)
+    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

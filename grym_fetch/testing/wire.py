@@ -7,10 +7,8 @@ wait can be cancelled: when the server stops, or when the client goes away.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import socket
 import struct
-import termios
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -20,6 +18,7 @@ from http import HTTPStatus
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
+from grym_fetch.runtime.system import unsent_bytes
 from grym_fetch.testing.answers import Answer, Ending, Framing
 from grym_fetch.testing.stats import ServerStats
 
@@ -106,10 +105,8 @@ class AnswerWriter:
         """Wait until the client's kernel has all bytes, because RST would overtake them."""
         sock = self._transport.get_extra_info("socket")
         while not self._transport.is_closing():
-            if self._transport.get_write_buffer_size() == 0:
-                unsent = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4)
-                if struct.unpack("i", unsent) == (0,):
-                    return
+            if self._transport.get_write_buffer_size() == 0 and unsent_bytes(sock) == 0:
+                return
             await asyncio.sleep(0.001)
 
 

@@ -32,6 +32,7 @@ from grym_fetch.core.manifest import Asset
 from grym_fetch.disk import folders
 from grym_fetch.disk.owner import Owner
 from grym_fetch.disk.verified import FileSignature
+from grym_fetch.runtime import system
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.testing import seeded_bytes
 from tests.support.archives import zip_of
@@ -647,6 +648,7 @@ def test_only_what_the_dead_have_left_is_cleared_away(local_files: LocalFiles) -
     assert sorted(path.name for path in local_files.stages()) == sorted(names[1:])
 
 
+@pytest.mark.linux
 def test_very_many_files_are_flushed_at_once(local_files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     """One by one it would take hours."""
     local_files.put(TAR)
@@ -806,7 +808,7 @@ def crash_at(step: int, monkeypatch: pytest.MonkeyPatch, act: Callable[[], objec
 
         for name in STEPS:
             patch.setattr(os, name, failing(getattr(os, name)))
-        patch.setattr(unpacked, "swap_folders", failing(unpacked.swap_folders))
+        patch.setattr(unpacked, "exchange", failing(system.exchange))
         patch.setattr(shutil, "rmtree", failing(shutil.rmtree))
         try:
             act()
@@ -825,7 +827,7 @@ def test_a_crash_at_any_step(
     no tree for an instant, but never a partial one.
     """
     if not can_exchange:
-        monkeypatch.setattr(unpacked, "swap_folders", lambda *_: False)
+        monkeypatch.setattr(unpacked, "exchange", lambda *_: False)
     monkeypatch.setattr(Owner, "is_dead", property(lambda _: True))
     small = {name: content[:2000] for name, content in FILES.items()}
     step = 0
@@ -851,6 +853,7 @@ def test_a_crash_at_any_step(
     assert step > 25
 
 
+@pytest.mark.linux
 def test_in_what_order_a_tree_becomes_durable(local_files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tree, its record, and the note that it is about to take its place come before that; then the place."""
     calls: list[str] = []
@@ -873,7 +876,7 @@ def test_in_what_order_a_tree_becomes_durable(local_files: LocalFiles, monkeypat
     local_files.put(tar_of({"a": b"1"}))
     for name in ("fsync", "rename"):
         monkeypatch.setattr(os, name, noting(name, getattr(os, name)))
-    monkeypatch.setattr(unpacked, "swap_folders", noting("exchange", unpacked.swap_folders))
+    monkeypatch.setattr(unpacked, "exchange", noting("exchange", system.exchange))
     opened = descriptors()
     local_files.unpack(CHECK_2)
     assert descriptors() == opened
@@ -885,21 +888,23 @@ def test_in_what_order_a_tree_becomes_durable(local_files: LocalFiles, monkeypat
 @pytest.mark.parametrize(
     ("number", "exchanged"), [(0, True), (errno.EINVAL, False), (errno.ENOSYS, False), (errno.ENOTSUP, False)]
 )
+@pytest.mark.linux
 def test_where_folders_cannot_be_exchanged(monkeypatch: pytest.MonkeyPatch, number: int, exchanged: bool) -> None:
     """An old system, and some file systems, say so: then it is done in two steps."""
     monkeypatch.setattr(ctypes, "get_errno", lambda: number)
     library = SimpleNamespace(renameat2=lambda *_: -1 if number else 0)
     monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: library)
-    assert unpacked.swap_folders(3, "tree", 4, "voices") is exchanged
+    assert system.exchange(3, "tree", 4, "voices") is exchanged
     del library.renameat2
-    assert not unpacked.swap_folders(3, "tree", 4, "voices")
+    assert not system.exchange(3, "tree", 4, "voices")
 
 
+@pytest.mark.linux
 def test_an_exchange_that_fails_is_an_error(tmp_path: Path) -> None:
     """No other error of the system leads to the two steps."""
     here = os.open(tmp_path, os.O_RDONLY)
     with pytest.raises(OSError, match="No such file"):
-        unpacked.swap_folders(here, "tree", here, "voices")
+        system.exchange(here, "tree", here, "voices")
     os.close(here)
 
 

@@ -68,7 +68,7 @@ def test_a_tag_that_nobody_has(project: Project) -> None:
     for command in ("sync", "list"):
         done = run(project, command, "--tag", "typo")
         assert done.return_value == 2
-        assert "no asset has the tag 'typo'. Tags in the manifest: audio." in done.stderr
+        assert "no asset has the tag 'typo'\nhint: Tags in the manifest: audio." in done.stderr
 
 
 def test_nothing_to_pin(project: Project) -> None:

@@ -114,6 +114,36 @@ def test_a_page_that_cannot_be_written_is_an_error(project: Project, monkeypatch
     assert (project.assets / "models/here.bin").stat().st_size == SIZE
 
 
+def test_metrics_of_a_sync_that_fails(project: Project, server: AssetServer) -> None:
+    """They tell what failed and what arrived, from where, without the query of an address."""
+    gone = server.add("/gone.bin", b"x")
+    project.add("gone", [gone.url.replace("/gone.bin", "/nowhere.bin")], b"x")
+    assert invoke("sync", "--metrics", "sync.prom", "--retries", "0").exit_code == 1
+    text = Path("sync.prom").read_text()
+    assert f'grym_fetch_downloaded_bytes_total{{server="http://127.0.0.1:{server.port}"}} {SIZE}' in text
+    assert 'grym_fetch_asset_failed{asset="gone"} 1' in text
+    assert "grym_fetch_run_success 0" in text
+    assert "SECRET" not in text
+
+
+def test_metrics_while_a_sync_goes_on(project: Project, server: AssetServer) -> None:
+    """The file is there soon, and an interrupted run leaves the last state. It needs a folder that is there."""
+    gate = Gate()
+    content = seeded_bytes(SIZE, seed=2)
+    project.add("held", [server.add("/held.bin", content, faults=[Hold(gate, at=SIZE - 1)]).url], content)
+    with Terminal(project.root, "sync", "--metrics", "sync.prom", environ=environment()) as terminal:
+        terminal.until(lambda rows: any("1 of 2 done" in row for row in rows) and Path("sync.prom").exists())
+        terminal.type(b"\x03")
+        terminal.finish()
+        assert terminal.code == 130
+    gate.open()
+    text = Path("sync.prom").read_text()
+    assert 'grym_fetch_assets{state="verified"} 1' in text
+    assert 'grym_fetch_assets{state="unfinished"} 1' in text
+    assert "grym_fetch_run_finished 0" in text
+    assert invoke("sync", "--metrics", "nowhere/sync.prom").exit_code == 2
+
+
 def test_a_repository_has_a_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of its files, and with --history of what is in its past."""
     root = tmp_path / "repo"

@@ -25,6 +25,7 @@ def copy_a_little(source: int, target: int, count: int, at: int, to: int) -> int
 
 @pytest.mark.parametrize("kernel", [None, refuse, copy_a_little, lambda *_: 0])
 @pytest.mark.parametrize(("start", "stop"), [(0, 20_000), (5, 4097), (19_999, 20_000)])
+@pytest.mark.linux
 def test_only_the_stretch_is_copied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: object, start: int, stop: int
 ) -> None:

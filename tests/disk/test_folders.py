@@ -102,6 +102,7 @@ def test_our_own_errors_pass_unchanged() -> None:
 @pytest.mark.shows("D6")
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOTTY], ids=errno.errorcode.get)
 @pytest.mark.shows("B59")
+@pytest.mark.linux
 def test_a_file_system_without_fsync_is_a_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
 ) -> None:

@@ -86,16 +86,17 @@ def test_death_is_certain_or_not_claimed(change: Callable[[Owner], Owner], is_de
 
 def test_without_proc_nobody_is_declared_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     """If the system does not tell which boot this is, two processes that do not know it count as of different boots."""
-    monkeypatch.setattr("grym_fetch.disk.owner._boot_id", lambda: "")
+    monkeypatch.setattr("grym_fetch.disk.owner.boot_id", lambda: "")
     assert not Owner(1 << 30, "1", "", "here").is_dead
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES], ids=errno.errorcode.get)
+@pytest.mark.linux
 def test_who_cannot_be_asked_is_not_declared_dead(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process out of descriptors cannot read who is alive: it declares nobody dead, nor is it taken for dead."""
     owner = Owner.this()
     with monkeypatch.context() as patch:
-        patch.setattr("grym_fetch.disk.owner.open", failing(number), raising=False)
+        patch.setattr("grym_fetch.runtime.system_linux.open", failing(number), raising=False)
         unknown = Owner.this()
         assert not owner.is_dead
     assert not unknown.is_dead
@@ -116,6 +117,7 @@ def test_what_no_lock_guards_is_left_behind(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.linux
 def test_a_process_of_another_container_is_not_declared_dead(other: subprocess.Popen[str]) -> None:
     """Containers on one machine share its boot but not its process numbers: a process not seen here may be alive."""
     name = name_of(other)

@@ -612,6 +612,7 @@ async def test_an_asset_holds_as_many_descriptors_as_are_counted_for_it(
 
 
 @pytest.mark.shows("D5")
+@pytest.mark.linux
 async def test_a_failed_background_flush_is_not_forgotten(
     store: DiskStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -635,6 +636,7 @@ async def test_a_failed_background_flush_is_not_forgotten(
     await again.close()
 
 
+@pytest.mark.linux
 async def test_one_flush_at_a_time(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a slow disk flushes, writing goes on, and no second flush queues up behind the first."""
     monkeypatch.setattr(stage_module, "FLUSH_EVERY_BYTES", 1000)
@@ -663,6 +665,7 @@ async def test_one_flush_at_a_time(store: DiskStore, monkeypatch: pytest.MonkeyP
     await stage.close()
 
 
+@pytest.mark.linux
 async def test_publishing_waits_for_the_flush_under_way(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is neither closed nor renamed while another thread works on it."""
     monkeypatch.setattr(stage_module, "FLUSH_EVERY_BYTES", 1000)
@@ -692,6 +695,7 @@ async def test_publishing_waits_for_the_flush_under_way(store: DiskStore, monkey
     assert final(store).read_bytes() == CONTENT
 
 
+@pytest.mark.linux
 async def test_a_cancelled_close_still_closes(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cancellation during the last flush does not leave the stage's files open."""
     monkeypatch.setattr(stage_module, "FLUSH_EVERY_BYTES", 1000)

@@ -52,13 +52,17 @@ FEW_THREADS = """
 import os, resource, _thread
 limit_of = resource.getrlimit
 resource.getrlimit = lambda kind: (9, 9) if kind == resource.RLIMIT_NPROC else limit_of(kind)
-start, left = _thread.start_new_thread, [int(os.environ["THREADS"])]
-def start_if_there_is_one(*args):
-    if not left[0]:
-        raise RuntimeError("can't start new thread")
-    left[0] -= 1
-    return start(*args)
-_thread.start_new_thread = start_if_there_is_one
+left = [int(os.environ["THREADS"])]
+def counted(start):
+    def start_if_there_is_one(*args, **more):
+        if not left[0]:
+            raise RuntimeError("can't start new thread")
+        left[0] -= 1
+        return start(*args, **more)
+    return start_if_there_is_one
+for name in ("start_new_thread", "start_joinable_thread"):  # threading uses the second one from Python 3.13 on
+    if hasattr(_thread, name):
+        setattr(_thread, name, counted(getattr(_thread, name)))
 """
 
 

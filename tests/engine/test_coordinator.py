@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import io
 import os
@@ -15,6 +16,7 @@ from grym_fetch import AssetProgress, SyncFailed
 from grym_fetch.core.errors import DiskFull
 from grym_fetch.core.manifest import Asset, as_stand_ins, known_bytes
 from grym_fetch.engine.reports import SyncPlan
+from grym_fetch.events import Subscription
 from grym_fetch.testing import AssetServer, Status, seeded_bytes
 from tests.support.invariants import Recorder
 from tests.support.mounts import mounted
@@ -62,6 +64,29 @@ async def test_every_asset_ends_in_one_way(project: Project, server: AssetServer
     assert list(caught.value.failures) == ["gone"]
     (finished,) = recorder.of("run_finished")
     assert [finished[each] for each in ("verified", "unverified", "reused", "failed")] == [1, 1, 1, 1]
+
+
+async def test_a_listener_hears_of_the_start_before_anything_that_takes_time(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What fetches is imported after that, and nothing is asked of a server or the disk."""
+    async with project.manager() as manager:
+        coordinator, heard = manager._ready(), list[str]()
+        goes_on = coordinator._without_what_is_too_much
+
+        async def listen(events: Subscription) -> None:
+            async for event in events:
+                heard.append(event.type)
+
+        async def has_been_heard(*args: object, **kwargs: object) -> list[Asset]:
+            assert heard == ["run_started"]
+            return await goes_on(*args, **kwargs)  # type: ignore[arg-type]  # as they came
+
+        monkeypatch.setattr(coordinator, "_without_what_is_too_much", has_been_heard)
+        listening = asyncio.create_task(listen(manager.events()))
+        await asyncio.sleep(0)
+        await manager.sync(["a"])
+    await listening
 
 
 async def test_an_asset_that_was_chosen_twice_is_one(project: Project) -> None:

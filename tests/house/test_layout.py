@@ -17,6 +17,8 @@ PACKAGE, TESTS = ROOT / "grym_fetch", ROOT / "tests"
 
 # Modules without a test module of their own name, and the one that tests each instead.
 ELSEWHERE = {
+    "runtime/system_darwin": "runtime/test_system",
+    "runtime/system_linux": "runtime/test_system",
     "archive/compare": "archive/test_unpack",
     "archive/reader": "archive/test_unpack",
     "archive/tar": "archive/test_costly_archives",
@@ -31,6 +33,7 @@ ELSEWHERE = {
     "cli/inspection": "end_to_end/test_command_line",
     "cli/logs": "cli/test_foreign_text",
     "cli/main": "end_to_end/test_command_line",
+    "cli/metrics": "cli/test_reporting",
     "cli/measured": "end_to_end/test_editing",
     "cli/new_manifest": "end_to_end/test_editing",
     "cli/options": "end_to_end/test_command_line",

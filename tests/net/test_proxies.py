@@ -87,7 +87,8 @@ class SocksProxy:
         if kind == 3:
             host = (await reader.readexactly((await reader.readexactly(1))[0])).decode()
         else:
-            host = socket.inet_ntop(*{1: (socket.AF_INET, await reader.readexactly(4))}[kind])
+            family, length = {1: (socket.AF_INET, 4), 4: (socket.AF_INET6, 16)}[kind]
+            host = socket.inet_ntop(family, await reader.readexactly(length))
         self.asked.append((host, int.from_bytes(await reader.readexactly(2), "big")))
         writer.write(bytes([5, self.reply, 0, 1]) + bytes(6))
         if self.reply:
@@ -202,7 +203,8 @@ async def test_what_is_resolved_here_is_judged_here(server: AssetServer, monkeyp
             assert isinstance(await failure_of(connection.get("http://169.254.169.254/", {})), PolicyRefused)
         finally:
             await connection.aclose()
-    assert set(proxy.asked) == {("127.0.0.1", server.port)}
+    assert {port for _, port in proxy.asked} == {server.port}
+    assert {host for host, _ in proxy.asked} <= {"127.0.0.1", "::1"}, "an address, not a name"
     assert "authorization" not in {name.lower() for name in server.stats.requests[0].headers}
 
 

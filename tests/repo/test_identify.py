@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from grym_fetch.repo.identify import LargeFile, Total, ignore_line, survey, totals
+from grym_fetch.repo.git import GitUnusable
+from grym_fetch.repo.identify import LargeFile, Total, ignore_line, survey, survey_staged, totals
 from grym_fetch.repo.tree import find_root
 from tests.repo.story import LIMIT, commit, git, repository, write
 
@@ -174,3 +175,30 @@ def test_a_line_for_gitignore_is_one_line(tmp_path: Path, name: str) -> None:
     assert len(line.splitlines()) == 1
     write(root, ".gitignore", f"{line}\n".encode())
     assert subprocess.run(["git", "check-ignore", "-q", f"./{name}"], cwd=root, check=False).returncode == 0
+
+
+def test_what_is_staged(tmp_path: Path) -> None:
+    """Only what the next commit adds or changes counts, with the size that is staged, whatever is in the folder now."""
+    root = repository(tmp_path / "repo")
+    write(root, "old.bin", bytes(LIMIT + 1))
+    write(root, "first/grows", b"a")
+    git(root, "add", "-A")
+    assert [file.path for file in survey_staged(root, LIMIT, root).files] == ["old.bin"], "there is no commit yet"
+    commit(root)
+    write(root, "untracked.bin", bytes(LIMIT + 1))
+    write(root, "first/grows", bytes(LIMIT + 2))
+    write(root, "first/exact", bytes(LIMIT))
+    write(root, "gone.bin", bytes(LIMIT + 3))
+    git(root, "add", "first", "gone.bin")
+    (root / "gone.bin").unlink()
+    assert survey_staged(root, LIMIT, root).files == (
+        LargeFile("gone.bin", LIMIT + 3),
+        LargeFile("first/grows", LIMIT + 2),
+    )
+    assert survey_staged(root / "first", LIMIT, root).files == (LargeFile("grows", LIMIT + 2),)
+
+
+def test_staged_where_nothing_can_be(tmp_path: Path) -> None:
+    """Without a repository a guard cannot say that all is well."""
+    with pytest.raises(GitUnusable, match="not in a git repository"):
+        survey_staged(tmp_path, LIMIT, tmp_path)

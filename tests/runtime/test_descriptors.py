@@ -9,6 +9,7 @@ import pytest
 
 from grym_fetch.runtime import descriptors
 from grym_fetch.runtime.descriptors import affordable, max_active_assets, raise_limit
+from grym_fetch.runtime.system import MAX_OPEN_FILES
 
 
 def limited(patch: pytest.MonkeyPatch, soft: int, hard: int = 1 << 20) -> list[tuple[int, int]]:
@@ -49,7 +50,7 @@ def test_nothing_is_said_where_there_is_no_want(
     ("soft", "hard", "becomes"),
     [
         (1024, 4096, [(4096, 4096)]),
-        (1024, resource.RLIM_INFINITY, [(descriptors.ENOUGH_DESCRIPTORS, resource.RLIM_INFINITY)]),
+        (1024, resource.RLIM_INFINITY, [(MAX_OPEN_FILES, resource.RLIM_INFINITY)]),
         (1024, 1024, []),
         (resource.RLIM_INFINITY, resource.RLIM_INFINITY, []),
     ],

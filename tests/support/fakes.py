@@ -38,6 +38,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """The virtual time."""
         return self.now
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as asyncio has it
+        """Join the threads however long that takes: they end in real time, and the timeout is one in virtual time."""
+        await super().shutdown_default_executor()
+
 
 class _NoWaiting(selectors.DefaultSelector):
     def __init__(self, loop: VirtualLoop) -> None:

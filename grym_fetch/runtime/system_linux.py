@@ -1,0 +1,104 @@
+"""What `system` offers, on Linux. See there."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import struct
+import sys
+import termios
+from contextlib import suppress
+from pathlib import Path
+
+assert sys.platform != "darwin", "for type checkers: this is the module of another system"
+
+MAX_OPEN_FILES = 65_536
+"""The most files that a process may be allowed to open, as far as we ask for it."""
+_RENAME_EXCHANGE = 2
+_NO_EXCHANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
+_BOOT_DIGITS = 16
+
+
+def flush(descriptor: int, *, data_only: bool) -> None:
+    """Flush a file or folder to the disk; ``data_only``: not its times. Raises ``OSError``."""
+    (os.fdatasync if data_only else os.fsync)(descriptor)
+
+
+def flush_everything() -> bool:
+    """Flush all file systems, and return once that is done. False if this system cannot do that."""
+    os.sync()
+    return True
+
+
+def read_ahead(descriptor: int) -> None:
+    """Say that a file will be read from its beginning to its end."""
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+
+
+def read_again(descriptor: int) -> None:
+    """Let what is read next come from the disk, if possible, and not from the cache of what was just written."""
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def copy_in_kernel(source: int, target: int, count: int, at: int) -> int:
+    """Copy some of these bytes to the same place in another file; return how many. Raises ``OSError``.
+
+    0 at the end of the source, or if this system cannot do it.
+    """
+    return os.copy_file_range(source, target, count, at, at)
+
+
+def exchange(here: int, name: str, there: int, other: str) -> bool:
+    """Exchange two folders in one step (renameat2(2)); False if the system or the file system cannot."""
+    import ctypes
+
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:
+        return False
+    if call(here, os.fsencode(name), there, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _NO_EXCHANGE:
+        return False
+    raise OSError(number, os.strerror(number), other)
+
+
+def process_start(pid: int) -> str | None:
+    """When a process started, in clock ticks since boot; empty if there is no such process, None if it is unknown."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            # proc(5): the command may contain spaces and brackets, so count from the last bracket.
+            return file.read().rpartition(")")[2].split()[19]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    except (OSError, IndexError):
+        return None
+
+
+def boot_id() -> str:
+    """Identifies this boot, in 16 digits, and the process namespace; empty if that is not known.
+
+    Another container gives the numbers to other processes.
+    """
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            boot = file.read().strip().replace("-", "")[:_BOOT_DIGITS]
+        namespace = "".join(char for char in os.readlink("/proc/self/ns/pid") if char.isdigit())
+    except OSError:
+        return ""
+    return f"{boot}{namespace}"
+
+
+def current_umask() -> int:
+    """The process's umask, read without changing it even briefly, as ``os.umask`` would for all threads."""
+    with suppress(OSError, ValueError):
+        return int(Path("/proc/self/status").read_text().partition("\nUmask:")[2].split("\n", 1)[0], 8)
+    return 0o022
+
+
+def unsent_bytes(sock: socket.socket) -> int:
+    """How many bytes the other side's kernel has not acknowledged (tcp(7), SIOCOUTQ)."""
+    (count,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4))
+    return int(count)
