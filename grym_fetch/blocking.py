@@ -310,7 +310,8 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         file, and copy it into the asset's place if it is not there. ``checksums_from``: the address of a list such as
         ``SHA256SUMS``; the asset must have the digest listed there for its file. ``pieces``: list the digests of its
         pieces as well, with ``fetch`` or ``file``. ``allow_suspicious``: also accept a file that is plainly not an
-        asset, but a web page, a git-lfs pointer or an empty file.
+        asset, but a web page, a git-lfs pointer or an empty file. Without it, a pointer as ``file``
+        gives the checksum and size of its content, which is not fetched.
 
         Raises `ManifestError` if the id or path is taken or something is wrong with the asset (nothing was fetched
         then), `EditRefused` for a file that is plainly not an asset, `PolicyRefused` for a plain http address,

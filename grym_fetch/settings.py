@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
 from grym_fetch.core.configuration import FETCHING
+from grym_fetch.core.mirror_rules import MirrorRule
 from grym_fetch.core.segments import SegmentSizes
 from grym_fetch.core.validation import instance_of, refuse_nonsense
 from grym_fetch.core.variables import settings_in
 
-__all__ = ["LinkModes", "Mirrors", "SegmentSizes", "Settings"]
+__all__ = ["LinkModes", "MirrorRule", "Mirrors", "SegmentSizes", "Settings"]
 
 Mirrors = Literal["fallback", "together"]
 LinkModes = Literal["auto", "reflink", "hardlink", "copy"]
@@ -44,6 +45,7 @@ class Settings(_Named):
     ``parallel`` is the most connections open at once over all assets, ``max_per_host`` the most of them on one host.
     ``patience``: how long to wait for a server that has served bytes in this run and is now away.
     ``mirrors``: whether an asset's addresses are asked one after the other, or all at once, as far as each is fast.
+    ``mirror_rules``: mirrors of one's own for assets with a checksum, see `MirrorRule`.
     ``store``: whether to share files with other projects through the machine's store, or the path of another store.
     ``link_mode``: how files come out of the store. ``auto``: as a reflink, else as a read-only hard link, else as a
     copy; the other words begin with that one, and end with the copy, too.
@@ -58,6 +60,7 @@ class Settings(_Named):
     parallel: int = 4
     max_per_host: int | None = None
     mirrors: Mirrors = "fallback"
+    mirror_rules: tuple[MirrorRule, ...] = ()
     limit_rate: float | None = None
     retries: int = 5
     stall_timeout: float = 30.0

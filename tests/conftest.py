@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from grym_fetch.testing import AssetServer
-from tests.support import tinyproxy
+from tests.support import registry, tinyproxy
 from tests.support.nginx import BINARY, Nginx
 from tests.support.project import Project
 from tests.support.properties import load_profile
@@ -109,7 +109,7 @@ def pytest_collection_finish() -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what this machine cannot run; in CI what is missing is an error, so that no suite is skipped unnoticed."""
-    programs = [name for name in ("nginx", "strace", "tinyproxy") if item.get_closest_marker(name)]
+    programs = [name for name in ("nginx", "strace", "tinyproxy", "docker_registry") if item.get_closest_marker(name)]
     packages = [name for mark in item.iter_markers("package") for name in mark.args]
     missing = [name for name in programs if not _is_installed(name)]
     missing += [name for name in packages if importlib.util.find_spec(name) is None]
@@ -123,7 +123,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def _is_installed(name: str) -> bool:
-    found = {"nginx": BINARY, "tinyproxy": tinyproxy.BINARY}
+    found = {"nginx": BINARY, "tinyproxy": tinyproxy.BINARY, "docker_registry": registry.BINARY}
     return (found[name] if name in found else shutil.which(name)) is not None
 
 

@@ -18,6 +18,7 @@ NONSENSE: dict[str, list[object]] = {
     "parallel": [0, -3, True, 2.0, "4", None],
     "max_per_host": [0, -1, False, 1.5, "all"],
     "mirrors": ["togehter", "", None, 1],
+    "mirror_rules": [None, "https://a/=https://b/", [], ("https://a/",)],
     "limit_rate": [0, -1, 0.0, math.nan, math.inf, True, "10M"],
     "retries": [-1, True, 1.0, None],
     "stall_timeout": [0, -1.0, math.nan, math.inf, "30", None, True],

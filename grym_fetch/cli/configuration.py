@@ -73,8 +73,9 @@ def _text(value: object) -> str:
 
 
 def _rows(common: Common, manifest_from: ParameterSource | None) -> Iterator[_Row]:
-    from grym_fetch.core.configuration import ASSETS_DIR, EXTERNAL_DIR, KEYS
+    from grym_fetch.core.configuration import ASSETS_DIR, EXTERNAL_DIR, KEYS, RULES
     from grym_fetch.core.errors import ForeignManifest, ManifestMissing
+    from grym_fetch.core.mirror_rules import shown_rules
     from grym_fetch.core.variables import MINIMAL, read_flag
     from grym_fetch.disk.configuration import read_configuration
     from grym_fetch.disk.project import find_project
@@ -114,7 +115,7 @@ def _rows(common: Common, manifest_from: ParameterSource | None) -> Iterator[_Ro
             value = read_flag(os.environ, MINIMAL) if is_set or choice is None else choice.value is True
             yield _Row(key.name, value, *_source(key, configuration))
         else:
-            chosen = getattr(settings, key.setting)
+            chosen = shown_rules(settings.mirror_rules) or None if key is RULES else getattr(settings, key.setting)
             yield _Row(key.name, not chosen if key.is_negated else chosen, *_source(key, configuration))
 
 
@@ -132,7 +133,9 @@ def _manifest_row(project: Project | None, source: ParameterSource | None) -> _R
 
 
 def _source(key: SettingKey, configuration: Configuration) -> tuple[str, str]:
-    if os.environ.get(key.variable, "").strip():
+    from grym_fetch.core.variables import gives
+
+    if gives(os.environ, key.variable, key.setting):
         return "environment", key.variable
     if (choice := configuration.choices.get(key.setting)) is not None:
         return choice.origin, choice.source

@@ -117,6 +117,7 @@ async def _examine(
 ) -> set[str]:
     """Show all other findings as they come; return their levels."""
     from grym_fetch._version import __version__
+    from grym_fetch.core.mirrors import with_mirrors
     from grym_fetch.project import diagnosis
     from grym_fetch.runtime.clock import SystemClock
 
@@ -128,7 +129,8 @@ async def _examine(
     findings += diagnosis.liar_findings(manager.project, assets)
     for finding in findings:
         print_finding(finding, common)
-    kinds = [kind for asset in assets for kind in dict.fromkeys((asset, asset.stand_in()))]
+    rules = manager.settings.mirror_rules
+    kinds = [with_mirrors(kind, rules) for asset in assets for kind in dict.fromkeys((asset, asset.stand_in()))]
     if manager.settings.offline:
         advice = "`grym-fetch config` shows what says so"
         of_origins = [diagnosis.Finding("warn", "origin", "the settings say offline, so no address was asked", advice)]

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -201,6 +201,7 @@ def info_command(common: Common, asset_id: str) -> int:
     """Show everything known about an asset."""
     from grym_fetch.cli.runner import run
     from grym_fetch.core.figures import format_size
+    from grym_fetch.core.mirrors import addresses_of
     from grym_fetch.core.text import redact_url, safe_text
     from grym_fetch.engine.reports import AssetState
 
@@ -209,9 +210,11 @@ def info_command(common: Common, asset_id: str) -> int:
         status = await manager.check_asset(listed.id)
         # Describe the file that the state and the path are about.
         asset = listed.stand_in() if status.is_stand_in else listed
+        asked = addresses_of(asset, manager.settings.mirror_rules)
         if common.json:
             record = {
-                **_record(asset), "state": status.state, "path": str(status.path), "error": status.error,
+                **_record(asset), "asked": [redact_url(url) for url in asked],
+                "state": status.state, "path": str(status.path), "error": status.error,
                 "stand_in": status.is_stand_in,
             }  # fmt: skip
             click.echo(json.dumps(record))
@@ -229,7 +232,7 @@ def info_command(common: Common, asset_id: str) -> int:
             ("checksum", str(asset.checksum) if asset.checksum is not None else "none: `grym-fetch pin` records one"),
             ("required", "yes" if asset.required else "no"),
             ("tags", ", ".join(asset.tags)),
-            *(("url" if n == 0 else f"mirror {n + 1}", redact_url(url)) for n, url in enumerate(asset.urls)),
+            *_address_rows(asset, asked),
             ("stand-in", redact_url(listed.minimal.url) if listed.minimal is not None else ""),
         ]
         for key, value in rows:
@@ -252,6 +255,16 @@ def schema_command(common: Common) -> int:
         return 0
 
     return run_plain(common, work)
+
+
+def _address_rows(asset: Asset, asked: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The addresses to ask for an asset, in order, and those that the user's own mirrors replace."""
+    from grym_fetch.core.text import redact_url
+
+    listed = {url: "url" if number == 0 else f"mirror {number + 1}" for number, url in enumerate(asset.urls)}
+    for url in dict.fromkeys((*asked, *listed)):
+        note = "" if url in asked else "  (not asked: your mirrors take its place)"
+        yield listed.get(url, "own mirror"), redact_url(url) + note
 
 
 def _record(asset: Asset) -> dict[str, object]:

@@ -16,6 +16,7 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from grym_fetch.cli.usage import warn_of_variables
+from grym_fetch.core.mirror_rules import MODES, MirrorChoices, parse_mirrors
 from grym_fetch.core.variables import parse_flag, parse_rate
 from grym_fetch.settings import RULES
 
@@ -56,6 +57,22 @@ class Flag(click.types.BoolParamType):
             return bool(str(value).strip()) and parse_flag(str(value))
         except ValueError as error:
             self.fail(f"the environment variable {param.envvar if param else '?'}: {error}", param, ctx)
+
+
+class MirrorWords(click.Choice):  # type: ignore[type-arg]  # as above
+    """How to use mirrors; in an environment variable, also rules for mirrors of one's own."""
+
+    def __init__(self) -> None:
+        super().__init__(MODES)
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read the words as the Python API reads them, or fail with what is allowed."""
+        if isinstance(value, MirrorChoices):
+            return value
+        try:
+            return parse_mirrors(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Verbosity(click.IntRange):
@@ -259,7 +276,7 @@ def transfer_options(command: F) -> F:
         store_option("Share files with other projects through the machine's store. [~/.cache/grym-fetch/store]"),
         setting("--limit-rate", type=Rate(), metavar="RATE",
                help="Receive at most this many bytes per second in all: 500K, 10M."),
-        option("--mirrors", type=click.Choice(["fallback", "together"]), default="fallback", show_default=True,
+        option("--mirrors", type=MirrorWords(), default="fallback", show_default=True,
                help="Use an asset's addresses one after the other, or all at once."),
         setting("--max-per-host", type=int, metavar="N", help="Open at most this many of them to one host. [all]"),
         setting("-j", "--parallel", type=int, default=4, metavar="N", show_default=True,

@@ -17,6 +17,10 @@ def settings_from(options: dict[str, Any]) -> Settings:
     """
     context = click.get_current_context()
     given = {name: value for name, value in options.items() if is_given(context, name)}
+    if "mirrors" in given:
+        words = given.pop("mirrors")
+        said = {"mirrors": words.mode, "mirror_rules": words.rules}
+        given |= {name: value for name, value in said.items() if value is not None}
     for negated, name in (("no_private_addresses", "allow_private_addresses"), ("no_pipelining", "pipelining")):
         if negated in given:
             given[name] = not given.pop(negated)

@@ -25,6 +25,7 @@ from grym_fetch.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from grym_fetch.core.manifest import Asset
     from grym_fetch.engine.reports import SyncPlan
     from grym_fetch.manager import AssetManager
 
@@ -138,14 +139,24 @@ async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) 
     """Print what a sync would do: files, bytes, space. JSON is one line, or one for each part of a long list."""
     from grym_fetch.cli.runner import print_data
     from grym_fetch.core.figures import format_size
-    from grym_fetch.core.text import safe_text
+    from grym_fetch.core.mirrors import addresses_of
+    from grym_fetch.core.text import redact_url, safe_text
 
     fetched = taken = kept = unpacked = 0
+
+    def first(asset: Asset) -> str:
+        return addresses_of(asset, manager.settings.mirror_rules)[0]
 
     def record(plan: SyncPlan) -> dict[str, object]:
         return {
             "fetch": [
-                {"id": a.id, "path": str(manager.project.assets_dir / a.local_path), "size": a.size, "pinned": a.pinned}
+                {
+                    "id": a.id,
+                    "path": str(manager.project.assets_dir / a.local_path),
+                    "size": a.size,
+                    "pinned": a.pinned,
+                    "from": redact_url(first(a)),
+                }
                 for a in plan.to_fetch
             ],
             "present": [a.id for a in plan.present],
@@ -168,6 +179,8 @@ async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) 
         for asset in plan.to_fetch:
             size = format_size(asset.size) if asset.size is not None else "size unknown"
             note = "" if asset.pinned else "  (no checksum: refused without --allow-unpinned)"
+            if first(asset) != asset.url:
+                note = f"  (at your mirror first: {redact_url(first(asset))})"
             lines.append(f"fetch  {safe_text(asset.id)}  {size}  -> {safe_text(asset.local_path, limit=1100)}{note}")
         lines += [f"take   {safe_text(asset.id)}  from the store" for asset in plan.to_take]
         unread = {asset.id for asset in plan.unread}

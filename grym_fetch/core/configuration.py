@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from grym_fetch.core.errors import ConfigurationError, Problem
+from grym_fetch.core.mirror_rules import are_rules, read_mirrors
 from grym_fetch.core.paths import check_local_path
 from grym_fetch.core.text import safe_text
 from grym_fetch.core.validation import Rule, instance_of, number, one_of, whole_number
-from grym_fetch.core.variables import MINIMAL, VARIABLES, parse_rate
+from grym_fetch.core.variables import MINIMAL, MIRRORS, VARIABLES, parse_rate
 
 TABLE = "grym-fetch"
 """Our table: ``[tool.grym-fetch]``."""
@@ -31,10 +32,12 @@ def is_folder(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip()) and "\0" not in value
 
 
+MIRROR_RULES = Rule("a tuple of MirrorRule", are_rules)
 FETCHING: Mapping[str, Rule] = {
     "parallel": whole_number(1),
     "max_per_host": whole_number(1).or_none("no limit"),
     "mirrors": one_of("fallback", "together"),
+    "mirror_rules": MIRROR_RULES,
     "limit_rate": number(above=0).or_none("no limit"),
     "retries": whole_number(0),
     "stall_timeout": number(above=0),
@@ -88,8 +91,15 @@ def _key(variable: str, setting: str) -> SettingKey:
 
 ASSETS_DIR = _key("GRYM_FETCH_ASSETS_DIR", "assets_dir")
 EXTERNAL_DIR = _key("GRYM_FETCH_EXTERNAL_ASSETS_DIR", "external_assets_dir")
-KEYS = (ASSETS_DIR, EXTERNAL_DIR, _key(MINIMAL, "minimal"), *(_key(each.name, each.setting) for each in VARIABLES))
-_BY_NAME = {key.name: key for key in KEYS}
+RULES = SettingKey("mirrors (rules)", "mirror_rules", MIRRORS)
+"""What ``mirrors`` says if it is a table."""
+KEYS = (
+    ASSETS_DIR,
+    EXTERNAL_DIR,
+    _key(MINIMAL, "minimal"),
+    *(RULES if each.setting == RULES.setting else _key(each.name, each.setting) for each in VARIABLES),
+)
+_BY_NAME = {key.name: key for key in KEYS if key is not RULES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +119,14 @@ class Configuration:
     sources: tuple[str, ...] = ()
 
     def over(self, weaker: Configuration) -> Configuration:
-        """These choices, completed by those of ``weaker``."""
-        return Configuration({**weaker.choices, **self.choices}, self.sources + weaker.sources)
+        """These choices, completed by those of ``weaker``. Mirror rules of both hold: no ``only`` is overridden."""
+        choices = {**weaker.choices, **self.choices}
+        ours, theirs = self.choices.get(RULES.setting), weaker.choices.get(RULES.setting)
+        if ours is not None and theirs is not None:
+            assert isinstance(ours.value, tuple)
+            assert isinstance(theirs.value, tuple)
+            choices[RULES.setting] = Choice(ours.value + theirs.value, f"{ours.source}, {theirs.source}", ours.origin)
+        return Configuration(choices, self.sources + weaker.sources)
 
     @property
     def fetching(self) -> dict[str, object]:
@@ -147,6 +163,12 @@ def parse_configuration(data: bytes, source: str, origin: Origin) -> Configurati
     for name, value in table.items():
         try:
             key = _known(name)
+            if key.setting == "mirrors" and isinstance(value, dict):
+                words = read_mirrors(value)
+                for setting, chosen in (("mirrors", words.mode), (RULES.setting, words.rules)):
+                    if chosen is not None:
+                        choices[setting] = Choice(chosen, source, origin)
+                continue
             choices[key.setting] = Choice(_read(key, value, origin), source, origin)
         except ValueError as error:
             problems.append(Problem(safe_text(name, limit=80), "", str(error)))

@@ -116,7 +116,7 @@ class ResponseHead:
 class Asked:
     """What we asked, and what we know. ``wanted`` is None for the whole content; ``total`` is None while unknown;
     ``ranges_proven``: this origin has served a range before; ``checksum`` is the manifest's; ``past_caches``: no cache
-    on the way may answer for the origin."""
+    on the way may answer for the origin; ``accept``: the media types that are asked for, if not any."""
 
     wanted: ByteRange | None
     total: int | None = None
@@ -124,6 +124,7 @@ class Asked:
     ranges_proven: bool = False
     checksum: Checksum | None = None
     past_caches: bool = False
+    accept: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from grym_fetch.core.digest import CHECKSUM_RULE, Checksum, parse_all_checksums
 from grym_fetch.core.freshness import EXPIRY_RULE, parse_expiry
 from grym_fetch.core.manifest import Asset, Manifest, StandIn
 from grym_fetch.core.manifest_values import (
+    ADDRESS_RULE,
     ID_RULE,
     LABEL_RULE,
     MAX_FALLBACK_URLS,
@@ -17,14 +18,13 @@ from grym_fetch.core.manifest_values import (
     MAX_SIZE_BYTES,
     MAX_URL_CHARACTERS,
     SOURCE_RULE,
-    URL_RULE,
+    check_address,
     check_all_ids,
     check_all_labels,
     check_all_urls,
     check_id,
     check_label,
     check_source,
-    check_url,
 )
 from grym_fetch.core.paths import check_all_local_paths, check_local_path
 from grym_fetch.core.piece_digests import (
@@ -53,11 +53,11 @@ _LOCAL_PATH = text(
     "a relative path such as models/base.bin", check_local_path, check_all=check_all_local_paths, minLength=1
 )
 _URL = text(
-    URL_RULE,
-    check_url,
+    ADDRESS_RULE,
+    check_address,
     check_all=check_all_urls,
     format="uri",
-    pattern="^[Hh][Tt][Tt][Pp][Ss]?://",
+    pattern="^([Hh][Tt][Tt][Pp][Ss]?|s3|gs|az)://",
     maxLength=MAX_URL_CHARACTERS,
 )
 _URLS = list_of(_URL, f"a list of at most {MAX_FALLBACK_URLS} addresses", max_items=MAX_FALLBACK_URLS)

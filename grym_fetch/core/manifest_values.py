@@ -11,6 +11,7 @@ import re
 import unicodedata
 from urllib.parse import urlsplit
 
+from grym_fetch.core.buckets import BucketAddress, is_bucket_address
 from grym_fetch.core.columns import Column, are_all, match_all
 from grym_fetch.core.text import UNSAFE_CATEGORIES, safe_text
 
@@ -22,6 +23,7 @@ MAX_URL_CHARACTERS = 8192
 MAX_FALLBACK_URLS = 100
 
 URL_RULE = "an http:// or https:// address"
+ADDRESS_RULE = f"{URL_RULE}, or an object in a bucket (s3://, gs://, az://)"
 ID_RULE = f"a string of 1 to {MAX_ID_CHARACTERS} characters"
 LABEL_RULE = "a string that is not empty"
 SOURCE_RULE = "a short address such as hf://org/repo@main/file"
@@ -39,6 +41,18 @@ _SOURCE = re.compile(r"[a-z][a-z0-9+.-]*:[^\s]+")
 _PLAIN_URL = re.compile(r"[!-\[\]-~]*")  # printable ASCII but space and backslash
 _USERINFO = re.compile(r"[\w.~!$&'()*+,;=:%-]*", re.ASCII)  # RFC 3986, section 3.2.1
 _HOST_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE | re.ASCII)
+
+
+def check_address(text: str) -> str:
+    """Return ``text`` if it can be an address in a manifest: what `check_url` takes, or an object in a bucket.
+
+    Raises:
+        ValueError: it cannot; the message says why.
+    """
+    if is_bucket_address(text) and len(text) <= MAX_URL_CHARACTERS:
+        BucketAddress.parse(text)
+        return text
+    return check_url(text)
 
 
 def check_url(text: str) -> str:

@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
+from grym_fetch.core.digest import Checksum
+from grym_fetch.core.manifest_values import MAX_SIZE_BYTES
+
 BEGINNING_BYTES = 1024
 """How much of a file is looked at."""
 _PAGE = re.compile(
@@ -19,8 +22,18 @@ _POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\r?\n(?:.*\r?\n)*?"
     rb"oid (?P<oid>sha256:[0-9a-f]{64})\r?\nsize (?P<size>[0-9]{1,20})"
 )
+MAX_POINTER_BYTES = 1024
+"""The longest text of a pointer, according to the specification of Git LFS."""
 POINTER_SIZES = range(100, 201)
 """How long a git-lfs pointer is, in bytes."""
+
+
+def read_pointer(beginning: bytes, size: int) -> tuple[Checksum, int] | None:
+    """If a file of ``size`` bytes is a git-lfs pointer, return the digest and size of its content; or None."""
+    pointer = _POINTER.match(beginning)
+    if pointer is None or size > MAX_POINTER_BYTES or (real := int(pointer["size"])) > MAX_SIZE_BYTES:
+        return None
+    return Checksum.parse(pointer["oid"].decode()), real
 
 
 def suspicion(beginning: bytes, size: int, *, name: str, url: str) -> str | None:

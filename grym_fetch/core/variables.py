@@ -11,14 +11,16 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
+from grym_fetch.core.mirror_rules import parse_mirrors
 from grym_fetch.core.text import safe_text
 
 MINIMAL = "GRYM_FETCH_MINIMAL"
 """Use the small stand-ins. This decides not how assets are fetched, but which."""
+MIRRORS = "GRYM_FETCH_MIRRORS"
+"""How to use mirrors, and rules for mirrors of one's own."""
 CLIENT_CERT = "GRYM_FETCH_CLIENT_CERT"
 CLIENT_KEY = "GRYM_FETCH_CLIENT_KEY"
 """PEM files: the certificate to show to servers that ask for one, and its key. Not settings: they have no option."""
-
 _WORDS = {
     **dict.fromkeys(("1", "true", "yes", "on", "y", "t"), True),
     **dict.fromkeys(("0", "false", "no", "off", "n", "f"), False),
@@ -60,13 +62,6 @@ def _parse_limit(text: str) -> float:
     if (rate := parse_rate(text)) <= 0:
         raise ValueError(f"{_shown(text)} is not a speed above zero; try 500K, 10M or 1G (bytes per second)")
     return rate
-
-
-def _parse_mirrors(text: str) -> str:
-    word = text.strip().lower()
-    if word not in ("fallback", "together"):
-        raise ValueError(f"{_shown(text)} is neither fallback nor together")
-    return word
 
 
 def _parse_store(text: str) -> bool | str:
@@ -116,7 +111,7 @@ def _shown(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """An environment variable, the setting that it gives, and how its text is read."""
+    """An environment variable, the setting that it gives, and how its text is read; None if it gives none."""
 
     name: str
     setting: str
@@ -126,7 +121,8 @@ class Variable:
 VARIABLES = (
     Variable("GRYM_FETCH_PARALLEL", "parallel", _whole(1)),
     Variable("GRYM_FETCH_MAX_PER_HOST", "max_per_host", _whole(1)),
-    Variable("GRYM_FETCH_MIRRORS", "mirrors", _parse_mirrors),
+    Variable(MIRRORS, "mirrors", lambda text: parse_mirrors(text).mode),
+    Variable(MIRRORS, "mirror_rules", lambda text: parse_mirrors(text).rules),
     Variable("GRYM_FETCH_LIMIT_RATE", "limit_rate", _parse_limit),
     Variable("GRYM_FETCH_OFFLINE", "offline", parse_flag),
     Variable("GRYM_FETCH_NO_PRIVATE_ADDRESSES", "allow_private_addresses", lambda text: not parse_flag(text)),
@@ -153,6 +149,14 @@ def read_flag(environ: Mapping[str, str], name: str) -> bool:
         raise BadVariable(name, str(error)) from None
 
 
+def gives(environ: Mapping[str, str], name: str, setting: str) -> bool:
+    """Whether a variable gives this setting. ``GRYM_FETCH_MIRRORS`` may give two, or one of them."""
+    text = environ.get(name, "").strip()
+    return bool(text) and all(
+        each.parse(text) is not None for each in VARIABLES if each.name == name and each.setting == setting
+    )
+
+
 def settings_in(environ: Mapping[str, str], *, without: Collection[str] = ()) -> Iterator[tuple[str, object]]:
     """Yield the settings that the environment gives, by name, except those in ``without``. Raises `BadVariable`."""
     for variable in VARIABLES:
@@ -160,6 +164,8 @@ def settings_in(environ: Mapping[str, str], *, without: Collection[str] = ()) ->
         if variable.setting in without or not text.strip():
             continue
         try:
-            yield variable.setting, variable.parse(text)
+            value = variable.parse(text)
         except ValueError as error:
             raise BadVariable(variable.name, str(error)) from None
+        if value is not None:
+            yield variable.setting, value

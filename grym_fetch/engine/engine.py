@@ -201,6 +201,7 @@ class Engine:
     @cached_property
     def _context(self) -> TransferContext:
         from grym_fetch.core.policy import RetryPolicy, TokenBucket
+        from grym_fetch.net.buckets import BucketSigner
         from grym_fetch.net.credentials import find_credentials
         from grym_fetch.runtime.buffers import Buffers
         from grym_fetch.transfer.context import TransferContext, TransferSettings
@@ -221,6 +222,7 @@ class Engine:
                 find_credentials(self._environ),
                 on_lost_ahead=self._scheduler.hosts.lost_ahead,
                 on_led=self._scheduler.kick,
+                sign=BucketSigner(self._environ).sign,
             ),
             threads=self._hashers,
             buffers=Buffers(settings.sizes.piece, self.connections),
@@ -232,6 +234,7 @@ class Engine:
                 lock_timeout=settings.lock_timeout,
                 connections=self.connections,
                 together=settings.mirrors == "together",
+                mirror_rules=settings.mirror_rules,
                 crawl_timeout=settings.stall_timeout,
                 retry=RetryPolicy(retries=settings.retries, patience=settings.patience),
                 sizes=settings.sizes,

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import DigestMismatch, GrymFetchError, Problem, SyncFailed, UnsafePath
 from grym_fetch.core.events import AssetReused, Event, RunFinished, RunStarted
 from grym_fetch.core.manifest import Asset, ManifestSource
@@ -64,20 +65,23 @@ class Adder:
     ) -> ParsedManifest[ManifestSource]:
         """Append an entry, measured if it is fetched or taken from ``file``; return the new manifest.
 
-        ``pieces``: with the digests of the pieces, if it was measured.
+        ``pieces``: with the digests of the pieces, if it was measured. A git-lfs pointer stands for its content, which
+        is neither fetched nor copied.
 
         Raises `EditRefused` if it cannot be added; then nothing was fetched.
         """
         self._entries.check_new(manifest, asset)
-        if file is not None:
+        if file is not None and not allow_suspicious and (there := await self._measurer.pointed_at(file)) is not None:
+            asset = self._as_pointed_at(asset, *there)
+        elif file is not None:
             if not allow_suspicious:
                 await self._measurer.refuse_suspicious(asset, file)
             asset = await self._take_in(asset, file)
         elif fetch:
             await before_fetch()
             asset = await self._fetch(asset, allow_suspicious=allow_suspicious)
-        if pieces and asset.checksum is not None and asset.size is not None:
-            place = self._root / asset.local_path
+        place = self._root / asset.local_path
+        if pieces and asset.checksum is not None and asset.size is not None and is_taken(place):
             asset = replace(asset, pieces=await self._measurer.pieces(place, asset.checksum, asset.size))
         return await self._entries.add(asset)
 
@@ -183,6 +187,13 @@ class Adder:
                 "with --url; otherwise choose another place with --local-path"
             )
             raise self._entries.refused(Problem(where(asset), "localPath", reason))
+
+    @staticmethod
+    def _as_pointed_at(asset: Asset, checksum: Checksum, size: int) -> Asset:
+        """The asset with what a pointer says of it. Raises `DigestMismatch` if it already has another checksum."""
+        if asset.checksum not in (None, checksum):
+            raise DigestMismatch(asset.id, str(asset.checksum), str(checksum))
+        return replace(asset, checksum=checksum, size=size)
 
     # -- files ------------------------------------------------------------------------------------------------------
 

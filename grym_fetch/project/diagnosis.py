@@ -21,6 +21,7 @@ from typing import Literal
 from yarl import URL
 
 from grym_fetch.core.addresses import is_loopback
+from grym_fetch.core.buckets import is_bucket_address
 from grym_fetch.core.command_lines import command_line
 from grym_fetch.core.errors import (
     CertificateRejected,
@@ -43,6 +44,7 @@ from grym_fetch.disk.folders import user_name
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.state import StateFolder
 from grym_fetch.disk.wrong_origins import WrongOrigins
+from grym_fetch.net.buckets import BucketSigner
 from grym_fetch.net.client import HttpTransport
 from grym_fetch.net.credentials import find_credentials
 from grym_fetch.net.proxies import ADVICE as SOCKS_ADVICE
@@ -258,7 +260,7 @@ async def origin_findings(
             user_agent=f"grym-fetch/{version}",
         )
     )
-    prober = _Prober(transport, Requester(find_credentials(environ)), clock)
+    prober = _Prober(transport, Requester(find_credentials(environ), sign=BucketSigner(environ).sign), clock)
     places = asyncio.Semaphore(MAX_PROBES)
 
     async def probe(asset: Asset, number: int, url: str) -> _Probe:
@@ -341,7 +343,7 @@ class _Prober:
             await connection.aclose()
         final = origin.target or URL(url, encoded=True)
         figures = {"url": shown, "status": head.status, "seconds": round(seconds, 3)}
-        if final.host != URL(url, encoded=True).host:
+        if not is_bucket_address(url) and final.host != URL(url, encoded=True).host:
             figures["target_host"] = self.requester.secrets.hide(final.host or "")
         offset = _offset(head, self.clock.wall())
         match answer.verdict:

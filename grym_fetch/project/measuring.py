@@ -33,7 +33,7 @@ from grym_fetch.core.events import AssetFailed, AssetReused, AssetVerifying, Eve
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.piece_digests import PieceDigests
 from grym_fetch.core.stated import StatedDigest
-from grym_fetch.core.suspicion import BEGINNING_BYTES, suspicion
+from grym_fetch.core.suspicion import BEGINNING_BYTES, read_pointer, suspicion
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import delete_file, storage_errors
 from grym_fetch.disk.local_files import HASH_BLOCK_BYTES, Updated
@@ -133,6 +133,10 @@ class Measurer:
         """Remember a file's checksum, so that nobody has to hash it again."""
         if signature is not None:
             self._engine.local_files.verified_cache.record(path, checksum, signature)
+
+    async def pointed_at(self, path: Path) -> tuple[Checksum, int] | None:
+        """The digest and size of the content that a git-lfs pointer stands for; None if the file is not one."""
+        return read_pointer(*await self._threads.compute(_begins_with, path))
 
     async def refuse_suspicious(self, asset: Asset, path: Path, *, was_fetched: bool = False) -> None:
         """Raise `EditRefused` for a file that is plainly not an asset; delete it if it was fetched."""

@@ -18,7 +18,7 @@ from grym_fetch.core.errors import GrymFetchError, Problem, SyncFailed
 from grym_fetch.core.manifest import Asset, ManifestSource
 from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.core.manifest_text import Setting
-from grym_fetch.core.manifest_values import check_url, has_login
+from grym_fetch.core.manifest_values import check_address, has_login
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import delete_file, is_taken, open_folder, storage_errors, sync
 from grym_fetch.disk.local_files import LocalFiles
@@ -113,7 +113,7 @@ class Updater:
         short = self._sources.recognize(address)
         if short is None:
             try:
-                check_url(address)
+                check_address(address)
                 if has_login(address):
                     raise ValueError("has a user or a password in it, which everyone could read")
             except ValueError as error:

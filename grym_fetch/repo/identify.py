@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from grym_fetch.core.suspicion import MAX_POINTER_BYTES
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import open_regular
 from grym_fetch.repo.git import GITLINK, Git, GitUnusable, IndexEntry
@@ -28,8 +29,6 @@ NO_TYPE = "(none)"
 _POINTER_FILTERS = frozenset({"lfs", "annex"})
 """Filters for which git stores a small text instead of the file."""
 _POINTER_HEAD = b"version https://git-lfs.github.com/spec/"
-_MAX_POINTER_BYTES = 1024
-"""The longest text of a pointer, according to the specification of Git LFS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,12 +204,12 @@ def _pointers(git: Git, index: dict[str, IndexEntry], prefix: str, paths: list[s
     filtered = [path for path in paths if filters.get(prefix + path) in _POINTER_FILTERS]
     blobs = {path: index[prefix + path].blob for path in filtered if prefix + path in index}
     sizes = git.blob_sizes(set(blobs.values())) if blobs else {}
-    return {path for path in filtered if path not in blobs or sizes.get(blobs[path], 0) <= _MAX_POINTER_BYTES}
+    return {path for path in filtered if path not in blobs or sizes.get(blobs[path], 0) <= MAX_POINTER_BYTES}
 
 
 def _is_pointer(path: Path, size: int) -> bool:
     """Whether a file is itself a pointer to its content, as when Git LFS has not fetched that."""
-    if size > _MAX_POINTER_BYTES:
+    if size > MAX_POINTER_BYTES:
         return False
     try:
         with open(open_regular(os.fspath(path)), "rb") as file:

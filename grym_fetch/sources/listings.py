@@ -19,7 +19,7 @@ from grym_fetch.core.errors import UnknownSource
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.stated import StatedDigest
 from grym_fetch.sources.choice import nearest
-from grym_fetch.sources.metalink import read_metalink, write_metalink
+from grym_fetch.sources.metalink import read_metalink, web_addresses, write_metalink
 from grym_fetch.sources.protocol import ListedFile
 
 T = TypeVar("T")
@@ -104,7 +104,9 @@ def read_pooch(text: str) -> list[ListedFile]:
 
 def write_pooch(assets: Iterable[Asset]) -> str:
     """Write a pooch registry, with the address of each asset."""
-    return "".join(f"{shlex.quote(asset.local_path)} {_any(asset)} {shlex.quote(asset.url)}\n" for asset in assets)
+    return "".join(
+        f"{shlex.quote(asset.local_path)} {_any(asset)} {shlex.quote(web_addresses(asset)[0])}\n" for asset in assets
+    )
 
 
 def _any(asset: Asset) -> Checksum:
@@ -145,7 +147,7 @@ def write_aria2(assets: Iterable[Asset]) -> str:
     """Write an aria2 input file (``aria2c --input-file``), run in the assets folder."""
     written = []
     for asset in assets:
-        lines = ["\t".join(asset.urls), f"  out={asset.local_path}"]
+        lines = ["\t".join(web_addresses(asset)), f"  out={asset.local_path}"]
         if asset.checksum is not None:
             if asset.checksum.algorithm == "blake2b":
                 raise ValueError(_NO_BLAKE.format(asset.id))
@@ -199,7 +201,7 @@ def write_curl(assets: Iterable[Asset]) -> str:
     """Write a curl config file (``curl --config``), run in the assets folder. It cannot verify anything."""
     lines = ["fail", "location", "create-dirs"]
     for asset in assets:
-        lines += [f"url = {_in_quotes(asset.url)}", f"output = {_in_quotes(asset.local_path)}"]
+        lines += [f"url = {_in_quotes(web_addresses(asset)[0])}", f"output = {_in_quotes(asset.local_path)}"]
     return "\n".join(lines) + "\n"
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
 
+from grym_fetch.core.buckets import is_bucket_address
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.manifest_values import MAX_SIZE_BYTES
@@ -107,9 +108,20 @@ def write_metalink(assets: Iterable[Asset]) -> str:
             if kind is None:
                 raise ValueError(f"{asset.id}: has a BLAKE2b checksum, which this format cannot say")
             lines.append(f'    <hash type="{kind}">{asset.checksum.hexdigest}</hash>')
-        lines += [f'    <url priority="{priority}">{escape(url)}</url>' for priority, url in enumerate(asset.urls, 1)]
+        lines += [
+            f'    <url priority="{priority}">{escape(url)}</url>'
+            for priority, url in enumerate(web_addresses(asset), 1)
+        ]
         lines.append("  </file>")
     return "\n".join([*lines, "</metalink>"]) + "\n"
+
+
+def web_addresses(asset: Asset) -> list[str]:
+    """The http and https addresses of an asset: other tools know no others. Raises `ValueError` if it has none."""
+    found = [url for url in asset.urls if not is_bucket_address(url)]
+    if not found:
+        raise ValueError(f"{asset.id}: has no http or https address, and other tools know no others")
+    return found
 
 
 def _refuse_doctype(*_: object) -> None:

@@ -111,8 +111,10 @@ class Web(Protocol):
     def environ(self) -> Mapping[str, str]:
         """The environment variables."""
 
-    async def get(self, url: str) -> Page:
+    async def get(self, url: str, *, accept: str = "") -> Page:
         """Ask for an address, with the token that belongs to its host, following redirects.
+
+        ``accept``: the media types to ask for, as in the field ``Accept``, if not any.
 
         Returns a page also for 401, 403, 404, 410 and 451, unless it asks to wait. Any other failure is a
         `SourceFailed`.

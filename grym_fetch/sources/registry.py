@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
+from grym_fetch.core.buckets import SCHEMES as BUCKETS
 from grym_fetch.core.errors import GrymFetchError, SourceFailed, UnknownSource
-from grym_fetch.core.manifest_values import check_source, check_url
+from grym_fetch.core.manifest_values import check_address, check_source
 from grym_fetch.core.text import safe_text
 from grym_fetch.sources.protocol import AssetSource, Resolved, Web
 
@@ -47,8 +48,8 @@ def source_of(address: str) -> AssetSource:
     scheme = scheme_of(address)
     known = schemes()
     if scheme not in known:
-        near = [f"{each}:" for each in difflib.get_close_matches(scheme, [*known, *PLAIN], n=1)]
-        shown = ", ".join(f"{each}:" for each in [*known, *PLAIN])
+        near = [f"{each}:" for each in difflib.get_close_matches(scheme, [*known, *PLAIN, *BUCKETS], n=1)]
+        shown = ", ".join(f"{each}:" for each in [*known, *PLAIN, *BUCKETS])
         raise UnknownSource(address, f"there is no source {scheme + ':'!r}; known are {shown}", near)
     return _load(scheme)
 
@@ -70,6 +71,8 @@ def recognize(text: str, environ: Mapping[str, str]) -> str | None:
     """
     scheme = scheme_of(text)
     if not scheme:
+        return None
+    if scheme in BUCKETS:
         return None
     if scheme not in PLAIN:
         source_of(text)
@@ -94,7 +97,7 @@ async def resolve(address: str, web: Web, *, newest: bool = False) -> Resolved:
     try:
         found = await (source.newest if newest else source.resolve)(address, web)
         for file in found.files:
-            check_url(file.url)
+            check_address(file.url)
             check_source(file.source)
     except GrymFetchError:
         raise

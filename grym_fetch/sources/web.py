@@ -48,28 +48,28 @@ class HubWeb:
         self._policy = RetryPolicy(retries=retries)
         self._offline = offline
         self._max_bytes = max_bytes
-        self._pages: dict[str, Page] = {}
+        self._pages: dict[tuple[str, str], Page] = {}
         self._kept_bytes = 0
         self.asked = ""
         """The address that was asked last."""
 
-    async def get(self, url: str) -> Page:
+    async def get(self, url: str, *, accept: str = "") -> Page:
         """Ask for each address only once: many files of a repository need the same pages. Raises `SourceFailed`."""
-        if (page := self._pages.get(url)) is None:
-            page = await self._get(url)
+        if (page := self._pages.get((url, accept))) is None:
+            page = await self._get(url, accept)
             if self._kept_bytes + len(page.body) <= MAX_KEPT_BYTES:
-                self._pages[url] = page
+                self._pages[url, accept] = page
                 self._kept_bytes += len(page.body) + len(url)
         return page
 
-    async def _get(self, url: str) -> Page:
+    async def _get(self, url: str, accept: str) -> Page:
         if self._offline:
             raise SourceFailed(url, self._hub, "--offline forbids asking it")
         self.asked = url
         failures = 0
         while True:
             try:
-                return await self._ask(url)
+                return await self._ask(url, accept)
             except SourceFailed:
                 raise
             except GrymFetchError as error:
@@ -87,10 +87,10 @@ class HubWeb:
                     raise SourceFailed(shown, self._hub, reason) from error
                 await self._clock.sleep(step.delay)
 
-    async def _ask(self, url: str) -> Page:
+    async def _ask(self, url: str, accept: str) -> Page:
         origin = Origin(0, url)
         deadline = self._clock.monotonic() + MAX_ANSWER_S
-        answer = await self._requester.open(self._connection, origin, Asked(None))
+        answer = await self._requester.open(self._connection, origin, Asked(None, accept=accept))
         try:
             head = answer.response.head
             where = url if origin.target is None else str(origin.target)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from grym_fetch.core.events import Event
+from grym_fetch.core.mirror_rules import MirrorRule
 from grym_fetch.core.policy import RetryPolicy, TokenBucket
 from grym_fetch.core.segments import SegmentSizes
 from grym_fetch.core.world import Clock, Threads
@@ -26,6 +27,8 @@ class TransferSettings:
     """The most that may work at once, over all assets."""
     together: bool = False
     """Whether all healthy origins of an asset share the work, instead of one after the other."""
+    mirror_rules: tuple[MirrorRule, ...] = ()
+    """Which addresses to ask before those in the manifest."""
     crawl_timeout: float = 30.0
     """Seconds that an origin may crawl before it is left for another one."""
     retry: RetryPolicy = field(default_factory=RetryPolicy)

@@ -34,6 +34,7 @@ from grym_fetch.core.events import (
 )
 from grym_fetch.core.fingerprint import content_fingerprint
 from grym_fetch.core.manifest import Asset
+from grym_fetch.core.mirrors import with_mirrors
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.damage import Damage
 from grym_fetch.disk.local_files import Found, LocalFiles
@@ -97,6 +98,7 @@ class Fetcher:
         ``judge`` looks at what was fetched before anybody is told that it is there. Raises any `GrymFetchError`, after
         emitting `asset_failed`.
         """
+        asset = with_mirrors(asset, self._settings.mirror_rules)
         try:
             try:
                 return await self._fetch_asset(

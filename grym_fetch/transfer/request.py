@@ -7,14 +7,14 @@ chain is walked again, once. A validator is for the server that sent it: at the 
 condition and contradicts nothing. Content without a checksum is accepted only over https, or directly from this machine
 itself; this applies to every hop. The answer to a request that was sent ahead of its turn counts only if it is the
 content asked for; otherwise the request is sent again, alone, and if that changes the answer, the host is asked only in
-turn from then on.
+turn from then on. The address of an object in a bucket is signed where its chain begins.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -32,6 +32,7 @@ from grym_fetch.core.addresses import (
     parse_address,
     server_mark,
 )
+from grym_fetch.core.buckets import bucket_advice, is_bucket_address
 from grym_fetch.core.challenges import token_address, trusts_realm
 from grym_fetch.core.cookies import ChainCookies
 from grym_fetch.core.errors import BadResponse, GrymFetchError, PolicyRefused, TooManyRedirects
@@ -95,7 +96,8 @@ class Requester:
     """Asks origins for ranges. Holds the credentials, but nothing that belongs to an asset.
 
     ``on_lost_ahead`` is called with a host that turns out not to take requests ahead of their turn,
-    ``on_led`` whenever a redirect says where an origin leads.
+    ``on_led`` whenever a redirect says where an origin leads. ``sign`` makes an address that can be asked from that of
+    an object in a bucket.
     """
 
     def __init__(
@@ -103,7 +105,9 @@ class Requester:
         credentials: Credentials,
         on_lost_ahead: Callable[[str], None] = lambda _: None,
         on_led: Callable[[], None] = lambda: None,
+        sign: Callable[[str], Awaitable[str]] | None = None,
     ) -> None:
+        self._sign = sign
         self._credentials = credentials
         self._on_led = on_led
         self._on_lost_ahead = on_lost_ahead
@@ -123,7 +127,12 @@ class Requester:
         `Connection.get` raises.
         """
         try:
-            return await self._open(connection, origin, asked, sent_ahead)
+            answer = await self._open(connection, origin, asked, sent_ahead)
+            if answer.refusal is not None and is_bucket_address(origin.url) and answer.response.head.status in _EXPIRED:
+                # It was signed just now, so what is wrong are the keys.
+                advised = Refusal(f"status {answer.response.head.status}", bucket_advice(origin.url))
+                return replace(answer, refusal=advised)
+            return answer
         except GrymFetchError as error:
             self.secrets.hide_in(error)
             raise
@@ -136,11 +145,12 @@ class Requester:
     async def _open(
         self, connection: Connection, origin: Origin, asked: Asked, sent_ahead: Request | None
     ) -> JudgedResponse:
-        first = parse_address(origin.url)
+        is_bucket = is_bucket_address(origin.url)
         for _ in range(MAX_TARGETS):
             target = origin.target
             if target is None:
                 break
+            first = target if is_bucket else parse_address(origin.url)
             cookie, is_own = origin.target_cookie, origin.target_is_own
             request = _sent(target, asked, sent_ahead) or self._request(
                 first, target, asked, is_own=is_own, cookie=cookie
@@ -151,7 +161,14 @@ class Requester:
                 return answer
             answer.response.close()
             origin.lost_target(target)
+        first = await self._address_in_bucket(origin.url) if is_bucket else parse_address(origin.url)
         return await self._walk(connection, origin, first, asked, _sent(first, asked, sent_ahead))
+
+    async def _address_in_bucket(self, address: str) -> URL:
+        """Sign an address, as if it were redirected there: it is remembered until it expires, and then signed anew."""
+        if self._sign is None:
+            raise PolicyRefused(address, "buckets are not asked here")
+        return parse_address(await self._sign(address))
 
     async def _walk(
         self, connection: Connection, origin: Origin, first: URL, asked: Asked, request: Request | None
@@ -165,7 +182,8 @@ class Requester:
             answer = await self._ask(connection, first, request, asked, is_own=is_own)
             request = None
             if not isinstance(answer.verdict, Redirected):
-                origin.resolved(here if here is not first or cookie else None, is_own=is_own, cookie=cookie)
+                is_elsewhere = here is not first or bool(cookie) or is_bucket_address(origin.url)
+                origin.resolved(here if is_elsewhere else None, is_own=is_own, cookie=cookie)
                 return answer
             # The body of a redirect is useless, and may be of any length.
             answer.response.close()
@@ -233,6 +251,8 @@ class Requester:
             fields["Range"] = range_header(asked.wanted)
             if asked.validator.if_range and asked.validator.is_for(server):
                 fields["If-Range"] = asked.validator.if_range
+        if asked.accept:
+            fields["Accept"] = asked.accept
         if asked.past_caches:
             fields["Cache-Control"] = "no-cache"
         if cookie:
@@ -255,7 +275,9 @@ class Requester:
         if ask_ahead is None:
             return None
         try:
-            first = parse_address(origin.url)
+            first = origin.target if is_bucket_address(origin.url) else parse_address(origin.url)
+            if first is None:
+                return None  # it has not been signed yet
             if origin.target is None:
                 request = self._request(first, first, asked, is_own=True, cookie="")
             else:

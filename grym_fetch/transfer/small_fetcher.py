@@ -14,6 +14,8 @@ from grym_fetch.core.addresses import host_of
 from grym_fetch.core.errors import StorageError
 from grym_fetch.core.events import AssetPlanned, AssetVerified, AssetVerifying, ProgressMade
 from grym_fetch.core.manifest import Asset
+from grym_fetch.core.mirror_rules import MirrorRule
+from grym_fetch.core.mirrors import addresses_of
 from grym_fetch.disk.local_files import LocalFiles
 from grym_fetch.disk.store import DiskStore
 from grym_fetch.disk.verified import FileSignature, VerifiedFile
@@ -23,11 +25,11 @@ from grym_fetch.transfer.result import FetchResult, TransferResult
 from grym_fetch.transfer.small_files import MIN_SMALL_FILES, ReceivedFile, SmallFileSource, is_small
 
 
-def by_host(assets: Iterable[Asset]) -> dict[str, list[Asset]]:
+def by_host(assets: Iterable[Asset], rules: Sequence[MirrorRule] = ()) -> dict[str, list[Asset]]:
     """The assets by the host that each is fetched from."""
     groups: dict[str, list[Asset]] = {}
     for asset in assets:
-        groups.setdefault(host_of(asset.url), []).append(asset)
+        groups.setdefault(host_of(addresses_of(asset, rules)[0]), []).append(asset)
     return groups
 
 
@@ -103,7 +105,7 @@ class SmallFileFetcher:
 
         sources = [
             SmallFileSource(host, some, self._context, writer=writer, on_placed=on_placed)
-            for host, some in by_host(assets).items()
+            for host, some in by_host(assets, self._context.settings.mirror_rules).items()
         ]
         for source in sources:
             scheduler.add(source, rank=0)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -21,6 +21,8 @@ from grym_fetch.core.errors import BadStatus, GrymFetchError, StorageError, Thro
 from grym_fetch.core.git_folders import may_make_a_repository
 from grym_fetch.core.http import Asked, ErrorStatus, Whole
 from grym_fetch.core.manifest import Asset
+from grym_fetch.core.mirror_rules import MirrorRule
+from grym_fetch.core.mirrors import addresses_of
 from grym_fetch.core.origins import CRAWL_BYTES_PER_S, Origin
 from grym_fetch.core.world import Connection, Response
 from grym_fetch.disk.small_files import SmallFile, SmallFileWriter
@@ -77,9 +79,9 @@ class FileRequest:
     sent: Request | None = None
 
     @classmethod
-    def of(cls, asset: Asset) -> FileRequest:
-        """A request for the whole asset."""
-        return cls(asset, Origin(0, asset.url), Asked(None, asset.size, checksum=asset.checksum))
+    def of(cls, asset: Asset, rules: Sequence[MirrorRule]) -> FileRequest:
+        """A request for the whole asset, at its first address."""
+        return cls(asset, Origin(0, addresses_of(asset, rules)[0]), Asked(None, asset.size, checksum=asset.checksum))
 
 
 @dataclass(eq=False, slots=True)
@@ -134,6 +136,7 @@ class SmallFileSource:
         self._clock = context.clock
         self._hosts = context.scheduler.hosts
         self._speeds = context.scheduler.speeds
+        self._rules = context.settings.mirror_rules
         self._writer = writer
         self._on_placed = on_placed
         self._turns: set[Turn] = set()
@@ -217,7 +220,7 @@ class SmallFileSource:
             if not turn.asked and not self._failures_in_a_row:
                 self._ask_ahead(turn, connection, by)
             if not turn.asked and turn.assets and self._clock.monotonic() < by:
-                turn.asked.append(FileRequest.of(turn.assets.popleft()))
+                turn.asked.append(FileRequest.of(turn.assets.popleft(), self._rules))
             if not turn.asked:
                 break
             file = await self._get(turn.asked[0], turn, connection, by)
@@ -248,7 +251,7 @@ class SmallFileSource:
                 self._give(turn)
             if not turn.assets:
                 return
-            request = FileRequest.of(turn.assets[0])
+            request = FileRequest.of(turn.assets[0], self._rules)
             request.sent = self._context.requester.ask_ahead(connection, request.origin, request.asked)
             if request.sent is None:
                 return
@@ -294,7 +297,7 @@ class SmallFileSource:
                 self._hosts.moved(turn, answer.host)
                 if not isinstance(answer.verdict, Whole):
                     if isinstance(answer.verdict, ErrorStatus):
-                        raise _as_error(asset.url, answer.verdict)
+                        raise _as_error(request.origin.url, answer.verdict)
                     return None
                 self._hosts.receives(turn, self._clock.monotonic(), whole=True)
                 self._ask_ahead(turn, connection, by)
@@ -325,7 +328,7 @@ class SmallFileSource:
         self._hosts.lost_ahead(answer.host)
         while len(turn.asked) > 1:
             turn.assets.appendleft(turn.asked.pop().asset)
-        return await self._get(FileRequest.of(asset), turn, connection, by)
+        return await self._get(FileRequest.of(asset, self._rules), turn, connection, by)
 
     async def _receive(self, response: Response, data: bytearray) -> bool:
         """Fill ``data``. False if the body is shorter or longer."""

@@ -19,7 +19,7 @@ from tests.support.project import Project
 TEXTS = {
     "parallel": ["1", "8"], "max_per_host": ["3"], "mirrors": ["together", "fallback"], "limit_rate": ["500K", "1.5M"],
     "retries": ["0", "9"], "stall_timeout": ["0.5"], "connect_timeout": ["3"], "lock_timeout": ["0", "60"],
-    "patience": ["0", "30"],
+    "patience": ["0", "30"], "mirror_rules": ["https://a.example.org/ = https://b.example.org/ only together"],
     "link_mode": ["copy", "auto"], "store": ["1", "no", "/srv/store"],
 }  # fmt: skip
 CASES = [(v.name, v.setting, text) for v in VARIABLES for text in TEXTS.get(v.setting, ["1", "no", "On", "F", " y "])]

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from grym_fetch.core.configuration import FETCHING, KEYS, MAX_CONFIGURATION_BYTES, Configuration, parse_configuration
+from grym_fetch.core.configuration import (
+    FETCHING,
+    KEYS,
+    MAX_CONFIGURATION_BYTES,
+    RULES,
+    Configuration,
+    parse_configuration,
+)
 from grym_fetch.core.errors import ConfigurationError
+from grym_fetch.core.mirror_rules import MirrorRule
 
 HEAD = "[project]\nname = 'x'\n[tool.grym-fetch]\n"
 EVERY = """
@@ -39,14 +47,36 @@ def of_user(text: str) -> Configuration:
 def test_every_key_is_read() -> None:
     """A key has the name and meaning of an option; one that begins with no- turns its setting off."""
     found = of_user(EVERY + ALLOWING)
-    assert found.choices.keys() == {key.setting for key in KEYS}
+    assert found.choices.keys() == {key.setting for key in KEYS} - {RULES.setting}
     assert found.fetching == {
         "parallel": 8, "max_per_host": 2, "mirrors": "together", "limit_rate": 1.5 * 1024**2, "offline": True,
         "allow_private_addresses": False, "pipelining": False, "retries": 0, "stall_timeout": 0.5, "patience": 0,
         "connect_timeout": 3, "lock_timeout": 60, "allow_stale": True, "allow_unpinned": True,
         "store": True, "link_mode": "hardlink", "adopt": True,
     }  # fmt: skip
-    assert found.fetching.keys() == FETCHING.keys()
+    assert found.fetching.keys() == FETCHING.keys() - {RULES.setting}
+
+
+MIRRORS = '[{}mirrors]\n"https://a.example.org/" = "https://{}.example.org/"\nonly = {}\n'
+
+
+def test_rules_for_mirrors_are_a_table() -> None:
+    """The table has the rules, and may say how mirrors are used; another word for that is refused."""
+    found = of_user('[mirrors]\nuse = "together"\n"https://a.example.org/" = "https://b.example.org/"\n')
+    rule = MirrorRule("https://a.example.org/", "https://b.example.org/")
+    assert found.fetching == {"mirrors": "together", "mirror_rules": (rule,)}
+    with pytest.raises(ConfigurationError, match="use must be one of"):
+        of_user('[mirrors]\nuse = "both"\n')
+
+
+def test_a_project_does_not_replace_the_mirrors_of_its_user() -> None:
+    """Rules of both hold, so that no project reopens what its user has closed with `only`."""
+    project = parse_configuration(MIRRORS.format("tool.grym-fetch.", "p", "false").encode(), "p", "project")
+    both = project.over(of_user(MIRRORS.format("", "u", "true")))
+    assert both.fetching["mirror_rules"] == (
+        MirrorRule("https://a.example.org/", "https://p.example.org/"),
+        MirrorRule("https://a.example.org/", "https://u.example.org/", only=True),
+    )
 
 
 def test_a_project_chooses_what_is_harmless() -> None:

@@ -66,8 +66,8 @@ def test_what_cannot_be_read_is_refused_by_name(name: str, text: str) -> None:
     environ = {f"GRYM_FETCH_{name}": text}
     with pytest.raises(BadVariable, match=f"GRYM_FETCH_{name}: "):
         dict(settings_in(environ))
-    setting = next(variable.setting for variable in VARIABLES if variable.name == f"GRYM_FETCH_{name}")
-    assert dict(settings_in(environ, without={setting})) == {}
+    given = {variable.setting for variable in VARIABLES if variable.name == f"GRYM_FETCH_{name}"}
+    assert dict(settings_in(environ, without=given)) == {}
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ from grym_fetch.cli import exit_codes
 from grym_fetch.cli.main import COMMANDS, cli
 from grym_fetch.cli.options import common_options, transfer_options
 from grym_fetch.core import errors, events
-from grym_fetch.core.configuration import KEYS, parse_configuration
+from grym_fetch.core.buckets import INSTANCE_ROLE
+from grym_fetch.core.configuration import KEYS, RULES, parse_configuration
 from grym_fetch.core.manifest_parser import parse_manifest
 from grym_fetch.core.manifest_schema import ASSET, MANIFEST, STAND_IN
 from grym_fetch.core.variables import CLIENT_CERT, CLIENT_KEY
@@ -233,7 +234,7 @@ def test_exit_codes_are_those_of_the_program() -> None:
 def test_the_keys_of_files_are_documented() -> None:
     """The page on settings lists every key and no others, and its examples are valid."""
     text = read("docs/configuration.md")
-    assert sorted(first_cells(section(text, "The keys"))) == sorted(key.name for key in KEYS)
+    assert sorted(first_cells(section(text, "The keys"))) == sorted(key.name for key in KEYS if key is not RULES)
     of_project, of_user = (block for block in all_blocks("toml") if block.path.name == "configuration.md")
     assert parse_configuration(of_project.text.encode(), str(of_project), "project").choices
     assert parse_configuration(of_user.text.encode(), str(of_user), "user").choices
@@ -245,7 +246,7 @@ def test_environment_variables_exist() -> None:
     for option in options:
         assert option.envvar == "GRYM_FETCH_" + max(option.opts, key=len)[2:].replace("-", "_").upper()
     known = {str(option.envvar) for option in options} | {"GRYM_FETCH_ENV", "GRYM_FETCH_COMPLETE"}
-    known |= {CLIENT_CERT, CLIENT_KEY}
+    known |= {CLIENT_CERT, CLIENT_KEY, INSTANCE_ROLE}
     for path in DOCUMENTS:
         for name in re.findall(r"GRYM_FETCH_[A-Z_]*[A-Z]", path.read_text(encoding="utf-8")):
             assert name in known or name.startswith("GRYM_FETCH_TOKEN"), f"{path.name} names {name}"

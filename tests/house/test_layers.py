@@ -32,7 +32,7 @@ LAYERS: list[set[str]] = [
 # The modules of each room, from the bottom up. A module may import only from earlier rows of its room.
 ORDER: dict[str, list[set[str]]] = {
     "core": [
-        {"text", "signatures", "cells", "figures", "columns"},
+        {"text", "signatures", "buckets", "cells", "figures", "columns"},
         {"command_lines"},
         {"errors", "validation"},
         {
@@ -45,20 +45,23 @@ ORDER: dict[str, list[set[str]]] = {
             "progress",
             "speeds",
             "checked_lines",
-            "variables",
             "schema",
             "tar_headers",
         },
-        {"suspicion", "git_folders", "stated", "piece_digests"},
-        {"http", "addresses", "manifest_values", "archives", "strict_json", "configuration"},
+        {"git_folders", "stated", "piece_digests", "manifest_values"},
+        {"suspicion"},
+        {"http", "addresses", "archives", "strict_json"},
+        {"mirror_rules"},
+        {"variables"},
+        {"configuration"},
         {"manifest", "journal", "segments", "policy", "cookies", "challenges"},
-        {"content_hasher", "origins", "hosts", "manifest_schema", "world", "fingerprint", "refusals"},
+        {"mirrors", "content_hasher", "origins", "hosts", "manifest_schema", "world", "fingerprint", "refusals"},
         {"manifest_text", "manifest_parser"},
         {"manifest_line_edits"},
     ],
     "net": [
-        {"places", "errors", "tls", "credentials", "states", "quiet", "heads"},
-        {"parser", "proxies"},
+        {"places", "errors", "tls", "credentials", "profiles", "states", "quiet", "heads"},
+        {"parser", "proxies", "buckets"},
         {"settings"},
         {"wire", "session"},
         {"tunnel"},
@@ -116,7 +119,7 @@ ORDER: dict[str, list[set[str]]] = {
     "sources": [
         {"protocol"},
         {"answers", "choice", "metalink", "registry", "web"},
-        {"github", "huggingface", "listings", "zenodo"},
+        {"github", "huggingface", "listings", "modelscope", "oci", "zenodo"},
         {"naming"},
         {"__init__"},
     ],

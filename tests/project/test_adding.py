@@ -141,3 +141,19 @@ async def test_a_copy_that_is_broken_off_leaves_nothing(
             await manager.add_asset(Asset("b", "https://h.example/b", "b.bin"), file=file)
     assert not (project.assets / "b.bin").exists()
     assert project.staged() == []
+
+
+async def test_a_pointer_stands_for_its_content(project: Project, tmp_path: Path, server: AssetServer) -> None:
+    """A git-lfs pointer has the digest and the size, so nothing is fetched before it is needed."""
+    checksum = Checksum.of(CONTENT)
+    pointer = tmp_path / "pointer"
+    pointer.write_text(f"version https://git-lfs.github.com/spec/v1\noid {checksum}\nsize {len(CONTENT)}\n")
+    asset = Asset("big", server.add("/big.bin", CONTENT).url, "m/big.bin")
+    async with project.manager() as manager:
+        added = await manager.add_asset(asset, file=pointer)
+        assert (added.checksum, added.size) == (checksum, len(CONTENT))
+        assert not server.stats.requests
+        assert (await manager.get_asset_path("big")).read_bytes() == CONTENT
+        other = Asset("other", asset.url, "m/other.bin", checksum=Checksum.of(b"other"))
+        with pytest.raises(DigestMismatch):
+            await manager.add_asset(other, file=pointer)

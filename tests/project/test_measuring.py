@@ -58,7 +58,7 @@ async def test_what_is_plainly_not_an_asset(
     own = tmp_path / "own.bin"
     own.write_bytes(content)
     async with project.manager() as manager:
-        for file in (None, own):
+        for file in [None] if content == POINTER else [None, own]:  # what a pointer stands for can be added
             with pytest.raises(EditRefused, match=f"{named}.*--allow-suspicious"):
                 await manager.add_asset(Asset("x", url, "models/x.bin"), fetch=file is None, file=file)
         assert not place.exists()

@@ -199,3 +199,14 @@ def test_the_digest_of_one_file() -> None:
 def test_below_an_address() -> None:
     """A file without an address of its own is below the base address, with its name encoded."""
     assert joined("https://h.example/d/", ListedFile("a b/c#.bin")) == "https://h.example/d/a%20b/c%23.bin"
+
+
+@pytest.mark.parametrize("name", ["metalink", "aria2", "curl", "pooch"])
+def test_buckets_are_not_for_other_tools(name: str) -> None:
+    """Only http and https addresses are written, and an asset without any is named."""
+    both = Asset("both", "s3://models/a", "a", fallback_urls=("https://h.example/a",), checksum=A)
+    written = write_list([both], name)
+    assert "https://h.example/a" in written
+    assert "s3://" not in written
+    with pytest.raises(ValueError, match="only: has no http"):
+        write_list([Asset("only", "s3://models/a", "a", checksum=A)], name)

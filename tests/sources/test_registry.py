@@ -60,13 +60,16 @@ def _plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_ours_are_entry_points() -> None:
     """Our own sources are registered like everybody else's."""
-    assert schemes() == ["doi", "github", "hf", "zenodo"]
+    assert schemes() == ["doi", "github", "hf", "modelscope", "oci", "ollama", "zenodo"]
     for address, hub in (("hf://a/b", "Hugging Face"), ("github:a/b", "GitHub"), ("doi:10.5281/zenodo.1", "Zenodo")):
         source: AssetSource = source_of(address)
         assert source.hub == hub
 
 
-@pytest.mark.parametrize(("text", "near"), [("hff://a/b", ["hf:"]), ("htps://h.example/", ["https:"]), ("xyzzy:a", [])])
+@pytest.mark.parametrize(
+    ("text", "near"),
+    [("hff://a/b", ["hf:"]), ("htps://h.example/", ["https:"]), ("xyzzy:a", [])],
+)
 def test_an_unknown_scheme(text: str, near: list[str]) -> None:
     """The error names the existing ones, and the nearest."""
     with pytest.raises(UnknownSource, match=r"known are .*hf:.*https:") as caught:

@@ -36,11 +36,12 @@ http {{
     sendfile on;
     limit_conn_zone $server_port zone=clients:1m;
     {zones}
+    {more}
     default_type application/octet-stream;
     client_body_temp_path {home}/temp; proxy_temp_path {home}/temp; fastcgi_temp_path {home}/temp;
     uwsgi_temp_path {home}/temp; scgi_temp_path {home}/temp;
     server {{
-        listen 127.0.0.1:{port}{tls};
+        listen {address}:{port}{tls};
         root {root};
         keepalive_timeout 75;
         {locations}
@@ -68,10 +69,12 @@ class Location:
     limit_conn: int | None = None
     limit_req: int | None = None
     refusal: int = 503
+    lines: tuple[str, ...] = ()
+    """Further directives."""
 
     def directives(self) -> str:
         """The block for the configuration."""
-        lines = []
+        lines = list(self.lines)
         if self.limit_rate is not None:
             lines.append(f"limit_rate {self.limit_rate};")
         if self.limit_conn is not None:
@@ -104,11 +107,24 @@ class Sent:
 class Nginx:
     """One nginx. ``root`` is the folder it serves; files can be put there at any time.
 
-    ``certificate``: a PEM file with its key and chain; it then speaks only TLS 1.3.
+    ``certificate``: a PEM file with its key and chain; it then speaks only TLS 1.3. ``more``: directives beside the
+    server; ``inside``: in it. ``address``: where it listens, for a test that needs several addresses of this machine.
     """
 
-    def __init__(self, home: Path, locations: Sequence[Location] = (), *, certificate: Path | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        locations: Sequence[Location] = (),
+        *,
+        certificate: Path | None = None,
+        more: str = "",
+        inside: str = "",
+        address: str = "127.0.0.1",
+    ) -> None:
         self._certificate = certificate
+        self._more = more
+        self._inside = inside
+        self._address = address
         self._home = home / "nginx"
         self.root = self._home / "root"
         self.locations = tuple(locations)
@@ -122,9 +138,9 @@ class Nginx:
         assert BINARY is not None, "nginx is not installed"
         assert self._process is None, "it runs already"
         for _ in range(5):
-            self.port = self.port or _free_port()
+            self.port = self.port or free_port()
             config = self._home / "nginx.conf"
-            locations = "\n        ".join(location.directives() for location in self.locations)
+            locations = "\n        ".join([location.directives() for location in self.locations] + [self._inside])
             config.write_text(
                 _CONFIG.format(
                     home=self._home,
@@ -133,6 +149,8 @@ class Nginx:
                     tls=self._tls(),
                     locations=locations,
                     zones=self._zones(),
+                    more=self._more,
+                    address=self._address,
                 )
             )
             self._process = subprocess.Popen(
@@ -219,7 +237,8 @@ class Nginx:
         return sum(record.body_bytes for record in self.sent() if record.path == path)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -549,3 +549,63 @@ async def test_the_log_of_requests_holds_no_query(
         await manager.get_asset_path("a")
     assert "/a bytes=0-6: 206 in " in caplog.text
     assert "s3cr3t" not in caplog.text
+
+
+# -- buckets --------------------------------------------------------------------------------------------------------
+
+BUCKET = "s3://models/a.bin"
+OBJECT = "https://models.s3.example/a.bin"
+
+
+class Signer:
+    """Signs with a new number each time."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def __call__(self, address: str) -> str:
+        assert address == BUCKET
+        self.count += 1
+        return f"{OBJECT}?X-Amz-Signature=number-{self.count:06d}"
+
+
+def signed_as(number: int) -> str:
+    return f"{OBJECT}?X-Amz-Signature=number-{number:06d}"
+
+
+async def test_a_bucket_is_signed_once_and_again_when_that_has_expired() -> None:
+    """Like the target of a redirect, a signed address is kept until it is refused; nothing else is sent along."""
+    refused = ScriptedResponse(403, {}, [b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message>"])
+    connection = ScriptedConnection({signed_as(1): [part(), part(), refused], signed_as(2): [part()]})
+    signer, origin = Signer(), Origin(0, BUCKET)
+    requester = Requester(Credentials({"GRYM_FETCH_TOKEN_MODELS_S3_EXAMPLE": "token"}), sign=signer)
+    for _ in range(3):
+        answer = await requester.open(connection, origin, ASKED)
+        assert isinstance(answer.verdict, Partial)
+    assert [url for url, _ in connection.asked] == [signed_as(1), signed_as(1), signed_as(1), signed_as(2)]
+    assert all("Authorization" not in fields for _, fields in connection.asked)
+    assert origin.shown == BUCKET
+
+
+async def test_keys_that_are_refused_are_not_tried_again() -> None:
+    """An address that was signed just now cannot have expired, so the advice is about the keys."""
+    connection = ScriptedConnection({signed_as(1): [ScriptedResponse(403, {}, [b"<Error/>"])]})
+    signer = Signer()
+    answer = await Requester(Credentials({}), sign=signer).open(connection, Origin(0, BUCKET), ASKED)
+    assert answer.refusal is not None
+    assert "AWS_ACCESS_KEY_ID" in str(answer.refusal)
+    assert signer.count == 1
+
+
+async def test_a_plain_address_of_a_bucket_gets_the_token_of_its_host() -> None:
+    """Google's store also takes a bearer token; it goes to that host alone, also in later requests."""
+
+    async def sign(_: str) -> str:
+        return OBJECT
+
+    connection = ScriptedConnection({OBJECT: [part(), part()]})
+    requester = Requester(Credentials({"GRYM_FETCH_TOKEN_MODELS_S3_EXAMPLE": "token"}), sign=sign)
+    origin = Origin(0, BUCKET)
+    for _ in range(2):
+        await requester.open(connection, origin, ASKED)
+    assert [fields["Authorization"] for _, fields in connection.asked] == ["Bearer token"] * 2

@@ -1,0 +1,148 @@
+"""From the address of an object in a bucket to one that can be asked."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from yarl import URL
+
+from grym_fetch.core.signatures import is_signed
+from grym_fetch.errors import PolicyRefused
+from grym_fetch.net.buckets import BucketSigner
+
+KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "the-secret-key-of-aws"}
+AZURE_KEY = "dGhlLXNlY3JldC1rZXktb2YtYXp1cmUtc3RvcmFnZQ=="
+
+pytestmark = pytest.mark.package("obstore")
+
+
+@pytest.fixture(autouse=True)
+def _no_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this machine's user has is not looked at."""
+    for name in ("AWS_PROFILE", "AWS_REGION", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+async def signed(text: str, **environ: str) -> URL:
+    """The address that the signer makes."""
+    return URL(await BucketSigner(environ).sign(text), encoded=True)
+
+
+@pytest.mark.parametrize(
+    ("address", "environ", "expected"),
+    [
+        ("s3://models/a/b.bin", {}, "https://models.s3.us-east-1.amazonaws.com/a/b.bin"),
+        ("s3://models/a%20b.bin", {"AWS_REGION": "eu-west-1"}, "https://models.s3.eu-west-1.amazonaws.com/a%20b.bin"),
+        ("s3://my.models/a", {}, "https://s3.us-east-1.amazonaws.com/my.models/a"),
+        ("s3://models/a", {"AWS_ENDPOINT_URL": "https://r2.example.org/"}, "https://r2.example.org/models/a"),
+        ("s3://models/a", {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9", "AWS_ENDPOINT_URL": "https://x.example.org"},
+         "http://127.0.0.1:9/models/a"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("has_keys", [False, True])
+async def test_s3(address: str, environ: dict[str, str], expected: str, has_keys: bool) -> None:
+    """Region and endpoint come from the standard variables. Without keys the plain address is asked: it may be open."""
+    found = await signed(address, **environ, **(KEYS if has_keys else {}))
+    assert str(found.with_query(None)) == expected
+    assert is_signed(found) == has_keys
+    assert KEYS["AWS_SECRET_ACCESS_KEY"] not in str(found)
+
+
+async def test_a_profile_has_keys_region_and_endpoint(tmp_path: Path) -> None:
+    """As the `aws` command reads them; the environment wins."""
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws/credentials").write_text("[work]\naws_access_key_id = WORKID\naws_secret_access_key = s\n")
+    (tmp_path / ".aws/config").write_text(
+        "[profile work]\nregion = eu-north-1\nendpoint_url = https://s3.example.org\n"
+    )
+    home = {"HOME": str(tmp_path)}
+    found = await signed("s3://models/a", **home, AWS_PROFILE="work")
+    assert found.host == "s3.example.org"
+    assert found.query["X-Amz-Credential"].startswith("WORKID/")
+    assert "/eu-north-1/" in found.query["X-Amz-Credential"]
+    assert not is_signed(await signed("s3://models/a", **home))
+    found = await signed("s3://models/a", **home, AWS_PROFILE="work", **KEYS)
+    assert found.query["X-Amz-Credential"].startswith("AKIDEXAMPLE/")
+
+
+async def test_a_session_token_is_part_of_the_signature() -> None:
+    """Keys for a while come with a token."""
+    found = await signed("s3://models/a", **KEYS, AWS_SESSION_TOKEN="the-session-token")
+    assert found.query["X-Amz-Security-Token"] == "the-session-token"
+
+
+@pytest.mark.shows("S7")
+@pytest.mark.parametrize(
+    ("address", "environ"),
+    [
+        ("s3://models/a", {**KEYS, "AWS_ENDPOINT_URL": "http://s3.example.org"}),
+        ("az://models/a", {"AZURE_STORAGE_ACCOUNT_NAME": "acct", "AZURE_STORAGE_ENDPOINT": "http://az.example.org",
+                           "AZURE_STORAGE_ACCOUNT_KEY": AZURE_KEY}),
+    ],
+)  # fmt: skip
+async def test_no_signature_over_plain_http(address: str, environ: dict[str, str]) -> None:
+    """Anybody on the way could use it."""
+    with pytest.raises(PolicyRefused, match="plain http"):
+        await signed(address, **environ)
+
+
+async def test_azure() -> None:
+    """A key signs, a token for shared access goes along as it is, and a public container needs nothing."""
+    account = {"AZURE_STORAGE_ACCOUNT_NAME": "acct"}
+    plain = await signed("az://models/a/b.bin", **account)
+    assert str(plain) == "https://acct.blob.core.windows.net/models/a/b.bin"
+    shared = await signed("az://models/a", **account, AZURE_STORAGE_SAS_TOKEN="?sv=1&se=2030&sig=abcdefgh")
+    assert str(shared) == "https://acct.blob.core.windows.net/models/a?sv=1&se=2030&sig=abcdefgh"
+    by_key = await signed("az://models/a", **account, AZURE_STORAGE_ACCOUNT_KEY=AZURE_KEY)
+    assert is_signed(by_key)
+    assert by_key.host == "acct.blob.core.windows.net"
+    with pytest.raises(PolicyRefused, match="AZURE_STORAGE_ACCOUNT_NAME"):
+        await signed("az://models/a")
+
+
+async def test_google(tmp_path: Path) -> None:
+    """The key file of a service account signs; with anything else, the plain address is asked, perhaps with a token."""
+    plain = "https://storage.googleapis.com/models/a/b.bin"
+    assert str(await signed("gs://models/a/b.bin")) == plain
+    file = tmp_path / "user.json"
+    file.write_text(json.dumps({"type": "authorized_user", "refresh_token": "x"}))
+    assert str(await signed("gs://models/a/b.bin", GOOGLE_APPLICATION_CREDENTIALS=str(file))) == plain
+    file.write_text(json.dumps(service_account()))
+    found = await signed("gs://models/a/b.bin", GOOGLE_APPLICATION_CREDENTIALS=str(file))
+    assert is_signed(found)
+    assert str(found.with_query(None)) == plain
+
+
+def service_account() -> dict[str, str]:
+    """A key file of nobody's."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    key = rsa.generate_private_key(65537, 2048)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+    email = "nobody@example.iam.gserviceaccount.com"
+    return {"type": "service_account", "private_key": pem, "private_key_id": "1", "client_email": email}
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
+async def test_without_the_extra_one_line_says_how_to_install_it(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else of the program needs it."""
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
+    with pytest.raises(PolicyRefused, match=r"pip install 'grym-fetch\[stores\]'"):
+        await signed(f"{scheme}://models/a")
+
+
+@pytest.mark.shows("S7")
+async def test_a_key_that_cannot_be_used_is_not_shown() -> None:
+    """What the signing library says of it is not repeated."""
+    environ = {"AZURE_STORAGE_ACCOUNT_NAME": "acct", "AZURE_STORAGE_ACCOUNT_KEY": "not-base64-but-secret!"}
+    with pytest.raises(PolicyRefused, match="could not be signed") as refused:
+        await signed("az://models/a", **environ)
+    assert "secret!" not in str(refused.value)

@@ -1,0 +1,30 @@
+"""The files of the ``aws`` command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from grym_fetch.net.profiles import find_s3_access
+
+
+def test_keys_come_from_one_place(tmp_path: Path) -> None:
+    """A key id of the environment is never used with the secret of a file."""
+    file = tmp_path / "credentials"
+    file.write_text("[default]\naws_access_key_id = FILE\naws_secret_access_key = of-the-file\naws_session_token = t\n")
+    environ = {"HOME": str(tmp_path), "AWS_SHARED_CREDENTIALS_FILE": str(file)}
+    found = find_s3_access(environ | {"AWS_ACCESS_KEY_ID": "ENV"})
+    assert (found.key_id, found.secret, found.session_token) == ("FILE", "of-the-file", "t")
+    found = find_s3_access(environ | {"AWS_ACCESS_KEY_ID": "ENV", "AWS_SECRET_ACCESS_KEY": "of-the-environment"})
+    assert (found.key_id, found.secret, found.session_token) == ("ENV", "of-the-environment", "")
+    assert "of-the-environment" not in repr(found)
+
+
+@pytest.mark.parametrize("data", [b"", b"[default", b"\xff\xfe", b"[default]\naws_access_key_id = only\n", b"x = 1\n"])
+def test_a_file_that_cannot_be_read_has_no_keys(tmp_path: Path, data: bytes) -> None:
+    """It is as if it were not there."""
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws/credentials").write_bytes(data)
+    found = find_s3_access({"HOME": str(tmp_path)})
+    assert (found.key_id, found.secret, found.region, found.endpoint) == ("", "", "us-east-1", "")
