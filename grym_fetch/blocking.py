@@ -28,7 +28,7 @@ from typing import Any
 
 from grym_fetch import manager as asynchronous
 from grym_fetch.core.events import Event
-from grym_fetch.core.manifest import Asset, Manifest
+from grym_fetch.core.manifest import Asset, ManifestSource
 from grym_fetch.core.world import Clock, Transport
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.prune import PruneReport
@@ -117,8 +117,11 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         return self._manager.project
 
     @property
-    def manifest(self) -> Manifest:
-        """The manifest, read on first use. Raises `ManifestError`."""
+    def manifest(self) -> ManifestSource:
+        """The manifest, read on first use: a `Manifest`, or if it is very long, one that reads its assets again.
+
+        Raises `ManifestError`.
+        """
         return self._manager.manifest
 
     def why_stale(self) -> str | None:
@@ -213,12 +216,18 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         exclude: Collection[str] = (),
         full: bool = False,
         on_status: Callable[[AssetStatus], object] | None = None,
+        keep: bool = True,
     ) -> list[AssetStatus]:
-        """Call `check_asset` for these assets, or for all; both take globs. ``on_status`` is told of each at once.
+        """Call `check_asset` for these assets, or for all; both take globs. ``on_status`` is told of each at once,
+        and awaited if it is async.
+
+        ``keep``: return them, too; without it, an empty list, which is what very many assets need.
 
         Raises `UnknownAsset`.
         """
-        return self._run(asynchronous.AssetManager.check_assets, ids, exclude=exclude, full=full, on_status=on_status)
+        return self._run(
+            asynchronous.AssetManager.check_assets, ids, exclude=exclude, full=full, on_status=on_status, keep=keep
+        )
 
     def state_of(self, asset: Asset) -> AssetState:
         """Return the asset's state on disk without reading a file.
@@ -246,19 +255,26 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         all: bool = False,
         minimal: bool | None = None,
         exclude: Collection[str] = (),
-    ) -> tuple[Asset, ...]:
+    ) -> Collection[Asset]:
         """Return the assets that `sync` would take, in the manifest's order. Raises `UnknownAsset` or `UnknownTag`.
+
+        A tuple, but of a very long manifest a collection that reads its assets anew each time.
 
         ``ids`` and ``exclude`` take ids and globs, such as ``voice-*``; one that matches nothing is an `UnknownAsset`.
         """
         return self._call(asynchronous.AssetManager.choose, ids, tags=tags, all=all, minimal=minimal, exclude=exclude)
 
-    def plan(self, assets: Collection[Asset], *, force: bool = False) -> SyncPlan:
+    def plan(
+        self, assets: Collection[Asset], *, force: bool = False, on_part: Callable[[SyncPlan], object] | None = None
+    ) -> SyncPlan:
         """Return what fetching these assets would take. Reads no file: one of the right size counts as present.
+
+        ``on_part`` is told of each part of the plan: of all of it, unless there are very many assets. Then the plan
+        that is returned has only the sums, and its assets are in the parts.
 
         Raises `StaleManifest`.
         """
-        return self._run(asynchronous.AssetManager.plan, assets, force=force)
+        return self._run(asynchronous.AssetManager.plan, assets, force=force, on_part=on_part)
 
     def sync(
         self,

@@ -19,7 +19,7 @@ from grym_fetch._version import __version__
 from grym_fetch.core.configuration import Configuration
 from grym_fetch.core.errors import ConfigurationError, GrymFetchError
 from grym_fetch.core.events import Event, RunStarted
-from grym_fetch.core.manifest import Asset, Manifest
+from grym_fetch.core.manifest import Asset, AssetBatches, ManifestSource, as_stand_ins, in_batches, known_bytes
 from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.disk.configuration import read_configuration
 from grym_fetch.disk.project import Project, find_project, load_manifest, read_manifest
@@ -120,7 +120,7 @@ class AssetManager:
         self.warnings = ()
         self._bus = EventBus(self._clock.wall)
         self._project: Project | None = None
-        self._manifest: Manifest | None = None
+        self._manifest: ManifestSource | None = None
         self._coordinator: Coordinator | None = None
         self._owner = LoopOwner()
 
@@ -209,8 +209,11 @@ class AssetManager:
         return self._project
 
     @property
-    def manifest(self) -> Manifest:
-        """The manifest, read on first use. Raises `ManifestError`."""
+    def manifest(self) -> ManifestSource:
+        """The manifest, read on first use: a `Manifest`, or if it is very long, one that reads its assets again.
+
+        Raises `ManifestError`.
+        """
         if self._manifest is None:
             parsed = load_manifest(self.project.manifest_path)
             self._manifest, self.warnings = parsed.manifest, parsed.warnings
@@ -371,21 +374,35 @@ class AssetManager:
         exclude: Collection[str] = (),
         full: bool = False,
         on_status: Callable[[AssetStatus], object] | None = None,
+        keep: bool = True,
     ) -> list[AssetStatus]:
-        """Call `check_asset` for these assets, or for all; both take globs. ``on_status`` is told of each at once.
+        """Call `check_asset` for these assets, or for all; both take globs. ``on_status`` is told of each at once,
+        and awaited if it is async.
+
+        ``keep``: return them, too; without it, an empty list, which is what very many assets need.
 
         Raises `UnknownAsset`.
         """
-        self._ready()
+        engine = self._ready().engine
         chosen = self.manifest.pick(ids, exclude=exclude)
         if full:
-            self._bus.emit(RunStarted(assets=len(chosen), bytes=sum(asset.size or 0 for asset in chosen)))
+            self._bus.emit(RunStarted(assets=len(chosen), bytes=known_bytes(chosen)))
         statuses = []
-        async with aclosing(checking.in_order(chosen, lambda asset: self.check_asset(asset.id, full=full))) as each:
-            async for status in each:
-                statuses.append(status)
-                if on_status is not None:
-                    on_status(status)
+        for batch in in_batches(chosen):
+            assets = as_stand_ins(batch) if self.minimal else batch
+            # Of many assets, most are there or not at all, which is seen in one look.
+            is_long = isinstance(chosen, AssetBatches) and not full
+            seen = checking.seen_at_once(engine, assets, self.project.assets_dir) if is_long else {}
+
+            async def check(asset: Asset, seen: Mapping[str, AssetStatus] = seen) -> AssetStatus:
+                return seen.get(asset.id) or await self.check_asset(asset.id, full=full)
+
+            async with aclosing(checking.in_order(batch, check)) as each:
+                async for status in each:
+                    if keep:
+                        statuses.append(status)
+                    if on_status is not None and isinstance(waits := on_status(status), Awaitable):
+                        await waits
         return statuses
 
     def state_of(self, asset: Asset) -> AssetState:
@@ -408,7 +425,7 @@ class AssetManager:
         """
         self._owner.claim()
         required = self.manifest.required
-        return await self.sync_assets(tuple(a.stand_in() for a in required) if self.minimal else required)
+        return await self.sync_assets(as_stand_ins(required) if self.minimal else required)
 
     def choose(
         self,
@@ -418,22 +435,40 @@ class AssetManager:
         all: bool = False,  # noqa: A002 - the word of the command line and of the public API
         minimal: bool | None = None,
         exclude: Collection[str] = (),
-    ) -> tuple[Asset, ...]:
+    ) -> Collection[Asset]:
         """Return the assets that `sync` would take, in the manifest's order. Raises `UnknownAsset` or `UnknownTag`.
+
+        A tuple, but of a very long manifest a collection that reads its assets anew each time.
 
         ``ids`` and ``exclude`` take ids and globs, such as ``voice-*``; one that matches nothing is an `UnknownAsset`.
         """
         is_minimal = self.minimal if minimal is None else minimal
         return self.manifest.select(ids or (), tags or (), all=all, minimal=is_minimal, exclude=exclude)
 
-    async def plan(self, assets: Collection[Asset], *, force: bool = False) -> SyncPlan:
+    async def plan(
+        self,
+        assets: Collection[Asset],
+        *,
+        force: bool = False,
+        on_part: Callable[[SyncPlan], object] | None = None,
+    ) -> SyncPlan:
         """Return what fetching these assets would take. Reads no file: one of the right size counts as present.
+
+        ``on_part`` is told of each part of the plan: of all of it, unless there are very many assets. Then the plan
+        that is returned has only the sums, and its assets are in the parts.
 
         Raises `StaleManifest`.
         """
         coordinator = self._ready()
         self._freshness.refuse_stale(self.manifest)
-        return await coordinator.plan(assets, force=force)
+        whole: SyncPlan | None = None
+        for batch in in_batches(assets):
+            part = await coordinator.plan(batch, force=force)
+            if on_part is not None:
+                on_part(part)
+            whole = part if whole is None else whole.joined(part, keep=on_part is None)
+        assert whole is not None, "of no assets, there is one empty batch"
+        return whole
 
     async def sync(
         self,
@@ -644,7 +679,7 @@ class AssetManager:
             raise ValueError(f"format must be one of {', '.join(known)}, not {format!r}")
         chosen = self.manifest.pick(ids, exclude=exclude)
         try:
-            return write_list(chosen, format)
+            return write_list(tuple(chosen), format)
         except ValueError as error:
             source = safe_text(str(self.project.manifest_path))
             raise EditRefused(source, [Problem(f"export as {format}", "", str(error))]) from None
@@ -820,7 +855,7 @@ class AssetManager:
             finally:
                 await self._bus.settle()
 
-    def _adopt(self, parsed: ParsedManifest) -> None:
+    def _adopt(self, parsed: ParsedManifest[ManifestSource]) -> None:
         self._manifest, self.warnings = parsed.manifest, parsed.warnings
 
     # -- listening --------------------------------------------------------------------------------------------------

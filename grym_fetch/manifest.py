@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from grym_fetch.core.digest import Algorithm, Checksum, Hasher
-from grym_fetch.core.manifest import Asset, Manifest, StandIn
+from grym_fetch.core.manifest import Asset, Manifest, ManifestSource, StandIn
 from grym_fetch.core.piece_digests import PieceDigests
 from grym_fetch.core.stated import StatedDigest, StatedKind
 
@@ -13,6 +13,7 @@ __all__ = [
     "Checksum",
     "Hasher",
     "Manifest",
+    "ManifestSource",
     "PieceDigests",
     "StandIn",
     "StatedDigest",

@@ -55,6 +55,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "pin": ("pin", "pin voices", "pin --exclude 'test-*'"),
     "import": ("import SHA256SUMS --base-url https://models.example.org/v2", "import registry.txt --local-path data"),
+    "convert": ("convert assets.json assets.jsonl", "convert assets.jsonl assets.parquet"),
     "export": ("export --format sha256sums", "export 'voice-*' --format metalink", "export --format aria2"),
     "outdated": ("outdated", "outdated voices", "outdated --json"),
     "update": ("update --dry-run", "update voices", "update voices https://models.example.org/voices-2.ckpt"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from grym_fetch.core.manifest import Asset
     from grym_fetch.engine.reports import AssetState, AssetStatus
     from grym_fetch.manager import AssetManager
+
+
+PAGE_ROWS = 10_000
+"""A longer table is written in pages, each with columns of its own width."""
 
 
 @click.command("check", cls=Command)
@@ -68,9 +73,10 @@ def check_command(
 
     async def body(manager: AssetManager) -> int:
         codes = {exit_codes.DONE}
-        found = []
+        found: list[tuple[Asset, AssetStatus]] = []
+        next_steps = _NextSteps(manager)
 
-        def take(status: AssetStatus) -> None:
+        async def take(status: AssetStatus) -> None:
             is_fine = status.valid or (status.unverified and allow_unpinned)
             if status.state is AssetState.CORRUPT:
                 codes.add(exit_codes.INTEGRITY)
@@ -83,25 +89,39 @@ def check_command(
                 }  # fmt: skip
                 click.echo(json.dumps(record))
             elif not common.quiet or not is_fine:
-                found.append((manager.manifest.get(status.id), status))
+                asset = manager.manifest.get(status.id)
+                next_steps.count(asset, status.state)
+                found.append((asset, status))
+                if len(found) >= PAGE_ROWS:
+                    await print_page()
 
-        await manager.check_assets(ids or None, exclude=exclude, full=full, on_status=take)
-        for asset, status in found:
-            problem = safe_text(status.error) if status.error not in (None, "missing", "only partly downloaded") else ""
-            note = " ".join(part for part in (problem, "(stand-in)" if status.is_stand_in else "") if part)
-            kind = asset.stand_in() if status.is_stand_in else asset
-            state = await _state_shown(manager, kind, status.state)
-            rows.append((state, safe_text(asset.id), _size_shown(kind), short_path(status.path), note))
+        async def print_page() -> None:
+            for asset, status in found:
+                is_plain = status.error in (None, "missing", "only partly downloaded")
+                problem = "" if is_plain else safe_text(str(status.error))
+                note = " ".join(part for part in (problem, "(stand-in)" if status.is_stand_in else "") if part)
+                kind = asset.stand_in() if status.is_stand_in else asset
+                state = await _state_shown(manager, kind, status.state)
+                rows.append((state, safe_text(asset.id), _size_shown(kind), short_path(status.path), note))
+            found.clear()
+            if len(rows) >= PAGE_ROWS:
+                print_rows()
+
+        await manager.check_assets(ids or None, exclude=exclude, full=full, on_status=take, keep=False)
+        await print_page()
         if not common.json and not common.quiet:
-            states = [(asset, status.state) for asset, status in found]
-            last.append(partial(_tell_next, manager, states, is_checked=True))
+            last.append(partial(next_steps.tell, is_checked=True))
         return exit_codes.worst(codes - {exit_codes.DONE}) if codes != {exit_codes.DONE} else exit_codes.DONE
+
+    def print_rows() -> None:
+        print_table(("STATE", "ID", "SIZE", "PATH", "NOTE"), rows, state=0, right=(2,))
+        rows.clear()
 
     rows: list[tuple[str, ...]] = []
     last: list[Callable[[], object]] = []
     code = run(common, body, minimal=minimal, tells="news", json_events=False)
     # After the run, so that the table comes below the display, and before what follows from it.
-    print_table(("STATE", "ID", "SIZE", "PATH", "NOTE"), rows, state=0, right=(2,))
+    print_rows()
     for tell in last:
         tell()
     return code
@@ -145,28 +165,30 @@ def path_command(common: Common, asset_id: str, minimal: bool | None, **transfer
 def list_command(common: Common, tags: tuple[str, ...]) -> int:
     """List the configured assets: id, state, size, tags. Reads no file's bytes."""
     from grym_fetch.cli.runner import print_data, run
+    from grym_fetch.core.manifest import in_batches
     from grym_fetch.core.text import safe_text
 
     async def body(manager: AssetManager) -> int:
-        assets = manager.choose(tags=tags, all=not tags)
-        states = manager.states_of(assets)
-        if common.json:
-            found = zip(assets, states, strict=True)
-            print_data(json.dumps(_record(asset) | {"state": state}) for asset, state in found)
-            return 0
-        rows = [
-            (
-                safe_text(asset.id),
-                await _state_shown(manager, asset, state),
-                _size_shown(asset),
-                "required" if asset.required else "",
-                ", ".join(map(safe_text, asset.tags)),
-            )
-            for asset, state in zip(assets, states, strict=True)
-        ]
-        print_table(("ID", "STATE", "SIZE", "REQUIRED", "TAGS"), rows, state=1, right=(2,))
-        if not common.quiet:
-            _tell_next(manager, list(zip(assets, states, strict=True)), is_checked=False)
+        next_steps = _NextSteps(manager)
+        for batch in in_batches(manager.choose(tags=tags, all=not tags)):
+            found = list(zip(batch, manager.states_of(batch), strict=True))
+            if common.json:
+                print_data(json.dumps(_record(asset) | {"state": state}) for asset, state in found)
+                continue
+            rows = []
+            for asset, state in found:
+                next_steps.count(asset, state)
+                row = (
+                    safe_text(asset.id),
+                    await _state_shown(manager, asset, state),
+                    _size_shown(asset),
+                    "required" if asset.required else "",
+                    ", ".join(map(safe_text, asset.tags)),
+                )
+                rows.append(row)
+            print_table(("ID", "STATE", "SIZE", "REQUIRED", "TAGS"), rows, state=1, right=(2,))
+        if not common.json and not common.quiet:
+            next_steps.tell(is_checked=False)
         return 0
 
     return run(common, body)
@@ -293,26 +315,40 @@ def _size_shown(asset: Asset) -> str:
     return format_size(asset.size) if asset.size is not None else "?"
 
 
-def _tell_next(manager: AssetManager, found: Sequence[tuple[Asset, AssetState]], *, is_checked: bool) -> None:
-    """End with what to do next, if anything: ``6 missing: grym-fetch sync``. On stderr."""
-    from grym_fetch.engine.reports import AssetState
+class _NextSteps:
+    """Counts the states of assets, to end with what to do next, if anything: ``6 missing: grym-fetch sync``."""
 
-    usual = {asset.id for asset in manager.choose()}
-    to_fetch = (AssetState.MISSING, AssetState.PARTIAL, AssetState.CORRUPT)
-    is_usual = all(asset.id in usual for asset, state in found if state in to_fetch)
-    sync = "grym-fetch sync" if is_usual else "grym-fetch sync --all"
-    steps = [
-        (AssetState.MISSING, "missing", sync),
-        (AssetState.PARTIAL, "partly there", sync),
-        (AssetState.CORRUPT, "corrupt", sync),
-        (AssetState.UNVERIFIED, "without a checksum", "grym-fetch pin"),
-        (AssetState.PRESENT, "not verified yet", "grym-fetch check"),
-    ]
-    by_command: dict[str, list[str]] = {}
-    for kind, what, command in steps:
-        if number := sum(state is kind for _, state in found):
-            by_command.setdefault(command, []).append(f"{number:,} {what}")
-    for command, parts in by_command.items():
-        click.echo(f"{', '.join(parts)}: {command}", err=True)
-    if is_checked and found and not by_command:
-        click.echo(f"all {len(found):,} verified" if len(found) > 1 else "verified", err=True)
+    def __init__(self, manager: AssetManager) -> None:
+        self._manager = manager
+        self._counts: Counter[AssetState] = Counter()
+        self._is_usual = True
+
+    def count(self, asset: Asset, state: AssetState) -> None:
+        """Note an asset's state."""
+        from grym_fetch.engine.reports import AssetState
+
+        self._counts[state] += 1
+        if self._is_usual and state in (AssetState.MISSING, AssetState.PARTIAL, AssetState.CORRUPT):
+            self._is_usual = self._manager.manifest.is_usual(asset, self._manager.minimal)
+
+    def tell(self, *, is_checked: bool) -> None:
+        """Say it on stderr."""
+        from grym_fetch.engine.reports import AssetState
+
+        sync = "grym-fetch sync" if self._is_usual else "grym-fetch sync --all"
+        steps = [
+            (AssetState.MISSING, "missing", sync),
+            (AssetState.PARTIAL, "partly there", sync),
+            (AssetState.CORRUPT, "corrupt", sync),
+            (AssetState.UNVERIFIED, "without a checksum", "grym-fetch pin"),
+            (AssetState.PRESENT, "not verified yet", "grym-fetch check"),
+        ]
+        by_command: dict[str, list[str]] = {}
+        for kind, what, command in steps:
+            if number := self._counts[kind]:
+                by_command.setdefault(command, []).append(f"{number:,} {what}")
+        for command, parts in by_command.items():
+            click.echo(f"{', '.join(parts)}: {command}", err=True)
+        total = self._counts.total()
+        if is_checked and total and not by_command:
+            click.echo(f"all {total:,} verified" if total > 1 else "verified", err=True)

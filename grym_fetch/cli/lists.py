@@ -1,8 +1,9 @@
-"""Commands that read and write the lists of other tools: ``import``, ``export``."""
+"""Commands that read and write lists: those of other tools (``import``, ``export``), ours (``convert``)."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -96,3 +97,42 @@ def export_command(common: Common, ids: tuple[str, ...], exclude: tuple[str, ...
         return 0
 
     return run(common, body, minimal=False)
+
+
+@click.command("convert", cls=Command)
+@click.argument("source", metavar="FROM", type=click.Path(path_type=Path))
+@click.argument("target", metavar="TO", type=click.Path(path_type=Path))
+@option("--force", is_flag=True, help="Replace TO if it is there.")
+@common_options
+def convert_command(common: Common, source: Path, target: Path, force: bool) -> int:
+    """Write a manifest as another kind: .json, .jsonl (an entry a line) or .parquet.
+
+    A list of more than 100,000 assets, or 16 MiB, is read only as .jsonl or .parquet.
+    """
+    from grym_fetch.cli.runner import run_plain, short_path
+    from grym_fetch.disk.project import CANDIDATES, expand_home
+
+    source, target = expand_home(source), expand_home(target)
+    for each in (source, target):
+        if each.suffix.lower() not in (".json", ".jsonl", ".parquet"):
+            raise click.UsageError(f"the name of {str(each)!r} must end in .json, .jsonl or .parquet")
+    if not source.is_file():
+        raise click.UsageError(f"there is no file {str(source)!r}")
+    if target.exists() and not force:
+        raise click.UsageError(f"{str(target)!r} is there already; --force replaces it")
+
+    def work() -> int:
+        from grym_fetch.disk.manifest_conversion import convert
+
+        count = convert(source, target)
+        if common.json:
+            click.echo(json.dumps({"from": str(source), "to": str(target), "assets": count}))
+            return 0
+        if not common.quiet:
+            click.echo(f"wrote {short_path(target.absolute())}: {count:,} asset{'s' if count != 1 else ''}")
+            names = [Path(each).name for each in CANDIDATES]
+            if source.name in names and target.name in names and names.index(source.name) < names.index(target.name):
+                click.echo(f"{source.name} beside it comes first: remove it, or name the other with --config", err=True)
+        return 0
+
+    return run_plain(common, work)

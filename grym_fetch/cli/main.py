@@ -30,6 +30,7 @@ COMMANDS = {
     "pin": "pinning",
     "import": "lists",
     "export": "lists",
+    "convert": "lists",
     "outdated": "updating",
     "update": "updating",
     "repair": "repairing",
@@ -58,6 +59,7 @@ SUMMARIES = {
     "pin": "Write missing checksums and sizes into the manifest.",
     "import": "Add what another tool has listed: Metalink, SHA256SUMS, pooch, DVC, aria2, curl.",
     "export": "Print assets as another tool reads them.",
+    "convert": "Write the manifest as another kind: .json, .jsonl or .parquet.",
     "outdated": "List what has a newer version at its source.",
     "update": "Move assets to what their sources have now.",
     "repair": "Fetch only what is damaged in a file.",
@@ -83,7 +85,7 @@ COLLECT_AFTER = 50_000
 
 GROUPS = {
     "Assets": ("sync", "check", "repair", "adopt", "path", "list", "info"),
-    "Manifest": ("add", "pin", "import", "export", "outdated", "update", "remove", "schema"),
+    "Manifest": ("add", "pin", "import", "export", "convert", "outdated", "update", "remove", "schema"),
     "Repository": ("identify", "clean", "restore"),
     "Project": ("setup", "doctor", "prune", "store", "config"),
     "Other": ("completion", "help", "demo"),

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+MAX_COMPLETED_BYTES = 16 * 1024 * 1024
+"""A person who presses Tab does not wait for a longer manifest to be read."""
+
+
 class Rate(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on only
     """A rate in bytes per second, such as ``500K``, ``10M`` or ``1.5MiB/s``; units are powers of 1024."""
 
@@ -283,13 +287,15 @@ def transfer_options(command: F) -> F:
 
 
 def _listed(ctx: click.Context) -> tuple[Asset, ...]:
-    """The assets that a shell can complete: those in the manifest; none if it cannot be read."""
+    """The assets that a shell can complete: those in the manifest; none if it cannot be read, or would take long."""
     from grym_fetch.core.errors import GrymFetchError
     from grym_fetch.disk.project import find_project, load_manifest
 
     try:
         project = find_project(config=ctx.params.get("config"), environ=os.environ, cwd=Path.cwd())
-        return load_manifest(project.manifest_path).manifest.assets
+        if project.manifest_path.stat().st_size > MAX_COMPLETED_BYTES:
+            return ()
+        return tuple(load_manifest(project.manifest_path).manifest.assets)
     except (GrymFetchError, OSError):
         return ()
 

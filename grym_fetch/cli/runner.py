@@ -29,6 +29,7 @@ from grym_fetch.cli.unexpected import tell_unexpected
 from grym_fetch.core.command_lines import command_line
 from grym_fetch.core.errors import GrymFetchError, MirrorsExhausted, SyncFailed, UnknownAsset
 from grym_fetch.core.figures import format_size
+from grym_fetch.core.manifest import Manifest
 from grym_fetch.core.text import redact_text, safe_text
 from grym_fetch.core.variables import BadVariable
 from grym_fetch.display import Display, Telling, choose_display
@@ -252,7 +253,8 @@ async def _work(this: _Run) -> int:
         stream=sys.stderr,
         environ=os.environ,
         quiet=common.quiet,
-        names={asset.id: asset.name for asset in manifest.assets},
+        # A long manifest is not held for its names.
+        names={each.id: each.name for each in manifest.assets} if isinstance(manifest, Manifest) else {},
         telling=Telling(
             verbose=common.verbose,
             place=short_path(manager.project.assets_dir),

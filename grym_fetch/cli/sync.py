@@ -25,6 +25,8 @@ from grym_fetch.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from grym_fetch.core.manifest import Asset
+    from grym_fetch.engine.reports import SyncPlan
     from grym_fetch.manager import AssetManager
 
 
@@ -134,23 +136,26 @@ def say_default(manager: AssetManager, common: Common, *, exclude: tuple[str, ..
 
 
 async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) -> None:
-    """Print what a sync would do: files, bytes, space."""
+    """Print what a sync would do: files, bytes, space. JSON is one line, or one for each part of a long list."""
     from grym_fetch.cli.runner import print_data
     from grym_fetch.core.figures import format_size
     from grym_fetch.core.mirrors import addresses_of
     from grym_fetch.core.text import redact_url, safe_text
 
-    first = {asset.id: addresses_of(asset, manager.settings.mirror_rules)[0] for asset in assets}
-    plan = await manager.plan(assets, force=force)
-    if common.json:
-        record = {
+    fetched = taken = kept = unpacked = 0
+
+    def first(asset: Asset) -> str:
+        return addresses_of(asset, manager.settings.mirror_rules)[0]
+
+    def record(plan: SyncPlan) -> dict[str, object]:
+        return {
             "fetch": [
                 {
                     "id": a.id,
                     "path": str(manager.project.assets_dir / a.local_path),
                     "size": a.size,
                     "pinned": a.pinned,
-                    "from": redact_url(first[a.id]),
+                    "from": redact_url(first(a)),
                 }
                 for a in plan.to_fetch
             ],
@@ -164,28 +169,39 @@ async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) 
             "space_needed": plan.space_needed,
             "space_free": plan.space_free,
         }
-        print_data([json.dumps(record)])
+
+    def print_part(plan: SyncPlan) -> None:
+        nonlocal fetched, taken, kept, unpacked
+        if common.json:
+            print_data([json.dumps(record(plan))])
+            return
+        lines = []
+        for asset in plan.to_fetch:
+            size = format_size(asset.size) if asset.size is not None else "size unknown"
+            note = "" if asset.pinned else "  (no checksum: refused without --allow-unpinned)"
+            if first(asset) != asset.url:
+                note = f"  (at your mirror first: {redact_url(first(asset))})"
+            lines.append(f"fetch  {safe_text(asset.id)}  {size}  -> {safe_text(asset.local_path, limit=1100)}{note}")
+        lines += [f"take   {safe_text(asset.id)}  from the store" for asset in plan.to_take]
+        unread = {asset.id for asset in plan.unread}
+        for asset in plan.present:
+            note = "  (there but not verified yet: read first, and fetched again if it is wrong)"
+            if not asset.pinned:
+                note = "  (no checksum: refused without --allow-unpinned)"
+            shown = safe_text(asset.id)
+            lines.append(f"read   {shown}{note}" if asset.id in unread else f"keep   {shown}")
+        print_data(lines)
+        fetched, taken, kept = fetched + len(plan.to_fetch), taken + len(plan.to_take), kept + len(plan.present)
+        unpacked += len(plan.to_unpack)
+
+    plan = await manager.plan(assets, force=force, on_part=print_part)
+    if common.json:
         return
-    lines = []
-    for asset in plan.to_fetch:
-        size = format_size(asset.size) if asset.size is not None else "size unknown"
-        note = "" if asset.pinned else "  (no checksum: refused without --allow-unpinned)"
-        if first[asset.id] != asset.url:
-            note = f"  (at your mirror first: {redact_url(first[asset.id])})"
-        lines.append(f"fetch  {safe_text(asset.id)}  {size}  -> {safe_text(asset.local_path, limit=1100)}{note}")
-    lines += [f"take   {safe_text(asset.id)}  from the store" for asset in plan.to_take]
-    unread = {asset.id for asset in plan.unread}
-    for asset in plan.present:
-        note = "  (there but not verified yet: read first, and fetched again if it is wrong)"
-        if not asset.pinned:
-            note = "  (no checksum: refused without --allow-unpinned)"
-        lines.append(f"read   {safe_text(asset.id)}{note}" if asset.id in unread else f"keep   {safe_text(asset.id)}")
-    print_data(lines)
     resumed = f", {format_size(plan.bytes_staged)} there from an earlier run" if plan.bytes_staged else ""
     unknown = f", {plan.unknown_sizes} of unknown size" if plan.unknown_sizes else ""
-    taken = f"{len(plan.to_take)} to take from the store, " if plan.to_take else ""
-    click.echo(f"{len(plan.to_fetch)} to fetch, {taken}{len(plan.present)} already there{unknown}")
+    from_store = f"{taken} to take from the store, " if taken else ""
+    click.echo(f"{fetched} to fetch, {from_store}{kept} already there{unknown}")
     click.echo(f"{format_size(plan.bytes_to_fetch)} to download{resumed}")
     fits = "" if plan.space_needed <= plan.space_free else ": NOT ENOUGH"
-    archives = f", and what is in {len(plan.to_unpack)} to be unpacked" if plan.to_unpack else ""
+    archives = f", and what is in {unpacked} to be unpacked" if unpacked else ""
     click.echo(f"space needed {format_size(plan.space_needed)}{archives}, free {format_size(plan.space_free)}{fits}")

@@ -11,16 +11,18 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from typing import Protocol, runtime_checkable
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import UnknownAsset, UnknownTag
-from grym_fetch.core.paths import STAND_IN_FOLDER
+from grym_fetch.core.paths import STAND_IN_FOLDER, find_collisions
 from grym_fetch.core.piece_digests import PieceDigests
 from grym_fetch.core.stated import StatedDigest
 
 ESSENTIAL_TAG = "essential"
 """The tag of the assets that ``--minimal`` chooses."""
-_GLOB = re.compile(r"[*?\[]")
+GLOB = re.compile(r"[*?\[]")
+"""What makes a glob of an id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,97 @@ class Asset:
         )
 
 
+@runtime_checkable
+class AssetBatches(Protocol):
+    """Assets that are read some at a time, because they are too many to be held. Also a collection of them."""
+
+    def batches(self) -> Iterator[tuple[Asset, ...]]:
+        """Yield all of them, in order. Blocking: for a thread."""
+
+    def known_bytes(self) -> int:
+        """The sum of the sizes that are known."""
+
+    def as_stand_ins(self) -> Collection[Asset]:
+        """The same assets, as their small stand-ins where they have one."""
+
+
+def known_bytes(assets: Collection[Asset]) -> int:
+    """Return the sum of the sizes that are known."""
+    return assets.known_bytes() if isinstance(assets, AssetBatches) else sum(asset.size or 0 for asset in assets)
+
+
+def in_batches(assets: Collection[Asset]) -> Iterator[tuple[Asset, ...]]:
+    """Yield assets some at a time if they are too many to be held, and else all at once. May block, as a file does."""
+    if isinstance(assets, AssetBatches):
+        yield from assets.batches()
+    else:
+        yield tuple(assets)
+
+
+def as_stand_ins(assets: Collection[Asset]) -> Collection[Asset]:
+    """Return these assets, as their small stand-ins where they have one."""
+    return assets.as_stand_ins() if isinstance(assets, AssetBatches) else tuple(each.stand_in() for each in assets)
+
+
+class ManifestSource(Protocol):
+    """The assets of a project, in the order of the file, however many: a `Manifest`, or one too long to be held.
+
+    What is returned as a collection is a tuple, or reads its assets again each time that it is iterated.
+    """
+
+    @property
+    def version(self) -> str | None:
+        """The list's version, if it has one."""
+
+    @property
+    def updated(self) -> str | None:
+        """When the list was last changed, as it says."""
+
+    @property
+    def expires(self) -> float | None:
+        """When the list expires, in seconds since the epoch."""
+
+    @property
+    def extra(self) -> Mapping[str, object]:
+        """The keys at the top level that have no meaning here."""
+
+    @property
+    def assets(self) -> Collection[Asset]:
+        """Every asset."""
+
+    @property
+    def required(self) -> Collection[Asset]:
+        """The assets marked as required; none where none is marked so."""
+
+    def get(self, asset_id: str) -> Asset:
+        """Return the asset with this id. Raises `UnknownAsset`."""
+
+    def number_of(self, asset_id: str) -> int | None:
+        """Return which entry has this id, counted from 0; None if there is none."""
+
+    def owner_of(self, path: str) -> str | None:
+        """Return the id of an asset that has this path, or lies in it, or above it; None if there is none."""
+
+    def pick(self, ids: Collection[str] | None = None, *, exclude: Collection[str] = ()) -> Collection[Asset]:
+        """Return the assets named, see `Manifest.pick`. Raises `UnknownAsset`."""
+
+    def select(
+        self,
+        ids: Collection[str] = (),
+        tags: Collection[str] = (),
+        all: bool = False,  # noqa: A002 - the word of the command line and of the public API
+        minimal: bool = False,
+        exclude: Collection[str] = (),
+    ) -> Collection[Asset]:
+        """Return the assets chosen, see `Manifest.select`. Raises `UnknownAsset` or `UnknownTag`."""
+
+    def chooses_all(self, minimal: bool = False) -> bool:
+        """Whether `select` without a choice takes every asset, because none is marked; False if there are none."""
+
+    def is_usual(self, asset: Asset, minimal: bool = False) -> bool:
+        """Whether `select` without a choice takes this asset of the list."""
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """The assets of a project, in the order of the file. Ids are distinct. ``expires``: seconds since the epoch."""
@@ -123,8 +216,18 @@ class Manifest:
             raise self._unknown(asset_id)
         return asset
 
+    def number_of(self, asset_id: str) -> int | None:
+        """Return which entry has this id, counted from 0; None if there is none."""
+        return next((number for number, known in enumerate(self._by_id) if known == asset_id), None)
+
+    def owner_of(self, path: str) -> str | None:
+        """Return the id of an asset that has this path, or lies in it, or above it; None if there is none."""
+        paths = [path, *(asset.local_path for asset in self.assets)]
+        found = next((each for each in find_collisions(paths) if each.first == 0), None)
+        return None if found is None else self.assets[found.second - 1].id
+
     def _unknown(self, text: str) -> UnknownAsset:
-        plain = _GLOB.sub("", text)
+        plain = GLOB.sub("", text)
         near = [asset_id for asset_id in self._by_id if plain and asset_id.startswith(plain)] if plain != text else []
         return UnknownAsset(text, (near or difflib.get_close_matches(plain, self._by_id, n=3))[:3])
 
@@ -144,7 +247,7 @@ class Manifest:
         for text in texts:
             if text in self._by_id:
                 yield text  # also where it looks like a glob
-            elif _GLOB.search(text) and (found := [each for each in self._by_id if fnmatchcase(each, text)]):
+            elif GLOB.search(text) and (found := [each for each in self._by_id if fnmatchcase(each, text)]):
                 yield from found
             else:
                 raise self._unknown(text)
@@ -185,6 +288,13 @@ class Manifest:
     def chooses_all(self, minimal: bool = False) -> bool:
         """Whether `select` without a choice takes every asset, because none is marked; False if there are none."""
         return bool(self.assets) and not self._marked(minimal)
+
+    def is_usual(self, asset: Asset, minimal: bool = False) -> bool:
+        """Whether `select` without a choice takes this asset of the list."""
+        marked = self._marked(minimal)
+        if not marked:
+            return True
+        return asset.required if marked == self.required else ESSENTIAL_TAG in asset.tags
 
     @property
     def required(self) -> tuple[Asset, ...]:

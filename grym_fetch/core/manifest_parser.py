@@ -7,15 +7,16 @@ several of them is checked here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from grym_fetch.core.archives import unpacked_path
 from grym_fetch.core.digest import DIGESTS_OF_NOTHING, Checksum
 from grym_fetch.core.errors import ManifestError, Problem
 from grym_fetch.core.git_folders import find_git_folders, makes_a_repository
-from grym_fetch.core.manifest import Manifest
-from grym_fetch.core.manifest_schema import ASSET, MANIFEST, PIECES, STAND_IN
+from grym_fetch.core.manifest import Asset, Manifest, ManifestSource
+from grym_fetch.core.manifest_schema import ASSET, ENTRIES, MANIFEST, PIECES, STAND_IN
 from grym_fetch.core.paths import MAX_PATH_BYTES, find_collisions
 from grym_fetch.core.piece_digests import MAX_PIECE_BYTES, MIN_PIECE_BYTES, piece_count
 from grym_fetch.core.schema import Location, nearest_key, problems_of
@@ -25,22 +26,39 @@ from grym_fetch.core.text import safe_text
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 MAX_ASSETS = 100_000
 MAX_KEYS_IN_WARNING = 5
+MAX_UNKNOWN_KEYS = 1000
+"""Of so many different unknown keys, it is counted how often each is there; of more, it is not."""
+WAY_OUT = "longer lists go into assets.jsonl: `grym-fetch convert assets.json assets.jsonl`"
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedManifest:
+M = TypeVar("M", bound=ManifestSource, covariant=True)
+
+
+@dataclass(frozen=True)
+class ParsedManifest(Generic[M]):
     """A manifest, and what is odd in its file but not wrong."""
 
-    manifest: Manifest
+    manifest: M
     warnings: tuple[str, ...] = ()
 
 
-def parse_manifest(data: bytes, source: str) -> ParsedManifest:
+def parse_manifest(data: bytes, source: str) -> ParsedManifest[Manifest]:
     """Read the bytes of an ``assets.json``. ``source`` names it in errors.
 
     Raises:
         ManifestError: it cannot be used; with every problem.
     """
+    manifest = parse_whole(data, source)
+    found = UnknownKeys(manifest.extra)
+    found.add(manifest.assets)
+    return ParsedManifest(manifest, found.warnings())
+
+
+def parse_whole(data: bytes, source: str) -> Manifest:
+    """`parse_manifest` for who needs the manifest as a whole and no warnings. Raises the same."""
+    if len(data) > MAX_MANIFEST_BYTES:
+        message = f"is {len(data)} bytes long; at most {MAX_MANIFEST_BYTES} are allowed; {WAY_OUT}"
+        raise ManifestError(source, [Problem("top level", "", message)])
     try:
         file = read_json(data, max_bytes=MAX_MANIFEST_BYTES)
     except NotJson as error:
@@ -50,7 +68,7 @@ def parse_manifest(data: bytes, source: str) -> ParsedManifest:
     if not isinstance(entries, list):
         entries = []
     if len(entries) > MAX_ASSETS:
-        message = f"has {len(entries)} assets; at most {MAX_ASSETS} are allowed"
+        message = f"has {len(entries)} assets; at most {MAX_ASSETS} are allowed; {WAY_OUT}"
         raise ManifestError(source, [Problem("top level", "", message)])
     problems = _Problems(source, entries)
     problems.add_all(file.problems)
@@ -62,7 +80,30 @@ def parse_manifest(data: bytes, source: str) -> ParsedManifest:
     _check_places(entries, problems)
     _check_contents(entries, problems)
     problems.raise_if_any()
-    return ParsedManifest(manifest, _warnings(manifest))
+    return manifest
+
+
+def read_entries(
+    entries: list[object], found: Iterable[tuple[Location, str]], place: Callable[[int], str]
+) -> tuple[tuple[Asset, ...], list[Problem]]:
+    """Read some of a longer list of entries. Return the assets, and what is wrong with any: then there are no assets.
+
+    ``found``: problems that are known already. ``place``: where an entry is, by its index here, such as ``line 7``.
+    What concerns several entries is for the caller to judge.
+    """
+    assets: tuple[Asset, ...] = ()
+    problems = _Problems("", entries, place)
+    problems.add_all(found)
+    try:
+        assets = ENTRIES.read(entries)
+    except ValueError as error:
+        problems.add_all((("assets", *location), message) for location, message in problems_of(error))
+    _check_contents(entries, problems)
+    for index, entry in enumerate(entries):
+        if isinstance(entry, dict) and isinstance(path := entry.get("localPath"), str):
+            _unpacked_folders(entries, [(index, path)], problems)
+    wrong = problems.in_order()
+    return (() if wrong else assets), wrong
 
 
 # --- What concerns several values or assets: judged on the file as it is, so that a bad asset hides no other
@@ -186,9 +227,10 @@ def _check_pieces(entry: dict[str, object], location: Location, problems: _Probl
 
 
 class _Problems:
-    def __init__(self, source: str, entries: list[object]) -> None:
+    def __init__(self, source: str, entries: list[object], place: Callable[[int], str] | None = None) -> None:
         self._source = source
         self._entries = entries
+        self._place = place
         self._nameless: set[int] = set()
         self._found: dict[Location, str] = {}
 
@@ -204,8 +246,11 @@ class _Problems:
     def raise_if_any(self) -> None:
         """Raise one error with all problems found."""
         if self._found:
-            in_order = sorted(self._found.items(), key=lambda item: _asset_index(item[0]))
-            raise ManifestError(self._source, [self._problem(*item) for item in in_order])
+            raise ManifestError(self._source, self.in_order())
+
+    def in_order(self) -> list[Problem]:
+        """All problems found, in the order of the assets."""
+        return [self._problem(*item) for item in sorted(self._found.items(), key=lambda item: _asset_index(item[0]))]
 
     def has_taken_id(self, index: int) -> None:
         """Note that the id of this asset belongs to an earlier one."""
@@ -216,9 +261,13 @@ class _Problems:
         entry = self._entries[index]
         asset_id = entry.get("id") if isinstance(entry, dict) else None
         can_be_shown = isinstance(asset_id, str) and asset_id.isprintable() and 0 < len(asset_id) <= 200
-        if can_be_shown and index not in self._nameless:
-            return f"asset '{asset_id}'"
-        return f"assets[{index}]"
+        name = f"asset '{asset_id}'" if can_be_shown and index not in self._nameless else ""
+        if self._place is not None:
+            return ", ".join(filter(None, (self._place(index), name)))
+        return name or f"assets[{index}]"
+
+    def _index_of(self, index: int) -> str:
+        return f"assets[{index}]" if self._place is None else self._place(index)
 
     def _problem(self, location: Location, message: str) -> Problem:
         index = _asset_index(location)
@@ -226,7 +275,7 @@ class _Problems:
             return Problem("top level", _key_of(location), message)
         key = _key_of(location[2:])
         # An id that is wrong names nothing.
-        return Problem(f"assets[{index}]" if key == "id" else self.name_of(index), key, message)
+        return Problem(self._index_of(index) if key == "id" else self.name_of(index), key, message)
 
 
 def _asset_index(location: Location) -> int:
@@ -243,27 +292,43 @@ def _key_of(location: Location) -> str:
 # --- Unknown keys: most often a typo ------------------------------------------------------------------------
 
 
-def _warnings(manifest: Manifest) -> tuple[str, ...]:
-    # Each unknown key with where it is; editors put $schema at the top.
-    found: dict[tuple[str, str], list[str]] = {}
-    for key in manifest.extra:
-        if key != "$schema":
-            found.setdefault(("", key), []).append("top level")
-    for asset in manifest.assets:
-        for key in asset.extra:
-            found.setdefault(("assets", key), []).append(f"asset '{asset.id}'")
-        for key in asset.minimal.extra if asset.minimal else ():
-            found.setdefault(("minimal", key), []).append(f"asset '{asset.id}'")
-        for key in asset.pieces.extra if asset.pieces else ():
-            found.setdefault(("pieces", key), []).append(f"asset '{asset.id}'")
-    if not found:
-        return ()
-    known = {"": MANIFEST.keys, "assets": ASSET.keys, "minimal": STAND_IN.keys, "pieces": PIECES.keys}
-    shown: list[str] = []
-    for (level, key), places in list(found.items())[:MAX_KEYS_IN_WARNING]:
-        meant = nearest_key(key, (each.name for each in known[level]))
-        name = safe_text(f"{level}.{key}" if level in ("minimal", "pieces") else key, limit=80)
-        where = places[0] + (f" and {len(places) - 1} more" if len(places) > 1 else "")
-        shown.append(f"'{name}' ({where}" + (f"; did you mean '{meant}'?)" if meant else ")"))
-    more = f", and {len(found) - MAX_KEYS_IN_WARNING} more" if len(found) > MAX_KEYS_IN_WARNING else ""
-    return (f"unknown keys, kept but not used: {', '.join(shown)}{more}",)
+class UnknownKeys:
+    """The keys of a manifest that have no meaning here: where each was first, and how often it is there."""
+
+    def __init__(self, top: Iterable[str]) -> None:
+        self._found: dict[tuple[str, str], tuple[str, int]] = {}
+        for key in top:
+            if key != "$schema":  # which editors put there
+                self._note("", key, "top level")
+
+    def add(self, assets: Iterable[Asset]) -> None:
+        """Note those of these assets."""
+        for asset in assets:
+            for key in asset.extra:
+                self._note("assets", key, f"asset '{asset.id}'")
+            for key in asset.minimal.extra if asset.minimal else ():
+                self._note("minimal", key, f"asset '{asset.id}'")
+            for key in asset.pieces.extra if asset.pieces else ():
+                self._note("pieces", key, f"asset '{asset.id}'")
+
+    def _note(self, level: str, key: str, where: str) -> None:
+        known = self._found.get((level, key))
+        if known is not None:
+            self._found[level, key] = (known[0], known[1] + 1)
+        elif len(self._found) < MAX_UNKNOWN_KEYS:
+            self._found[level, key] = (where, 1)
+
+    def warnings(self) -> tuple[str, ...]:
+        """Say all of it in one warning; none if there is none."""
+        if not self._found:
+            return ()
+        known = {"": MANIFEST.keys, "assets": ASSET.keys, "minimal": STAND_IN.keys, "pieces": PIECES.keys}
+        shown: list[str] = []
+        for (level, key), (first, count) in list(self._found.items())[:MAX_KEYS_IN_WARNING]:
+            meant = nearest_key(key, (each.name for each in known[level]))
+            name = safe_text(f"{level}.{key}" if level in ("minimal", "pieces") else key, limit=80)
+            where = first + (f" and {count - 1} more" if count > 1 else "")
+            shown.append(f"'{name}' ({where}" + (f"; did you mean '{meant}'?)" if meant else ")"))
+        rest = len(self._found) - MAX_KEYS_IN_WARNING
+        more = f", and {rest} more" if rest > 0 else ""
+        return (f"unknown keys, kept but not used: {', '.join(shown)}{more}",)

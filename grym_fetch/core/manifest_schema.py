@@ -164,6 +164,8 @@ ASSET = Object(
     description="One file to make present and verified.",
 )
 
+ENTRIES = list_of(ASSET, "a list of assets")
+
 MANIFEST = Object(
     Manifest,
     (
@@ -176,7 +178,7 @@ MANIFEST = Object(
         Key("expires", _EXPIRES, "When this list expires, in RFC 3339. null: never."),
         Key(
             "assets",
-            list_of(ASSET, "a list of assets"),
+            ENTRIES,
             "The assets. Ids and local paths must be distinct.",
             needed=True,
         ),

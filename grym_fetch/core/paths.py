@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from grym_fetch.core.columns import Column, match_all
@@ -42,6 +42,10 @@ _DEVICE = re.compile(r"(?:CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(?:COM|LPT)[0-9¹²³
 # What git refuses on every system (path.c, is_ntfs_dotgit and is_hfs_dotgit): .git in any case, and the short names
 # that NTFS may give it. Endings that Windows cuts off, streams and invisible characters are refused in any name.
 _GIT = re.compile(r"\.git|git~[0-9]+")
+
+
+PART_END = "\0"
+"""In a `part_key`, what ends each part but the last: no character sorts before it."""
 
 
 class Collision(NamedTuple):
@@ -140,6 +144,32 @@ def collision_key(path: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())
 
 
+def part_key(path: str) -> str:
+    """Return a key that sorts like the parts of the path's `collision_key`: a folder right before everything in it."""
+    return collision_key(path).replace("/", PART_END)
+
+
+class SortedCollision(NamedTuple):
+    """A path that clashes with ``other``, an earlier one of a sorted list: it is the same, or would be inside it."""
+
+    other: int
+    mine: int
+    is_equal: bool
+
+
+def sorted_collisions(keys: Iterable[tuple[str, int]]) -> Iterator[SortedCollision]:
+    """Yield what clashes in a list sorted by `part_key`, each key with its path's index. Holds one path's parents."""
+    above: list[tuple[str, int]] = []
+    for key, index in keys:
+        while above and key != above[-1][0] and not key.startswith(above[-1][0] + PART_END):
+            above.pop()
+        if above:
+            yield SortedCollision(above[-1][1], index, is_equal := key == above[-1][0])
+            if is_equal:
+                continue
+        above.append((key, index))
+
+
 def find_collisions(paths: Sequence[str]) -> list[Collision]:
     """Return which of ``paths`` cannot exist together, each with the nearest one it clashes with.
 
@@ -152,25 +182,14 @@ def find_collisions(paths: Sequence[str]) -> list[Collision]:
     keys = keys or [collision_key(path) for path in paths]
     if not _may_clash(keys):
         return []
-    parts = [key.split("/") for key in keys]
-    # Compared part by part, a folder comes right before everything in it; sorting is stable, so the earliest of equal
-    # paths comes first. The open folders above the current path form a stack.
-    above: list[int] = []
+    keys = [key.replace("/", PART_END) for key in keys]
+    # Sorting is stable, so the earliest of equal paths comes first.
     collisions: list[Collision] = []
-    for index in sorted(range(len(paths)), key=parts.__getitem__):
-        key = keys[index]
-        while above and key != keys[above[-1]] and not key.startswith(keys[above[-1]] + "/"):
-            above.pop()
-        if not above:
-            above.append(index)
-            continue
-        other = above[-1]
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    for other, index, is_equal in sorted_collisions((keys[each], each) for each in order):
         first, second = sorted((other, index))
-        if key == keys[other]:
-            collisions.append(Collision(first, second, _why_equal(paths[first], paths[second])))
-        else:
-            collisions.append(Collision(first, second, _why_nested(paths[other], paths[index])))
-            above.append(index)
+        why = why_equal(paths[first], paths[second]) if is_equal else why_nested(paths[other], paths[index])
+        collisions.append(Collision(first, second, why))
     return sorted(collisions, key=lambda collision: (collision.second, collision.first))
 
 
@@ -184,13 +203,15 @@ def _may_clash(keys: Sequence[str]) -> bool:
     return len(names) < len(keys) or not names.isdisjoint(folders - {""})
 
 
-def _why_equal(first: str, second: str) -> str:
+def why_equal(first: str, second: str) -> str:
+    """Say why two paths that are the same somewhere clash."""
     if first == second:
         return f"{_shown(first)} is used twice"
     return f"{_shown(first)} and {_shown(second)} are one file where case or Unicode form is not told apart"
 
 
-def _why_nested(file: str, inside: str) -> str:
+def why_nested(file: str, inside: str) -> str:
+    """Say why two paths clash, of which one is inside the other."""
     return f"{_shown(file)} would have to be a file and, for {_shown(inside)}, a folder"
 
 

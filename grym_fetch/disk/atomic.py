@@ -33,8 +33,8 @@ class NewFile:
         self._folder = folder
         self._name = name
         # Shortened: the name itself may be as long as the file system allows.
-        self._temporary = f".{name[:40]}.{secrets.token_hex(8)}.tmp"
-        self._descriptor = os.open(self._temporary, NEW_FILE, mode, dir_fd=folder)
+        self.temporary = f".{name[:40]}.{secrets.token_hex(8)}.tmp"
+        self._descriptor = os.open(self.temporary, NEW_FILE, mode, dir_fd=folder)
         self._is_named = False
 
     def __enter__(self) -> Self:
@@ -48,7 +48,7 @@ class NewFile:
         finally:
             if not self._is_named:
                 with suppress(OSError):
-                    os.unlink(self._temporary, dir_fd=self._folder)
+                    os.unlink(self.temporary, dir_fd=self._folder)
 
     def write(self, data: bytes | memoryview) -> None:
         """Append bytes."""
@@ -74,14 +74,14 @@ class NewFile:
     def replace(self) -> None:
         """Give the file its name, durably, replacing any file that has it."""
         self.flush()
-        os.rename(self._temporary, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        os.rename(self.temporary, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
         self._is_named = True
         sync(self._folder)
 
     def create(self) -> None:
         """Give the file its name, durably. Raises `FileExistsError` if anything has it, even a dangling symlink."""
         self.flush()
-        rename_new(self._folder, self._temporary, self._name)
+        rename_new(self._folder, self.temporary, self._name)
         self._is_named = True
         sync(self._folder)
 

@@ -22,6 +22,8 @@ from grym_fetch.runtime import system
 
 log = logging.getLogger(__name__)
 
+_MAX_LINE_BYTES = 64 * 1024
+_CUT = b"\0"
 _READ_BYTES = 1024 * 1024
 RESERVE_BYTES = 1024 * 1024
 """Bytes kept free for journals and folders when space is counted."""
@@ -415,5 +417,27 @@ def read_regular(name: str, folder: int | None = None, *, limit: int, owner: int
         while len(data) < limit and (more := os.read(descriptor, min(_READ_BYTES, limit - len(data)))):
             data += more
         return data
+    finally:
+        close_each(descriptor)
+
+
+def regular_lines(name: str, folder: int, *, limit: int, owner: int) -> Iterator[bytes]:
+    """Yield the lines of a file, as `read_regular` reads it but a block at a time, without their ends.
+
+    What comes after ``limit`` bytes is not read; a line that it cuts is left out. Raises the same, on the first one.
+    """
+    descriptor = open_regular(name, folder)
+    try:
+        if os.fstat(descriptor).st_uid != owner:
+            raise PermissionError(errno.EACCES, "belongs to another user", name)
+        rest = b""
+        while limit > 0 and (block := os.read(descriptor, min(_READ_BYTES, limit))):
+            limit -= len(block)
+            *lines, rest = (rest + block).split(b"\n")
+            yield from lines
+            if len(rest) > _MAX_LINE_BYTES:
+                rest = _CUT  # no line of ours is as long; what is left of it will not be one either
+        if rest and limit > 0:
+            yield rest
     finally:
         close_each(descriptor)

@@ -14,7 +14,7 @@ from pathlib import Path
 from grym_fetch.core.archives import unpacked_path
 from grym_fetch.core.checked_lines import decode_line, encode_line
 from grym_fetch.core.errors import GrymFetchError, StorageError, UnsafePath
-from grym_fetch.core.manifest import Asset, Manifest
+from grym_fetch.core.manifest import Asset, ManifestSource
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import close_each, write_all
 from grym_fetch.disk.project import load_manifest
@@ -52,7 +52,7 @@ class Neighbours:
             finally:
                 close_each(descriptor)
 
-    def others(self, *, strict: bool = False) -> Iterator[tuple[Path, Manifest]]:
+    def others(self, *, strict: bool = False) -> Iterator[tuple[Path, ManifestSource]]:
         """The other manifests that are still there, with their paths. One that cannot be read is left out.
 
         ``strict``: raises `ManifestError` instead, or `StorageError`.
@@ -97,7 +97,7 @@ def _names(folder: int, listed: str) -> list[str]:
     return list(names)
 
 
-def named_paths(manifest: Manifest) -> Iterator[str]:
+def named_paths(manifest: ManifestSource) -> Iterator[str]:
     """What belongs to a manifest's assets: their files, their stand-ins, and the folders they are unpacked into."""
     for asset in manifest.assets:
         for each in dict.fromkeys((asset, asset.stand_in())):

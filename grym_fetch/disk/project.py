@@ -1,7 +1,8 @@
 """Where a project keeps its manifest and its files.
 
 The manifest is the one that the user names, else the first of ``assets.json`` and ``config/assets.json`` in the working
-directory or its parents, not above the repository's root. The project's root is the manifest's folder, or its parent
+directory or its parents, not above the repository's root; there, ``.jsonl`` comes after ``.json``, and ``.parquet``
+last. The project's root is the manifest's folder, or its parent
 if that folder is named ``config``. A manifest that is found rather than named must belong to this user or to root.
 
 A relative folder in an argument is relative to the working directory, which is what a shell completes; one in the
@@ -10,22 +11,32 @@ environment or a file is relative to the project's root, so that it means the sa
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import aiofiles
 
 from grym_fetch.core.configuration import ASSETS_DIR, EXTERNAL_DIR, Configuration, SettingKey
 from grym_fetch.core.errors import ForeignManifest, ManifestMissing, UnsafePath
+from grym_fetch.core.manifest import ManifestSource
 from grym_fetch.core.manifest_parser import ParsedManifest, parse_manifest
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.configuration import owners, read_configuration
 from grym_fetch.disk.folders import storage_errors, user_name
 from grym_fetch.disk.repository import is_repository_root
 
-CANDIDATES = ("assets.json", "config/assets.json")
+if TYPE_CHECKING:
+    from grym_fetch.disk.manifest_lines import LongFile
+
+CANDIDATES = (
+    "assets.json", "config/assets.json", "assets.jsonl", "config/assets.jsonl", "assets.parquet",
+    "config/assets.parquet",
+)  # fmt: skip
 ASSETS_NAME = "assets"
 """The assets folder, below the project's root."""
 EXTERNAL_NAME = "assets"
@@ -65,7 +76,7 @@ def find_project(
     manifest = _resolved(cwd, named) if named else _search(cwd)
     if manifest is None or not manifest.is_file():
         raise ManifestMissing(
-            safe_text(str(named)) if named else f"{' or '.join(CANDIDATES)} in {safe_text(str(cwd))} or above"
+            safe_text(str(named)) if named else f"{' or '.join(CANDIDATES[:2])} in {safe_text(str(cwd))} or above"
         )
     if not named:
         _check_owner(manifest, environ)
@@ -153,16 +164,52 @@ def _check_owner(manifest: Path, environ: Mapping[str, str]) -> None:
         raise ForeignManifest(safe_text(str(manifest)), user_name(min(strangers)))
 
 
-async def read_manifest(path: Path) -> ParsedManifest:
-    """`load_manifest` without blocking the event loop: the file may be on a slow network disk."""
+async def read_manifest(path: Path) -> ParsedManifest[ManifestSource]:
+    """`load_manifest` without blocking the event loop: the file may be on a slow network disk, or long."""
+    if is_long_kind(path):
+        stopped = threading.Event()
+        try:
+            return await asyncio.to_thread(_load_long, path, safe_text(str(path)), lambda: not stopped.is_set())
+        finally:
+            stopped.set()
     with storage_errors(path):
         async with aiofiles.open(path, "rb") as file:
             data = [await file.read(MAX_MANIFEST_BYTES)]
     return parse_manifest(data.pop(), safe_text(str(path)))  # not kept while they are read
 
 
-def load_manifest(path: Path) -> ParsedManifest:
-    """Read and parse the manifest. Raises `ManifestError` or `StorageError`."""
+def load_manifest(path: Path, source: str = "", *, is_lines: bool = False) -> ParsedManifest[ManifestSource]:
+    """Read and parse the manifest. Raises `ManifestError` or `StorageError`.
+
+    ``source`` names it in errors, by default its path; ``is_lines``: it is an ``assets.jsonl``, whatever its name.
+    """
+    source = source or safe_text(str(path))
+    if is_lines or is_long_kind(path):
+        return _load_long(path, source, lambda: True)
     with storage_errors(path), open(path, "rb") as file:
         data = file.read(MAX_MANIFEST_BYTES)
-    return parse_manifest(data, safe_text(str(path)))
+    return parse_manifest(data, source)
+
+
+def is_long_kind(path: Path) -> bool:
+    """Whether a manifest with this name is read part by part: ``assets.jsonl`` or ``assets.parquet``."""
+    return path.suffix.lower() in (".jsonl", ".parquet")
+
+
+def _load_long(path: Path, source: str, go_on: Callable[[], bool]) -> ParsedManifest[ManifestSource]:
+    from grym_fetch.disk.long_manifest import held_or_long  # most projects have none, and SQLite takes a while
+    from grym_fetch.disk.manifest_index import build_index
+
+    index, warnings = build_index(open_long(path, source), source, go_on=go_on)
+    return ParsedManifest(held_or_long(index), warnings)
+
+
+def open_long(path: Path, source: str) -> LongFile:
+    """Return what reads a manifest of a long kind. Raises `ManifestError` if what reads Parquet is not installed."""
+    if path.suffix.lower() == ".parquet":
+        from grym_fetch.disk.manifest_parquet import ParquetFile
+
+        return ParquetFile(path, source)
+    from grym_fetch.disk.manifest_lines import LinesFile
+
+    return LinesFile(path, source)

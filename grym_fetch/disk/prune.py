@@ -25,12 +25,15 @@ from grym_fetch.disk.piece_sums import FOLDER as SUMS_FOLDER
 from grym_fetch.disk.small_files import PATH_KEY
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.state import StateFolder, is_of_gone_project, read_state, state_home
-from grym_fetch.disk.verified import LOG, MAX_LOG_BYTES, decode_entries, encode_entry, replace_log
+from grym_fetch.disk.verified import LOG, decode_entries, encode_entry, replace_log
 
 _STAGE = re.compile(r"([0-9a-f]{24})\.([0-9a-f]{16})\.([^.]+)\.([0-9a-f]{8})")
 _SUMS = re.compile(r"[0-9a-f]{16}")
 _LOCK = re.compile(r"[0-9a-f]{24}\.lock")
 _PROJECT = re.compile(r"[0-9a-f]{24}")
+
+MAX_PRUNED_LOG_BYTES = 64 * 1024 * 1024
+"""A longer log of verified files is left as it is: it is not held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,8 +273,8 @@ def _remove_unwanted_sums(sums: int | None, wanted: set[str], *, dry_run: bool) 
 
 def _remove_stale_entries(own: int, *, dry_run: bool) -> Pruned | None:
     """Rewrite the verified cache's log without the entries that no longer hold."""
-    old = read_state(own, LOG, MAX_LOG_BYTES)
-    if old is None:
+    old = read_state(own, LOG, MAX_PRUNED_LOG_BYTES + 1)
+    if old is None or len(old) > MAX_PRUNED_LOG_BYTES:
         return None
     lines = old.splitlines()
     entries = decode_entries(lines)

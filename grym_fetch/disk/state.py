@@ -36,6 +36,7 @@ from grym_fetch.disk.folders import (
     close_each,
     open_child,
     read_regular,
+    regular_lines,
     shut_out,
     storage_error,
     user_name,
@@ -390,3 +391,10 @@ def read_state(folder: int, name: str, limit: int) -> bytes | None:
         return read_regular(name, folder, limit=limit, owner=os.geteuid())
     except OSError:
         return None
+
+
+def state_lines(folder: int, name: str, limit: int) -> Iterator[bytes]:
+    """Yield the lines of a state file, as `read_state` reads it; none if that returns None."""
+    if is_private(folder):
+        with suppress(OSError):
+            yield from regular_lines(name, folder, limit=limit, owner=os.geteuid())

@@ -24,12 +24,13 @@ from grym_fetch.core.errors import StorageError
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.atomic import PRIVATE, replace_file
 from grym_fetch.disk.folders import close_each, exists, is_at
-from grym_fetch.disk.state import StateFolder, is_private, open_state, read_state
+from grym_fetch.disk.stamps import Stamps
+from grym_fetch.disk.state import StateFolder, is_private, open_state, state_lines
 
 log = logging.getLogger(__name__)
 
-MAX_LOG_BYTES = 64 * 1024 * 1024
-"""At most this much of the log is read; the rest is ignored."""
+MAX_LOG_BYTES = 4 * 1024 * 1024 * 1024
+"""At most this much of the log is read: the entries of ten million files. The rest is ignored."""
 LOG = "verified.log"
 _CANNOT_WRITE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOENT})
 TICK_NS = 20_000_000
@@ -133,8 +134,7 @@ class VerifiedCache:
 
     def __init__(self, state: StateFolder) -> None:
         self._state = state
-        self._entries: dict[str, bytes] | None = None
-        """The line for each path."""
+        self._entries: Stamps | None = None
 
     def is_verified(self, path: Path | str, checksum: Checksum) -> bool:
         """Whether the file at ``path`` is the one that was found to have this checksum."""
@@ -168,7 +168,7 @@ class VerifiedCache:
         entries, lines = self._load(), []
         for file in files:
             lines.append(encode_entry(file))
-            entries[file.path] = lines[-1].removesuffix(b"\n")
+            entries.put(file.path, lines[-1].removesuffix(b"\n"))
         with suppress(OSError, StorageError):
             self._append(b"".join(lines))
 
@@ -196,24 +196,29 @@ class VerifiedCache:
                     error,
                 )
 
-    def _load(self) -> dict[str, bytes]:
+    def _load(self) -> Stamps:
         if self._entries is None:
-            self._entries = self._read(self._state.open_elsewhere) | self._read(self._state.open)
+            self._entries = Stamps()
+            self._read(self._entries, self._state.open_elsewhere)
+            self._read(self._entries, self._state.open)
         return self._entries
 
     @staticmethod
-    def _read(open_folder: Callable[[], int]) -> dict[str, bytes]:
+    def _read(into: Stamps, open_folder: Callable[[], int]) -> None:
         try:
             folder = open_folder()
         except (OSError, StorageError):
-            return {}
+            return
         try:
-            lines = (read_state(folder, LOG, MAX_LOG_BYTES) or b"").splitlines()
-            entries = {path: line for line in lines if (path := _path_of(line)) is not None}
-            if len(lines) > 2 * len(entries) + _SPARE_LINES:
+            mine, count = Stamps(), 0
+            for line in state_lines(folder, LOG, MAX_LOG_BYTES):
+                count += 1
+                if (path := _path_of(line)) is not None:
+                    mine.put(path, line)
+            if count > 2 * len(mine) + _SPARE_LINES and not mine.is_spilled:
                 with suppress(OSError):
-                    replace_log(folder, decode_entries(entries.values()).values())
-            return entries
+                    replace_log(folder, decode_entries(mine.lines()).values())
+            into.add(mine)
         finally:
             close_each(folder)
 

@@ -21,6 +21,8 @@ from grym_fetch.core.text import safe_text
 STALLED_AFTER_S = 5.0
 """Report a connection as stalled after this long without data."""
 _MAX_NAME_CHARS = 200
+_MAX_ENDED = 100_000
+"""So many ended assets are remembered."""
 MAX_ROWS = 500
 """The most rows in a snapshot: more than fit on any terminal."""
 
@@ -138,7 +140,9 @@ class DisplayModel:
     def _reset(self) -> None:
         self._working: dict[str, Row] = {}
         self._queued: dict[str, Row] = {}
-        self._ended: set[str] = set()
+        self._ended: dict[str, None] = {}
+        """The assets that have ended, the latest last; late events are about one of those."""
+        self._ended_count = 0
         self._assets = 0
         self._expected_bytes = 0
         self._verified = self._unverified = self._reused = self._failed = 0
@@ -193,7 +197,7 @@ class DisplayModel:
         return self._bytes, None if self._sizeless or not total else total
 
     def _overall(self) -> int:
-        seen = len(self._ended) + len(self._working) + len(self._queued)
+        seen = self._ended_count + len(self._working) + len(self._queued)
         # Sizes of reused assets are in the announced sum but in no event, so use the sum only until all are seen.
         return self._total if seen >= self._assets else max(self._total, self._expected_bytes)
 
@@ -215,7 +219,7 @@ class DisplayModel:
         )
 
     def _totals(self, now: float) -> Totals:
-        seen = len(self._ended) + len(self._working) + len(self._queued)
+        seen = self._ended_count + len(self._working) + len(self._queued)
         total = self._overall()
         if self._meter is None:
             self._meter = Meter(now=now)
@@ -239,7 +243,7 @@ class DisplayModel:
             known_bytes=known_bytes,
             known_total=known_total,
             active=len(self._working),
-            queued=assets - len(self._ended) - len(self._working),
+            queued=assets - self._ended_count - len(self._working),
         )
 
     def _put(self, old: Row | None, row: Row) -> None:
@@ -273,7 +277,10 @@ class DisplayModel:
         """
         if asset is None or asset in self._ended:
             return False
-        self._ended.add(asset)
+        self._ended[asset] = None
+        self._ended_count += 1
+        if len(self._ended) > _MAX_ENDED:
+            del self._ended[next(iter(self._ended))]
         row = self._working.pop(asset, None) or self._queued.pop(asset, None)
         if row is None:
             self.longest_name = max(self.longest_name, cells(self.name(asset)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from grym_fetch.engine.protocol import AssetEngine
 
 
+_PARTIAL, _MISSING = "only partly downloaded", "missing"
 AT_ONCE = 8
 AT_ONCE_BYTES = 16 * 1024 * 1024
 """So many small files are checked beside each other, since the way into a thread and back takes longer than to read
@@ -87,13 +88,31 @@ async def _look(
     if found is None:
         destination = assets_dir / asset.local_path
         if any(_are_begun(engine, [asset])):
-            return status(AssetState.PARTIAL, destination, "only partly downloaded")
-        return status(AssetState.MISSING, destination, "missing")
+            return status(AssetState.PARTIAL, destination, _PARTIAL)
+        return status(AssetState.MISSING, destination, _MISSING)
     if found.error is not None:
         return status(AssetState.CORRUPT, found.path, found.error)
     if asset.extract and not await _is_unpacked(engine, asset, found.path, on_comparing, full=full):
         return status(AssetState.PARTIAL, found.path, "not unpacked")
     return status(AssetState.VERIFIED if found.verified else AssetState.UNVERIFIED, found.path)
+
+
+def seen_at_once(engine: AssetEngine, assets: Collection[Asset], assets_dir: Path) -> dict[str, AssetStatus]:
+    """Return what a look at many assets says for certain, as `check` would. Each of the others has to be checked."""
+    statuses: dict[str, AssetStatus] = {}
+    missing: list[Asset] = []
+    for asset, look in zip(assets, engine.local_files.look_at(assets), strict=True):
+        if look.presence is Presence.NOTHING:
+            missing.append(asset)
+        elif look.path is not None and not asset.extract:
+            statuses[asset.id] = AssetStatus(
+                asset.id, AssetState.VERIFIED, Path(look.path), is_stand_in=asset.is_stand_in
+            )
+    for asset, is_begun in zip(missing, _are_begun(engine, missing), strict=True):
+        state, error = (AssetState.PARTIAL, _PARTIAL) if is_begun else (AssetState.MISSING, _MISSING)
+        path = assets_dir / asset.local_path
+        statuses[asset.id] = AssetStatus(asset.id, state, path, error, is_stand_in=asset.is_stand_in)
+    return statuses
 
 
 async def _is_unpacked(

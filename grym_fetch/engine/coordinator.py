@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from grym_fetch.core.errors import DiskFull, GrymFetchError, StorageError, SyncFailed
 from grym_fetch.core.events import AssetFailed, AssetReused, RunFinished, RunStarted
 from grym_fetch.core.figures import lacking
-from grym_fetch.core.manifest import Asset
+from grym_fetch.core.manifest import Asset, AssetBatches
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.local_files import Look, Presence
 from grym_fetch.engine.protocol import AssetEngine
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     # The fetching modules are imported only when needed: see the engine.
     from grym_fetch.core.world import Clock
     from grym_fetch.transfer.result import FetchResult
+
+log = logging.getLogger(__name__)
 
 _Key = tuple[str, bool, bool, bool]
 
@@ -225,19 +228,14 @@ class Coordinator:
         return await run
 
     async def _sync(self, assets: Collection[Asset], *, force: bool) -> SyncReport:
+        if isinstance(assets, AssetBatches):
+            return await self._sync_long(assets, len(assets), force=force)
         assets = list({_key(asset): asset for asset in assets}.values())
         began, received = self._clock.monotonic(), self.engine.received
         self._bus.emit(RunStarted(assets=len(assets), bytes=sum(asset.size or 0 for asset in assets)))
         tally = _Tally()
         try:
-            remaining = await self._without_verified(assets, tally, force=force)
-            if remaining:
-                await self._bus.heard()
-            if remaining and not self._offline:
-                remaining = await self._without_what_is_too_much(remaining, tally, force=force)
-            await self._fetch_all(remaining, tally, force=force)
-            tally.check(assets)
-            await self.engine.tidy([asset for asset in assets if asset.id in tally.paths])
+            await self._sync_some(assets, tally, force=force)
         finally:
             report = SyncReport(
                 verified=tuple(tally.verified),
@@ -248,20 +246,79 @@ class Coordinator:
                 downloaded_bytes=self.engine.received - received,
                 seconds=self._clock.monotonic() - began,
             )
-            self._bus.emit(
-                RunFinished(
-                    verified=len(report.verified),
-                    unverified=len(report.unverified),
-                    reused=len(report.reused),
-                    failed=len(report.failed),
-                    downloaded_bytes=report.downloaded_bytes,
-                    seconds=round(report.seconds, 3),
-                )
-            )
+            self._finish(report, len(tally.failed))
         await self._bus.settle()
         if tally.failed:
             raise SyncFailed(tally.failed) from tally.cause
         return report
+
+    async def _sync_long(self, assets: AssetBatches, count: int, *, force: bool) -> SyncReport:
+        """A run over more assets than are held: batch after batch, as one run."""
+        from grym_fetch.engine.ledger import Ledger  # most runs need no SQLite
+
+        began, received = self._clock.monotonic(), self.engine.received
+        self._bus.emit(RunStarted(assets=count, bytes=assets.known_bytes()))
+        ledger = Ledger()
+        cause: GrymFetchError | None = None
+        try:
+            if not self._offline:
+                cause = await self._why_all_is_too_much(assets, force=force)
+            is_too_much = cause is not None
+            batches = assets.batches()
+            while batch := await asyncio.to_thread(next, batches, None):
+                tally = _Tally(cause=cause)
+                try:
+                    await self._sync_some(batch, tally, force=force, is_too_much=is_too_much)
+                    cause = tally.cause
+                finally:
+                    for kind in ("verified", "unverified", "reused"):
+                        ledger.add(kind, getattr(tally, kind), tally.paths)
+                    ledger.add_failures(tally.failed)
+        finally:
+            report = SyncReport(
+                verified=ledger.ids("verified"),
+                unverified=ledger.ids("unverified"),
+                reused=ledger.ids("reused"),
+                failed=ledger.failed,
+                paths=PathsById(ledger.paths()),
+                downloaded_bytes=self.engine.received - received,
+                seconds=self._clock.monotonic() - began,
+            )
+            self._finish(report, ledger.failures)
+        await self._bus.settle()
+        if ledger.failures:
+            if (more := ledger.failures - len(ledger.failed)) > 0:
+                log.error("%d more assets failed, whose errors are in the events only", more)
+            raise SyncFailed(ledger.failed) from cause
+        return report
+
+    def _finish(self, report: SyncReport, failures: int) -> None:
+        self._bus.emit(
+            RunFinished(
+                verified=len(report.verified),
+                unverified=len(report.unverified),
+                reused=len(report.reused),
+                failed=failures,
+                downloaded_bytes=report.downloaded_bytes,
+                seconds=round(report.seconds, 3),
+            )
+        )
+
+    async def _sync_some(
+        self, assets: Collection[Asset], tally: _Tally, *, force: bool, is_too_much: bool | None = None
+    ) -> None:
+        """Make these present and verified. ``is_too_much``: whether it is known that the whole run does not fit."""
+        remaining = await self._without_verified(assets, tally, force=force)
+        if remaining:
+            await self._bus.heard()
+        if remaining and not self._offline:
+            if is_too_much is None:
+                remaining = await self._without_what_is_too_much(remaining, tally, force=force)
+            elif is_too_much and tally.cause is not None:
+                remaining = self._without_fetching(await self.plan(remaining, force=force), tally, tally.cause)
+        await self._fetch_all(remaining, tally, force=force)
+        tally.check(assets)
+        await self.engine.tidy([asset for asset in assets if asset.id in tally.paths])
 
     async def _without_verified(self, assets: Collection[Asset], tally: _Tally, *, force: bool) -> list[Asset]:
         """Report those known to be there; return the others."""
@@ -285,11 +342,25 @@ class Coordinator:
         plan = await self.plan(assets, force=force)
         if plan.space_needed <= plan.space_free:
             return assets
-        tally.cause = error = DiskFull(
+        tally.cause = error = self._too_much(plan.space_needed, plan.space_free)
+        return self._without_fetching(plan, tally, error)
+
+    async def _why_all_is_too_much(self, assets: AssetBatches, *, force: bool) -> DiskFull | None:
+        """As above, for a long run: the error if what is to be fetched of all of it does not fit."""
+        if assets.known_bytes() <= (free := await self.engine.store.free_bytes()):
+            return None
+        needed, batches = 0, assets.batches()
+        while batch := await asyncio.to_thread(next, batches, None):
+            needed += (await self.plan(batch, force=force)).space_needed
+        return self._too_much(needed, free) if needed > free else None
+
+    def _too_much(self, needed: int, free: int) -> DiskFull:
+        return DiskFull(
             safe_text(str(self._assets_dir)),
-            f"not enough space: {lacking(plan.space_needed, plan.space_free)}; free some, or use --assets-dir; "
-            "nothing was fetched",
+            f"not enough space: {lacking(needed, free)}; free some, or use --assets-dir; nothing was fetched",
         )
+
+    def _without_fetching(self, plan: SyncPlan, tally: _Tally, error: GrymFetchError) -> list[Asset]:
         for asset in plan.to_fetch:
             self._give_up(asset, tally, error)
         return [*plan.present, *plan.to_take]

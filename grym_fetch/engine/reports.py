@@ -6,7 +6,7 @@ that callbacks agree with every other reader of the bus.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -124,6 +124,21 @@ class SyncPlan:
     to_unpack: tuple[Asset, ...] = ()
     to_take: tuple[Asset, ...] = ()
 
+    def joined(self, other: SyncPlan, *, keep: bool = True) -> SyncPlan:
+        """Return the plan for both lists of assets; ``keep``: with the assets, not only the sums."""
+        return SyncPlan(
+            present=self.present + other.present if keep else (),
+            to_fetch=self.to_fetch + other.to_fetch if keep else (),
+            bytes_to_fetch=self.bytes_to_fetch + other.bytes_to_fetch,
+            bytes_staged=self.bytes_staged + other.bytes_staged,
+            unknown_sizes=self.unknown_sizes + other.unknown_sizes,
+            space_needed=self.space_needed + other.space_needed,
+            space_free=other.space_free,
+            unread=self.unread + other.unread if keep else (),
+            to_take=self.to_take + other.to_take if keep else (),
+            to_unpack=self.to_unpack + other.to_unpack if keep else (),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
@@ -172,11 +187,12 @@ class SyncReport:
 
     ``verified``: fetched, with the right checksum. ``unverified``: fetched, without a checksum to verify it.
     ``reused``: already there. ``failed``: the error, by id. ``paths``: the path of each asset that is there, by id.
+    They are tuples and a dict; of a run over very many assets, they read each id when it is asked for.
     """
 
-    verified: tuple[str, ...]
-    unverified: tuple[str, ...]
-    reused: tuple[str, ...]
+    verified: Sequence[str]
+    unverified: Sequence[str]
+    reused: Sequence[str]
     failed: Mapping[str, GrymFetchError]
     paths: Mapping[str, Path]
     downloaded_bytes: int

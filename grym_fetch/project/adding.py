@@ -15,7 +15,7 @@ from pathlib import Path
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import DigestMismatch, GrymFetchError, Problem, SyncFailed, UnsafePath
 from grym_fetch.core.events import AssetReused, Event, RunFinished, RunStarted
-from grym_fetch.core.manifest import Asset, Manifest
+from grym_fetch.core.manifest import Asset, ManifestSource
 from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import Clock
@@ -54,7 +54,7 @@ class Adder:
 
     async def add_asset(
         self,
-        manifest: Manifest,
+        manifest: ManifestSource,
         asset: Asset,
         *,
         fetch: bool,
@@ -62,7 +62,7 @@ class Adder:
         pieces: bool = False,
         allow_suspicious: bool = False,
         before_fetch: Callable[[], Awaitable[None]],
-    ) -> ParsedManifest:
+    ) -> ParsedManifest[ManifestSource]:
         """Append an entry, measured if it is fetched or taken from ``file``; return the new manifest.
 
         ``pieces``: with the digests of the pieces, if it was measured. A git-lfs pointer stands for its content, which
@@ -87,12 +87,12 @@ class Adder:
 
     async def add_found(
         self,
-        manifest: Manifest,
+        manifest: ManifestSource,
         assets: Sequence[Asset],
         *,
         allow_suspicious: bool,
         before_fetch: Callable[[], Awaitable[None]],
-    ) -> ParsedManifest:
+    ) -> ParsedManifest[ManifestSource]:
         """Append an entry for each of these, all or none. Those without a checksum are fetched first.
 
         Raises `EditRefused` if one cannot be added (nothing was fetched then). If one could not be fetched, raises the

@@ -7,19 +7,20 @@ that somebody else has added or changed in the meantime is not overwritten. No p
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 from grym_fetch.core.errors import EditRefused, Locked, Problem
 from grym_fetch.core.git_folders import find_git_folders, makes_a_repository
-from grym_fetch.core.manifest import Asset, Manifest
+from grym_fetch.core.manifest import Asset, Manifest, ManifestSource
+from grym_fetch.core.manifest_line_edits import ManifestEdits
 from grym_fetch.core.manifest_parser import ParsedManifest, parse_manifest
 from grym_fetch.core.manifest_schema import ASSET
-from grym_fetch.core.manifest_text import ManifestText, Setting
+from grym_fetch.core.manifest_text import Setting
 from grym_fetch.core.manifest_values import has_login
 from grym_fetch.core.paths import find_collisions
 from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import Clock
-from grym_fetch.disk.manifest_file import Change, edit_manifest
+from grym_fetch.disk.manifest_file import Change, check_editable, edit_manifest
 from grym_fetch.disk.project import Project
 from grym_fetch.runtime.threads import WorkerThreads
 
@@ -41,16 +42,16 @@ class Entries:
         """Return the error that says why the manifest was not changed."""
         return EditRefused(self._source, problems)
 
-    def check_new(self, manifest: Manifest, *assets: Asset) -> None:
+    def check_new(self, manifest: ManifestSource, *assets: Asset) -> None:
         """Raise `EditRefused` if these cannot be added: something is wrong with one, or its id or path is taken.
 
         Call this before anything is fetched for them. It is checked again when they are added.
         """
+        self.check_editable()
         data = json.dumps({"assets": [ASSET.write(asset) for asset in assets]}).encode()
         named = f"the new asset {assets[0].id}" if len(assets) == 1 else f"the {len(assets)} new assets"
         parse_manifest(data, safe_text(named, limit=120))
         problems = []
-        taken = {other.id for other in manifest.assets}
         for asset in assets:
             if (key := _key_with_login(asset)) is not None:
                 reason = (
@@ -58,56 +59,84 @@ class Entries:
                     "put it into GRYM_FETCH_TOKEN_<HOST> or ~/.netrc"
                 )
                 problems.append(Problem(where(asset), key, reason))
-            if asset.id in taken:
-                reason = "is taken; choose another id, or remove the old asset first"
-                problems.append(Problem(where(asset), "id", reason))
-        both = [*manifest.assets, *assets]
-        for collision in find_collisions([each.local_path for each in both]):
-            if collision.second >= len(manifest.assets):
-                reason = f"clashes with that of asset '{both[collision.first].id}': {collision.why}"
-                problems.append(Problem(where(both[collision.second]), "localPath", reason))
-        for found in find_git_folders([each.local_path for each in both]):
-            for part in found.parts:
-                if part >= len(manifest.assets):
-                    others = (both[other].local_path for other in found.parts if other != part)
-                    reason = f"{makes_a_repository(others)}; choose another folder"
-                    problems.append(Problem(where(both[part]), "localPath", reason))
+        problems += _taken(manifest, assets) if isinstance(manifest, Manifest) else _taken_of_many(manifest, assets)
         if problems:
             raise self.refused(*problems)
 
-    async def add(self, *assets: Asset) -> ParsedManifest:
+    def check_editable(self) -> None:
+        """Raise `EditRefused` if a manifest of this kind cannot be edited."""
+        check_editable(self._path)
+
+    async def add(self, *assets: Asset) -> ParsedManifest[ManifestSource]:
         """Append an entry for each of these. Raises `EditRefused`."""
 
-        def change(text: ManifestText, manifest: Manifest) -> ManifestText:
+        def change(text: ManifestEdits, manifest: ManifestSource) -> ManifestEdits:
             self.check_new(manifest, *assets)
             return text.add(*assets).touch(self._clock.wall(), insert=True)
 
         return await self._edit(change)
 
-    async def remove(self, asset_id: str) -> ParsedManifest:
+    async def remove(self, asset_id: str) -> ParsedManifest[ManifestSource]:
         """Drop an entry. Raises `UnknownAsset`."""
 
-        def change(text: ManifestText, manifest: Manifest) -> ManifestText:
-            return text.remove(manifest.assets.index(manifest.get(asset_id))).touch(self._clock.wall())
+        def change(text: ManifestEdits, manifest: ManifestSource) -> ManifestEdits:
+            number = manifest.number_of(manifest.get(asset_id).id)
+            assert number is not None, "it is there"
+            return text.remove(number).touch(self._clock.wall())
 
         return await self._edit(change)
 
-    async def set_values(self, choose: Callable[[Manifest], list[Setting]]) -> ParsedManifest:
+    async def set_values(self, choose: Callable[[ManifestSource], list[Setting]]) -> ParsedManifest[ManifestSource]:
         """Write what ``choose`` returns for the manifest as it is at that time; if it raises, nothing is changed."""
 
-        def change(text: ManifestText, manifest: Manifest) -> ManifestText:
+        def change(text: ManifestEdits, manifest: ManifestSource) -> ManifestEdits:
             settings = choose(manifest)
             return text.set_all(settings).touch(self._clock.wall()) if settings else text
 
         return await self._edit(change)
 
-    async def _edit(self, change: Change) -> ParsedManifest:
+    async def _edit(self, change: Change) -> ParsedManifest[ManifestSource]:
         deadline = self._clock.monotonic() + LOCK_TIMEOUT_S
         while (parsed := await self._threads.compute(edit_manifest, self._path, change)) is None:
             if self._clock.monotonic() >= deadline:
                 raise Locked(self._source, "another process has been changing the manifest for too long")
             await self._clock.sleep(POLL_INTERVAL_S)
         return parsed
+
+
+def _taken(manifest: ManifestSource, assets: Sequence[Asset]) -> Iterator[Problem]:
+    taken = {other.id for other in manifest.assets}
+    for asset in assets:
+        if asset.id in taken:
+            yield Problem(where(asset), "id", "is taken; choose another id, or remove the old asset first")
+    both = [*manifest.assets, *assets]
+    for collision in find_collisions([each.local_path for each in both]):
+        if collision.second >= len(manifest.assets):
+            reason = f"clashes with that of asset '{both[collision.first].id}': {collision.why}"
+            yield Problem(where(both[collision.second]), "localPath", reason)
+    for found in find_git_folders([each.local_path for each in both]):
+        for part in found.parts:
+            if part >= len(manifest.assets):
+                others = (both[other].local_path for other in found.parts if other != part)
+                yield Problem(where(both[part]), "localPath", f"{makes_a_repository(others)}; choose another folder")
+
+
+def _taken_of_many(manifest: ManifestSource, assets: Sequence[Asset]) -> Iterator[Problem]:
+    """The same for a manifest that is not held. What only several assets together do is found when it is written."""
+    for asset in assets:
+        if manifest.number_of(asset.id) is not None:
+            yield Problem(where(asset), "id", "is taken; choose another id, or remove the old asset first")
+        if (owner := manifest.owner_of(asset.local_path)) is not None:
+            yield Problem(where(asset), "localPath", f"clashes with that of asset '{safe_text(owner, limit=80)}'")
+
+
+def numbered(manifest: ManifestSource, ids: Sequence[str]) -> dict[str, tuple[int, Asset]]:
+    """Return the entries with these ids, as far as there are any, and which entry each is."""
+    if isinstance(manifest, Manifest):
+        wanted = set(ids)
+        return {each.id: (number, each) for number, each in enumerate(manifest.assets) if each.id in wanted}
+    numbers = {each: manifest.number_of(each) for each in ids}
+    return {each: (number, manifest.get(each)) for each, number in numbers.items() if number is not None}
 
 
 def where(asset: Asset) -> str:

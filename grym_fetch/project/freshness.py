@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 
 from grym_fetch.core.errors import StaleManifest
 from grym_fetch.core.freshness import version_number, why_stale
-from grym_fetch.core.manifest import Manifest
+from grym_fetch.core.manifest import ManifestSource
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.rollback import RollbackGuard
@@ -31,19 +31,19 @@ class FreshnessCheck:
         self._allow_stale = allow_stale
         self._now = now
         self._has_warned = False
-        self._remembered: Manifest | None = None
+        self._remembered: ManifestSource | None = None
 
-    def why_stale(self, manifest: Manifest) -> str | None:
+    def why_stale(self, manifest: ManifestSource) -> str | None:
         """Return why the manifest is refused; None if it is not."""
         return why_stale(manifest.version, manifest.expires, now=self._now(), last_seen=self._last_used.read())
 
-    def refuse_stale(self, manifest: Manifest) -> None:
+    def refuse_stale(self, manifest: ManifestSource) -> None:
         """Raise `StaleManifest` if the manifest may not be used."""
         if not self._allow_stale and (why := self.why_stale(manifest)) is not None:
             raise StaleManifest(self._source, why)
 
     @asynccontextmanager
-    async def using(self, manifest: Manifest) -> AsyncIterator[None]:
+    async def using(self, manifest: ManifestSource) -> AsyncIterator[None]:
         """Fetch with this manifest in the block. Raises `StaleManifest`. Remembers the manifest again at the end."""
         await self.accept(manifest)
         try:
@@ -51,7 +51,7 @@ class FreshnessCheck:
         finally:
             await self.remember(manifest)
 
-    async def accept(self, manifest: Manifest) -> None:
+    async def accept(self, manifest: ManifestSource) -> None:
         """Remember that this manifest is used. Raises `StaleManifest` if it may not be; warns once if it is stale."""
         self.refuse_stale(manifest)
         if not self._has_warned and (why := self.why_stale(manifest)) is not None:
@@ -59,7 +59,7 @@ class FreshnessCheck:
             log.warning("%s %s; it is used because that is allowed", self._source, why)
         await self.remember(manifest)
 
-    async def remember(self, manifest: Manifest) -> None:
+    async def remember(self, manifest: ManifestSource) -> None:
         """Remember an accepted manifest; do it again if there was no assets folder to remember it in before."""
         if self._remembered is manifest:
             return

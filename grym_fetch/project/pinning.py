@@ -15,7 +15,7 @@ from pathlib import Path
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import EditRefused, GrymFetchError, Problem, SyncFailed
 from grym_fetch.core.events import Event, RunFinished, RunStarted
-from grym_fetch.core.manifest import Asset, Manifest
+from grym_fetch.core.manifest import Asset, ManifestSource
 from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.core.manifest_schema import PIECES
 from grym_fetch.core.manifest_text import Setting
@@ -23,7 +23,7 @@ from grym_fetch.core.piece_digests import PieceDigests
 from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import Clock
 from grym_fetch.engine.engine import Engine
-from grym_fetch.project.entries import Entries
+from grym_fetch.project.entries import Entries, numbered
 from grym_fetch.project.measuring import Measured, Measurer
 
 
@@ -80,7 +80,7 @@ class Pinner:
 
     async def pin(
         self,
-        manifest: Manifest,
+        manifest: ManifestSource,
         ids: Collection[str] | None,
         *,
         exclude: Collection[str] = (),
@@ -88,7 +88,7 @@ class Pinner:
         pieces: bool = False,
         allow_suspicious: bool = False,
         before_fetch: Callable[[], Awaitable[None]],
-        on_change: Callable[[ParsedManifest], None],
+        on_change: Callable[[ParsedManifest[ManifestSource]], None],
         on_pinned: Callable[[Pinned], object],
     ) -> PinReport:
         """Write missing checksums and sizes into the manifest, fetching the files that are not there.
@@ -99,6 +99,7 @@ class Pinner:
 
         Raises `SyncFailed` if any of them failed; the others are pinned nevertheless.
         """
+        self._entries.check_editable()
         wanted = _to_pin(manifest, ids, exclude, minimal=minimal, pieces=pieces)
         await before_fetch()
         if not wanted:
@@ -108,7 +109,7 @@ class Pinner:
     async def _pin(
         self,
         assets: Collection[Asset],
-        on_change: Callable[[ParsedManifest], None],
+        on_change: Callable[[ParsedManifest[ManifestSource]], None],
         on_pinned: Callable[[Pinned], object],
         *,
         pieces: bool,
@@ -171,7 +172,7 @@ class Pinner:
             raise SyncFailed(failed)
         return PinReport(tuple(pinned), failed)
 
-    async def _record(self, mine: _Record, on_change: Callable[[ParsedManifest], None]) -> None:
+    async def _record(self, mine: _Record, on_change: Callable[[ParsedManifest[ManifestSource]], None]) -> None:
         """Write what was found into the asset's entry, with what others have found while the file was being written."""
         self._records.append(mine)
         try:
@@ -190,14 +191,13 @@ class Pinner:
         if mine.error is not None:
             raise mine.error
 
-    def _settings_of(self, records: list[_Record], manifest: Manifest) -> list[Setting]:
+    def _settings_of(self, records: list[_Record], manifest: ManifestSource) -> list[Setting]:
         """Return what to write for these. Refuses results for an entry that has changed since."""
-        numbers = {asset.id: number for number, asset in enumerate(manifest.assets)}
+        entries = numbered(manifest, [record.asset.id for record in records])
         settings = []
         for record in records:
             asset, found = record.asset, record.measured
-            number = numbers.get(asset.id)
-            entry = manifest.assets[number] if number is not None else None
+            number, entry = entries.get(asset.id, (None, None))
             now = entry.stand_in() if entry is not None and asset.is_stand_in else entry
             record.error = None
             if number is None or now is None or not _is_about(now, asset) or now.checksum not in (None, found.checksum):
@@ -214,7 +214,7 @@ class Pinner:
 
 
 def _to_pin(
-    manifest: Manifest, ids: Collection[str] | None, exclude: Collection[str], *, minimal: bool, pieces: bool
+    manifest: ManifestSource, ids: Collection[str] | None, exclude: Collection[str], *, minimal: bool, pieces: bool
 ) -> list[Asset]:
     """The assets and stand-ins that lack a checksum, a size if they are named, or pieces. Raises `UnknownAsset`."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from grym_fetch.archive.unpack import forget_unpacked, has_unpacked
 from grym_fetch.core.archives import unpacked_path
 from grym_fetch.core.fingerprint import content_fingerprint
-from grym_fetch.core.manifest import Asset, Manifest
+from grym_fetch.core.manifest import Asset, ManifestSource
 from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import delete_file, is_taken, storage_errors
@@ -41,7 +41,12 @@ class Remover:
         self._threads = threads
 
     async def remove_asset(
-        self, manifest: Manifest, asset_id: str, *, delete_files: bool, on_change: Callable[[ParsedManifest], None]
+        self,
+        manifest: ManifestSource,
+        asset_id: str,
+        *,
+        delete_files: bool,
+        on_change: Callable[[ParsedManifest[ManifestSource]], None],
     ) -> tuple[Path, ...]:
         """Remove an entry, and with ``delete_files`` its files; return those deleted. Raises `UnknownAsset`."""
         asset = manifest.get(asset_id)
@@ -62,7 +67,7 @@ class Remover:
         deleted = [root / each for each in places if await self._threads.compute(delete_file, root, each)]
         return (*deleted, *(tree for tree in trees if not is_taken(tree)))
 
-    async def prune(self, manifest: Manifest, *, dry_run: bool, orphans: bool) -> PruneReport:
+    async def prune(self, manifest: ManifestSource, *, dry_run: bool, orphans: bool) -> PruneReport:
         """Remove what earlier runs left behind and nobody needs; with ``dry_run``, only report it.
 
         ``orphans``: also files that no asset names, of this manifest or of another one used with the assets folder.
@@ -83,7 +88,7 @@ class Remover:
                 await self._threads.compute(delete_file, self._root, orphan.name)
         return replace(report, removed=(*report.removed, *found), orphans=found)
 
-    def _find_orphans(self, manifest: Manifest) -> tuple[Pruned, ...]:
+    def _find_orphans(self, manifest: ManifestSource) -> tuple[Pruned, ...]:
         state = StateFolder(self._root)
         lists = [Neighbours(state, self._manifest_path, name=name) for name in (USERS, READERS)]
         others = [other for each in lists for _, other in each.others(strict=True)]

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from grym_fetch.core.errors import GrymFetchError, Problem, SyncFailed
-from grym_fetch.core.manifest import Asset, Manifest
+from grym_fetch.core.manifest import Asset, ManifestSource
 from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.core.manifest_text import Setting
 from grym_fetch.core.manifest_values import check_address, has_login
@@ -24,7 +24,7 @@ from grym_fetch.disk.folders import delete_file, is_taken, open_folder, storage_
 from grym_fetch.disk.local_files import LocalFiles
 from grym_fetch.disk.project import Project
 from grym_fetch.project.adding import Adder
-from grym_fetch.project.entries import Entries
+from grym_fetch.project.entries import Entries, numbered
 from grym_fetch.project.measuring import Measurer
 from grym_fetch.project.pinning import Pinned
 from grym_fetch.project.sourced import Sources
@@ -69,7 +69,7 @@ class Updater:
 
     async def find_newer(
         self,
-        manifest: Manifest,
+        manifest: ManifestSource,
         ids: Collection[str] | None,
         on_found: Callable[[NewerVersion], object],
         *,
@@ -108,7 +108,7 @@ class Updater:
             raise SyncFailed(failed)
         return found
 
-    async def find_at(self, manifest: Manifest, asset_id: str, address: str) -> NewerVersion:
+    async def find_at(self, manifest: ManifestSource, asset_id: str, address: str) -> NewerVersion:
         """Return what this asset would be at another address, plain or short. Raises `UnknownAsset`, or as `find`."""
         asset = manifest.get(asset_id)
         short = self._sources.recognize(address)
@@ -137,14 +137,14 @@ class Updater:
 
     async def fetch_anew(
         self,
-        manifest: Manifest,
+        manifest: ManifestSource,
         ids: Collection[str] | None,
         *,
         exclude: Collection[str] = (),
         allow_suspicious: bool,
         before_fetch: Callable[[], Awaitable[None]],
         on_measured: Callable[[NewerVersion], object],
-    ) -> tuple[ParsedManifest, list[NewerVersion]]:
+    ) -> tuple[ParsedManifest[ManifestSource], list[NewerVersion]]:
         """Fetch what the addresses of these assets have now, and write it into the manifest, all or none.
 
         Raises `UnknownAsset`, and as `update`.
@@ -162,13 +162,14 @@ class Updater:
         allow_suspicious: bool,
         before_fetch: Callable[[], Awaitable[None]],
         on_measured: Callable[[NewerVersion], object] = lambda _: None,
-    ) -> tuple[ParsedManifest, list[NewerVersion]]:
+    ) -> tuple[ParsedManifest[ManifestSource], list[NewerVersion]]:
         """Write these into the manifest, all or none. Those without a checksum are fetched first.
 
         ``on_measured`` is called with each before anything is written.
         Raises `EditRefused` if an entry was changed in the meantime. If one could not be fetched, raises the error
         itself if it is the only asset, else `SyncFailed`.
         """
+        self._entries.check_editable()
         await before_fetch()
         root = self._root
         to_fetch = [self._beside(each.newer) for each in found if not each.newer.pinned]
@@ -211,13 +212,13 @@ class Updater:
         is_free = not is_taken(self._root / asset.local_path)
         return asset if is_free else replace(asset, local_path=f"{asset.local_path}{_BESIDE}")
 
-    def _settings_of(self, done: Sequence[NewerVersion], manifest: Manifest) -> list[Setting]:
+    def _settings_of(self, done: Sequence[NewerVersion], manifest: ManifestSource) -> list[Setting]:
         """Return what to write for these. Raises `EditRefused` if one of their entries has changed since."""
-        numbers = {asset.id: number for number, asset in enumerate(manifest.assets)}
+        entries = numbered(manifest, [each.asset.id for each in done])
         settings, problems = [], []
         for each in done:
-            number = numbers.get(each.asset.id)
-            if number is None or manifest.assets[number] != each.asset:
+            number, entry = entries.get(each.asset.id, (None, None))
+            if number is None or entry != each.asset:
                 reason = "has been changed meanwhile by somebody else; look at it, and update it again"
                 problems.append(Problem(f"asset '{safe_text(each.asset.id)}'", "", reason))
                 continue

@@ -26,7 +26,7 @@ from grym_fetch.core.configuration import Configuration
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import AssetMissing, GrymFetchError, IntegrityError, ManifestError, Problem, UnpinnedAsset
 from grym_fetch.core.events import AssetFailed, AssetPlanned, AssetVerified, AssetVerifying, Event, ProgressMade
-from grym_fetch.core.manifest import Asset, Manifest
+from grym_fetch.core.manifest import Asset, Manifest, ManifestSource
 from grym_fetch.disk.damage import Damage
 from grym_fetch.disk.local_files import Found, Look, Presence
 from grym_fetch.disk.project import Project
@@ -333,10 +333,10 @@ class MockAssetManager(AssetManager):
 class _AlwaysFresh(FreshnessCheck):
     """A mock's manifest is always fresh, and leaves no trace."""
 
-    def why_stale(self, manifest: Manifest) -> str | None:
+    def why_stale(self, manifest: ManifestSource) -> str | None:
         return None
 
-    async def remember(self, manifest: Manifest) -> None:
+    async def remember(self, manifest: ManifestSource) -> None:
         pass
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import ManifestError
+from grym_fetch.core.manifest import Manifest
 from grym_fetch.core.manifest_parser import ParsedManifest, parse_manifest
 from grym_fetch.core.text import safe_text
 
@@ -43,7 +44,7 @@ def entry(**keys: Any) -> dict[str, Any]:
     return {"id": "base", "url": URL, "localPath": "models/base.bin", **keys}
 
 
-def parse(*entries: Any, **top: Any) -> ParsedManifest:
+def parse(*entries: Any, **top: Any) -> ParsedManifest[Manifest]:
     """Parse a file with these assets."""
     return parse_manifest(json.dumps({"assets": entries, **top}).encode(), "assets.json")
 

@@ -178,7 +178,7 @@ async def test_the_stages_are_listed_once_for_many(project: Project, monkeypatch
     for n in range(50):
         project.add(f"a{n}", ["https://models.example.org/a.bin"], CONTENT, localPath=f"d/{n}.bin")
     async with project.manager() as manager:
-        assets = manager.manifest.assets
+        assets = tuple(manager.manifest.assets)
         begun = StageKey(assets[7].local_path, content_fingerprint(assets[7]))
         stage = project.assets / OWN / "stage" / f"{begun.path_key}.{begun.content_key}.x.0"
         stage.mkdir(parents=True)

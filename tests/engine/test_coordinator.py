@@ -7,12 +7,15 @@ import errno
 import io
 import os
 import zipfile
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
 
 from grym_fetch import AssetProgress, SyncFailed
-from grym_fetch.core.manifest import Asset
+from grym_fetch.core.errors import DiskFull
+from grym_fetch.core.manifest import Asset, as_stand_ins, known_bytes
+from grym_fetch.engine.reports import SyncPlan
 from grym_fetch.events import Subscription
 from grym_fetch.testing import AssetServer, Status, seeded_bytes
 from tests.support.invariants import Recorder
@@ -212,3 +215,66 @@ def full_of(tmp_path: Path, server: AssetServer, size: int) -> Project:
         content = seeded_bytes(size, seed=n)
         project.add(f"a{n}", [server.add(f"/{n}", content).url], content)
     return project
+
+
+class Batches(tuple[Asset, ...]):
+    """Assets that come two at a time, as if they were too many to be held."""
+
+    __slots__ = ()
+
+    def batches(self) -> Iterator[tuple[Asset, ...]]:
+        """Yield them."""
+        for first in range(0, len(self), 2):
+            yield tuple(self[first : first + 2])
+
+    def known_bytes(self) -> int:
+        """The sum of their sizes."""
+        return known_bytes(tuple(self))
+
+    def as_stand_ins(self) -> Collection[Asset]:
+        """None has one."""
+        return Batches(as_stand_ins(tuple(self)))
+
+
+async def test_a_run_of_many_batches_is_one_run(project: Project, server: AssetServer) -> None:
+    """One beginning and one end with all assets in it, and a report that has each of them."""
+    async with project.manager(allow_unpinned=True) as manager:
+        await manager.sync(["b"])
+        recorder = Recorder(manager)
+        report = await manager.sync_assets(Batches(manager.manifest.assets))
+    assert (list(report.verified), list(report.unverified), list(report.reused)) == (["a"], ["loose"], ["b"])
+    assert {each: path.name for each, path in report.paths.items()} == {n: f"{n}.bin" for n in ("a", "b", "loose")}
+    assert [event["assets"] for event in recorder.of("run_started")] == [3]
+    assert [(event["verified"], event["reused"]) for event in recorder.of("run_finished")] == [(1, 1)]
+
+
+async def test_a_failure_in_one_batch_ends_no_other(project: Project, server: AssetServer) -> None:
+    """All the rest is there, and the error has what failed."""
+    project.add("a", [server.add("/a.bin", CONTENT, faults=[Status(404)]).url], CONTENT)
+    async with project.manager(allow_unpinned=True) as manager:
+        recorder = Recorder(manager)
+        with pytest.raises(SyncFailed) as caught:
+            await manager.sync_assets(Batches(manager.manifest.assets))
+    assert list(caught.value.failures) == ["a"]
+    assert [(event["verified"], event["failed"]) for event in recorder.of("run_finished")] == [(1, 1)]
+    assert (project.assets / "models/b.bin").read_bytes() == CONTENT
+
+
+@pytest.mark.shows("D1")
+async def test_a_long_run_that_does_not_fit_is_not_begun(project: Project, server: AssetServer) -> None:
+    """It is the whole that must fit, and not each batch."""
+    huge = 1 << 60
+    for name in ("x", "y", "z", "w"):
+        project.add(name, [server.add(f"/{name}.bin", CONTENT).url], CONTENT, size=huge)
+    async with project.manager(allow_unpinned=True) as manager:
+        await manager.sync(["b"])
+        asked = len(server.stats.requests)
+        with pytest.raises(SyncFailed) as caught:
+            await manager.sync_assets(Batches(manager.manifest.assets))
+        parts: list[SyncPlan] = []
+        plan = await manager.plan(Batches(manager.manifest.assets), on_part=parts.append)
+    assert sorted(caught.value.failures) == ["a", "loose", "w", "x", "y", "z"]
+    assert isinstance(caught.value.__cause__, DiskFull)
+    assert len(server.stats.requests) == asked
+    assert (plan.to_fetch, plan.bytes_to_fetch) == ((), 4 * huge + 2 * len(CONTENT))
+    assert [len(part.to_fetch) + len(part.present) for part in parts] == [2, 2, 2, 1]

@@ -10,6 +10,7 @@ import pytest
 
 from grym_fetch import AssetManager, SyncFailed, UnknownAsset
 from grym_fetch.core.digest import Checksum
+from grym_fetch.core.manifest import ManifestSource
 from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.disk.manifest_file import Change, edit_manifest
 from grym_fetch.errors import DiskFull, StorageError
@@ -129,7 +130,7 @@ async def test_pin_many(project: Project, server: AssetServer, monkeypatch: pyte
     """Assets found while the file is being written are written together next time, not one by one."""
     edits = []
 
-    def edit_and_count(path: Path, change: Change) -> ParsedManifest | None:
+    def edit_and_count(path: Path, change: Change) -> ParsedManifest[ManifestSource] | None:
         edits.append(path)
         return edit_manifest(path, change)
 
