@@ -8,7 +8,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -18,7 +18,7 @@ from grym_fetch import errors as public_errors
 from grym_fetch.core.digest import Checksum
 from grym_fetch.disk import folders
 from grym_fetch.errors import AssetMissing, DiskFull, UnpinnedAsset
-from grym_fetch.manifest import Asset, StatedDigest
+from grym_fetch.manifest import Asset, ManifestSource, StatedDigest
 from grym_fetch.repo.placeholder import Placeholder
 from grym_fetch.reports import AssetReader
 from grym_fetch.settings import SegmentSizes
@@ -473,6 +473,10 @@ VALUES: dict[tuple[str, str, str], Callable[[], object]] = {
     ("Manifest", "select", "UnknownAsset"): lambda: Manifest().select(["a"]),
     ("Manifest", "pick", "UnknownAsset"): lambda: Manifest().pick(["a"]),
     ("Manifest", "select", "UnknownTag"): lambda: Manifest().select(tags=["a"]),
+    ("ManifestSource", "get", "UnknownAsset"): lambda: cast("ManifestSource", Manifest()).get("a"),
+    ("ManifestSource", "select", "UnknownAsset"): lambda: cast("ManifestSource", Manifest()).select(["a"]),
+    ("ManifestSource", "pick", "UnknownAsset"): lambda: cast("ManifestSource", Manifest()).pick(["a"]),
+    ("ManifestSource", "select", "UnknownTag"): lambda: cast("ManifestSource", Manifest()).select(tags=["a"]),
     ("AiohttpTransport", "", "ValueError"): lambda: asyncio.run(lend_what_decompresses()),
     ("StatedDigest", "", "ValueError"): lambda: StatedDigest("md5", "0"),
     ("StatedDigest", "parse", "ValueError"): lambda: StatedDigest.parse("nonsense"),

@@ -36,7 +36,7 @@ def _nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("completion csh", "invalid value for '{bash|zsh|fish}': 'csh' is not one of 'bash', 'zsh', 'fish'", ""),
         ("sync --header x:y", "--header is not accepted: others can read a command line", ""),
         ("add nothing.bin", "there is no file 'nothing.bin' (an address begins with https://)", ""),
-        ("sync", "no manifest: there is no assets.json or config/assets.json in", None),
+        ("sync", "no manifest: there is no assets.json or config/assets.json in", ""),
     ],
 )
 def test_wrong_usage_is_told_like_any_error(line: str, error: str, hint: str | None) -> None:

@@ -6,6 +6,7 @@ What is printed is changed only where it names an address or a place of the read
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -27,8 +29,8 @@ from tests.support.hubs import HuggingFaceHub, closing_hub
 from tests.support.project import Project
 
 PAGES = Path(__file__).parents[2] / "docs" / "how-to"
-RUN = {"ci.md": 3, "docker.md": 0, "git-lfs.md": 3, "huggingface.md": 3, "networks.md": 4, "store.md": 0,
-       "web-services.md": 2, "workers.md": 1}  # fmt: skip
+RUN = {"ci.md": 3, "docker.md": 0, "git-lfs.md": 3, "huggingface.md": 3, "mirrors.md": 0, "networks.md": 4,
+       "reading.md": 2, "store.md": 0, "web-services.md": 2, "workers.md": 1}  # fmt: skip
 """How many blocks of each page are run here."""
 REASON = re.compile(r"<!-- not run: \S.*-->\n\s*\Z")
 CONTENT = seeded_bytes(300_000, seed=1)
@@ -159,6 +161,32 @@ def test_networks(reader: Reader, tmp_path: Path) -> None:
     asked = len(reader.server.stats.requests)
     reader.shell(unpack, folder=there)
     assert len(reader.server.stats.requests) == asked
+
+
+@pytest.mark.sweep
+def test_reading(reader: Reader) -> None:
+    """A header and a table of contents are read from files that are still on their way."""
+    header = json.dumps({"weight": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}}).encode()
+    model = len(header).to_bytes(8, "little") + header + bytes(4) + CONTENT
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("weights.bin", CONTENT)
+        archive.writestr("README.txt", "read me")
+    for name, content in (("model", model), ("archive", packed.getvalue())):
+        reader.project.add(name, [reader.server.add(f"/{name}", content).url], content)
+    pin, read = runnable("reading.md")
+    reader.shell(pin.replace(" model", " model archive"))
+    done = subprocess.run(
+        [sys.executable, "-c", f"{read}\nprint(header, text)"],
+        cwd=reader.root,
+        env=reader.environ,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "['weights.bin', 'README.txt']" in done.stdout
+    assert "b'read me'" in done.stdout
+    assert "'dtype': 'U8'" in done.stdout
 
 
 @pytest.mark.sweep

@@ -23,7 +23,7 @@ import trustme
 
 from grym_fetch import AssetManager, Settings
 from grym_fetch.core.errors import ConnectionLost
-from grym_fetch.errors import DigestMismatch, NotWritable
+from grym_fetch.errors import DigestMismatch, NotWritable, SyncFailed
 from grym_fetch.testing import (
     Endless,
     Fault,
@@ -341,10 +341,10 @@ async def test_a_machine_that_sleeps_goes_on_where_it_was(world: World, monkeypa
 
 
 @pytest.mark.shows("X5")
-async def test_two_manifests_that_want_other_content_in_one_place_get_what_they_want(
+async def test_two_manifests_that_want_other_content_in_one_place_do_not_undo_each_other(
     world: World, tmp_path: Path
 ) -> None:
-    """Two at once, one place, two contents: each run ends well, and the file is one of them, never a mixture."""
+    """Two at once, one place, two contents: the file is one of them, never a mixture, and the other run says why."""
     other = Project(tmp_path / "other")
     theirs = seeded_bytes(SIZE, seed=23)
     world.asset()
@@ -358,9 +358,13 @@ async def test_two_manifests_that_want_other_content_in_one_place_get_what_they_
     )
     with watched(Watcher(world.path, CONTENT, theirs)):
         async with asyncio.timeout(20), world.project.manager() as ours, second:
-            await asyncio.gather(ours.sync(), second.sync())
-            await ours.sync()
-            assert world.path.read_bytes() == CONTENT
-            await second.sync()
-            assert world.path.read_bytes() == theirs
+            ends = await asyncio.gather(ours.sync(), second.sync(), return_exceptions=True)
+            assert world.path.read_bytes() in (CONTENT, theirs)
+            for end in ends:
+                if isinstance(end, BaseException):
+                    assert isinstance(end, SyncFailed)
+                    assert str(other.manifest) in str(end)
+                    assert str(world.project.manifest) in str(end)
+            with pytest.raises(SyncFailed, match="with other content; change one's localPath"):
+                await (second if world.path.read_bytes() == CONTENT else ours).sync()
     assert world.project.staged() == []
