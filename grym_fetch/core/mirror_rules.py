@@ -15,6 +15,8 @@ MODES = ("fallback", "together")
 ONLY = "only"
 _EQUALS = re.compile(r"\s*=\s*(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?:[^/?#@]*@)?(?P<host>[^/?#]*)(?P<rest>.*)", re.DOTALL)
+_HOST = re.compile(r"(?P<name>.+?)\.?(?P<port>:[0-9]*)?", re.DOTALL)
+_OWN_PORTS = {"http://": (":80", ":"), "https://": (":443", ":")}
 _PREFIX = re.compile(r"(?:https?|s3|gs|az)://(?:[^/?#@\s\\]+/(?:[^?#\s\\]*/)?)?", re.IGNORECASE)
 PREFIX_RULE = "the beginning of an address that ends with /, such as https://huggingface.co/"
 
@@ -64,7 +66,7 @@ def _shown(value: object) -> str:
 
 
 def _comparable(url: str) -> str:
-    """The address with its host in lower case, and without its login and a query that may be secret."""
+    """The address with its host in the one form, and without its login and a query that may be secret."""
     from yarl import URL
 
     from grym_fetch.core.signatures import may_be_signed, query_secrets
@@ -76,7 +78,12 @@ def _comparable(url: str) -> str:
     query = URL.build(query_string=rest.partition("?")[2].partition("#")[0], encoded=True)
     if may_be_signed(query) or query_secrets(query):
         rest = rest.partition("?")[0]
-    return f"{match['scheme'].lower()}{match['host'].lower()}{rest}"
+    scheme, host = match["scheme"].lower(), match["host"].lower()
+    if (parts := _HOST.fullmatch(host)) is not None:
+        # The same server by another spelling: else a rule with `only` is passed by.
+        port = parts["port"] or ""
+        host = parts["name"] + ("" if port in _OWN_PORTS.get(scheme, ()) else port)
+    return f"{scheme}{host}{rest}"
 
 
 @dataclass(frozen=True, slots=True)

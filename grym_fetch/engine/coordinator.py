@@ -46,6 +46,7 @@ def _key(asset: Asset, *, force: bool = False, repair: bool = False) -> _Key:
 class _Flight:
     """A fetch in progress, and how many wait for it."""
 
+    asset: Asset
     task: asyncio.Task[FetchResult]
     waiters: int = 0
     is_ending: bool = False
@@ -152,13 +153,14 @@ class Coordinator:
         key = _key(asset, force=force, repair=repair)
         while not force and (together := self._together.get(key)) is not None:
             await together.wait()
-        while (flight := self._flights.get(key)) is not None and flight.is_ending:
+        # What the manifest said before a change is no answer to what it says now.
+        while (flight := self._flights.get(key)) is not None and (flight.is_ending or flight.asset != asset):
             await asyncio.wait([flight.task])
         if flight is None:
             self._ranks += 1
             work = self.engine.fetcher.fetch(asset, force=force, repair=repair, rank=self._ranks)
             task = asyncio.get_running_loop().create_task(work, name=f"fetch {asset.id}")
-            flight = self._flights[key] = _Flight(task)
+            flight = self._flights[key] = _Flight(asset, task)
             task.add_done_callback(lambda done: self._landed(key, done))
         flight.waiters += 1
         try:

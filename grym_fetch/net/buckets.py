@@ -34,6 +34,8 @@ _AZURE_KEYS = {
     "tenant_id": ("AZURE_STORAGE_TENANT_ID", "AZURE_TENANT_ID"),
     "federated_token_file": ("AZURE_FEDERATED_TOKEN_FILE",),
 }
+_AZURE_PROOFS = ("client_secret", "federated_token_file")
+"""Each proves, together with ``client_id`` and ``tenant_id``, who asks."""
 
 
 class BucketSigner:
@@ -71,7 +73,7 @@ class BucketSigner:
         is_hosted = is_hosted if not style else style in ("1", "true")
         if is_hosted:
             endpoint = endpoint.replace("://", f"://{address.bucket}.", 1)
-        if not access.key_id and not self._may_ask_machine("AWS_WEB_IDENTITY_TOKEN_FILE"):
+        if not access.key_id and not self._may_ask_machine("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN"):
             return f"{endpoint}/{address.path}" if is_hosted else f"{endpoint}/{address.bucket}/{address.path}"
         keys: dict[str, Any] = {"region": access.region, "aws_endpoint_url_s3": endpoint}
         if access.key_id:
@@ -125,7 +127,9 @@ class BucketSigner:
         keys: dict[str, Any] = {
             name: value for name, names in _AZURE_KEYS.items() if (value := next(filter(None, map(get, names)), None))
         }
-        is_named = "account_key" in keys or "client_secret" in keys or "federated_token_file" in keys
+        # obstore asks the machine's metadata address where something of a set is missing.
+        is_client = {"client_id", "tenant_id"} <= keys.keys() and not keys.keys().isdisjoint(_AZURE_PROOFS)
+        is_named = "account_key" in keys or is_client
         if not is_named and not self._may_ask_machine():
             return plain
         return await self._signed(
@@ -152,8 +156,9 @@ class BucketSigner:
         return str(await obstore.sign_async(store, "GET", address.key, SIGNED_FOR))
 
     def _may_ask_machine(self, *variables: str) -> bool:
-        """Whether credentials may come from where the cloud hands them out; or are named by one of these variables."""
-        return read_flag(self._environ, INSTANCE_ROLE) or any(self._environ.get(name) for name in variables)
+        """Whether credentials may come from where the cloud hands them out; or these variables all name others."""
+        is_named = bool(variables) and all(map(self._environ.get, variables))
+        return read_flag(self._environ, INSTANCE_ROLE) or is_named
 
     def _refuse_open(self, address: str, endpoint: str) -> None:
         url = parse_address(endpoint)

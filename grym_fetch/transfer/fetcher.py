@@ -36,6 +36,7 @@ from grym_fetch.core.events import (
 from grym_fetch.core.fingerprint import content_fingerprint
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.mirrors import with_mirrors
+from grym_fetch.core.piece_digests import PieceDigests
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.damage import Damage
 from grym_fetch.disk.local_files import Found, LocalFiles
@@ -80,12 +81,12 @@ class Fetcher:
         self._store = store
         self._local_files = local_files
         self._unpack_archive = unpack
-        self._readers: WeakValueDictionary[StageKey, Readers] = WeakValueDictionary()
-        """Held by the transfers and by those who read."""
+        self._readers: WeakValueDictionary[tuple[StageKey, PieceDigests | None], Readers] = WeakValueDictionary()
+        """Held by the transfers and by those who read, if both judge by the same digests."""
 
     def readers(self, asset: Asset) -> Readers:
         """Where those who read this asset meet the transfer that fetches it, now or later."""
-        return self._readers.setdefault(_key(asset), Readers())
+        return self._readers.setdefault((_key(asset), asset.pieces), Readers())
 
     async def fetch(
         self,

@@ -80,6 +80,10 @@ class JudgedResponse:
     """Whether the request for it was sent ahead of its turn."""
 
 
+_Realm = tuple[tuple[str, str, int], URL]
+"""The origin of a registry, and where it has its tokens fetched."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A request to one address: what it asks for, and its fields, including credentials."""
@@ -113,10 +117,10 @@ class Requester:
         self._on_lost_ahead = on_lost_ahead
         self.secrets = SentSecrets()
         """The secrets sent in this run. A server that repeats one must not get it shown."""
-        self._realms: dict[URL, URL] = {}
+        self._realms: dict[URL, _Realm] = {}
         """Where the token for each address of a registry was fetched."""
-        self._tokens: dict[URL, str] = {}
-        """The last token from each realm."""
+        self._tokens: dict[_Realm, str] = {}
+        """The last token from each realm, for one registry: any server can name the realm of another one."""
 
     async def open(
         self, connection: Connection, origin: Origin, asked: Asked, *, sent_ahead: Request | None = None
@@ -259,7 +263,8 @@ class Requester:
             fields["Cookie"] = cookie
         # A signed address is its own credential, and S3 answers 400 to both.
         sent = self._credentials.find(first) if is_own and not is_signed(here) else None
-        token = self._tokens.get(self._realms.get(first, first)) if is_own and not is_signed(here) else None
+        realm = self._realms.get(first) if is_own and not is_signed(here) else None
+        token = self._tokens.get(realm) if realm is not None else None
         if token is not None:
             fields["Authorization"] = f"Bearer {token}"
         elif sent is not None:
@@ -316,8 +321,8 @@ class Requester:
 
         Many connections meet the same expiry: one that finds a newer token than its own takes that.
         """
-        self._realms[first] = realm
-        known = self._tokens.get(realm)
+        place = self._realms[first] = origin_key(first), realm
+        known = self._tokens.get(place)
         if known is not None and known != stale:
             return known
         sent = None
@@ -327,9 +332,9 @@ class Requester:
             self.secrets.note(sent.field)
         token = await fetch_token(connection, realm, sent.field if sent is not None else None)
         if token is None:
-            self._tokens.pop(realm, None)
+            self._tokens.pop(place, None)
         else:
-            self._tokens[realm] = token
+            self._tokens[place] = token
         return token
 
 

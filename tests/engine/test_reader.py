@@ -6,12 +6,14 @@ import asyncio
 import hashlib
 import io
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from grym_fetch import AssetManager, MirrorsExhausted, create_mock_asset_manager
-from grym_fetch.core.piece_digests import piece_ranges
+from grym_fetch.core.digest import Checksum
+from grym_fetch.core.piece_digests import PieceDigests, piece_ranges
 from grym_fetch.engine.reader import AssetReader
 from grym_fetch.errors import AssetMissing, DigestMismatch, PolicyRefused, StorageError, UnverifiedRead
 from grym_fetch.events import AssetVerified, MirrorSwitched
@@ -28,6 +30,11 @@ def pieces_of(content: bytes) -> dict[str, object]:
     """The content's pieces for a manifest."""
     parts = piece_ranges(len(content), PIECE)
     return {"size": PIECE, "sha256": [hashlib.sha256(content[p.start : p.stop]).hexdigest() for p in parts]}
+
+
+def parsed(pieces: dict[str, object]) -> PieceDigests:
+    """The same as it is read from a manifest."""
+    return PieceDigests(PIECE, tuple(pieces["sha256"]))  # type: ignore[arg-type]  # a list of texts
 
 
 def project_of(root: Path, *servers: AssetServer, pieces: bool = True, **more: object) -> Project:
@@ -61,6 +68,51 @@ async def test_a_header_is_read_while_the_rest_still_comes(tmp_path: Path, serve
             assert await file.read(1) == b""
         assert (await manager.check_asset("a")).valid
     assert server.stats.body_bytes_sent == SIZE
+
+
+@pytest.mark.shows("S1")
+async def test_a_manifest_that_changes_while_the_old_content_comes(tmp_path: Path, server: AssetServer) -> None:
+    """Who opens the new entry gets no byte of what the old one asked for, though the id is the same."""
+    gate, project = Gate(), Project(tmp_path / "project")
+    old, new = (seeded_bytes(3 * PIECE, seed=seed) for seed in (1, 2))
+    project.add("a", [server.add("/old.bin", old, faults=[Hold(gate, at=2 * PIECE)]).url], old, pieces=pieces_of(old))
+    url = server.add("/new.bin", new).url
+    async with project.manager() as manager:
+        before = asyncio.create_task(manager.download_asset("a"))
+        async with manager.open_asset("a") as file:
+            assert await file.read(9) == old[:9]
+        entry = manager.manifest.assets[0]
+        await manager.remove_asset("a")
+        await manager.add_asset(replace(entry, url=url, checksum=Checksum.of(new), pieces=parsed(pieces_of(new))))
+        async with manager.open_asset("a") as file:
+            reading = asyncio.create_task(file.read())
+            await asyncio.sleep(0)
+            gate.open()
+            assert await reading == new
+        await before
+        assert (await manager.check_asset("a")).valid
+
+
+@pytest.mark.shows("S1")
+async def test_digests_of_pieces_that_are_new_in_the_manifest(tmp_path: Path, server: AssetServer) -> None:
+    """A download that began without them judges nothing, so what it brings is handed to nobody who goes by them."""
+    gate, project = Gate(), project_of(tmp_path, server, pieces=False)
+    server.add("/a.bin", b"!" + CONTENT[1:], faults=[Hold(gate, at=2 * PIECE)])
+    async with project.manager() as manager:
+        before = asyncio.create_task(manager.download_asset("a"))
+        async with manager.open_asset("a", unverified_ok=True) as file:
+            assert (await file.read(9))[:1] == b"!"
+        entry = manager.manifest.assets[0]
+        await manager.remove_asset("a")
+        await manager.add_asset(replace(entry, pieces=parsed(pieces_of(CONTENT))))
+        async with manager.open_asset("a") as file:
+            reading = asyncio.create_task(file.read(9))
+            await asyncio.sleep(0)
+            gate.open()
+            with pytest.raises((MirrorsExhausted, DigestMismatch)):
+                await reading
+        with pytest.raises(DigestMismatch):
+            await before
 
 
 async def test_the_end_is_asked_for_first(tmp_path: Path) -> None:

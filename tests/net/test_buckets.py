@@ -104,6 +104,21 @@ async def test_azure() -> None:
         await signed("az://models/a")
 
 
+@pytest.mark.shows("S9")
+@pytest.mark.parametrize(
+    ("address", "environ"),
+    [
+        ("s3://models/a", {"AWS_WEB_IDENTITY_TOKEN_FILE": "/nowhere"}),
+        ("az://models/a", {"AZURE_CLIENT_SECRET": "the-secret"}),
+        ("az://models/a", {"AZURE_CLIENT_ID": "me", "AZURE_CLIENT_SECRET": "the-secret"}),
+        ("az://models/a", {"AZURE_TENANT_ID": "us", "AZURE_FEDERATED_TOKEN_FILE": "/nowhere"}),
+    ],
+)
+async def test_half_a_set_of_keys_is_none(address: str, environ: dict[str, str]) -> None:
+    """With that alone, obstore would turn to the metadata address of the machine, which nobody has allowed."""
+    assert not is_signed(await signed(address, **environ, AZURE_STORAGE_ACCOUNT_NAME="acct"))
+
+
 async def test_google(tmp_path: Path) -> None:
     """The key file of a service account signs; with anything else, the plain address is asked, perhaps with a token."""
     plain = "https://storage.googleapis.com/models/a/b.bin"

@@ -115,6 +115,25 @@ async def test_a_token_stays_with_its_registry() -> None:
     assert [url for url, _ in sent(connection)].count(ELSEWHERE) == 1
 
 
+@pytest.mark.shows("A23", "S7")
+async def test_no_registry_gets_the_token_of_another_one() -> None:
+    """Any server can name somebody else's realm: the token that we have from there is not for it."""
+    other = "https://other.example/v2/a/blobs/x"
+    script: dict[str, list[Answer]] = {BLOB: [Registry(REALM, "t1")], other: [Registry(REALM, "t2")]}
+    connection = ScriptedConnection({**script, f"{REALM}?scope=pull": [given("t1"), given("t2")]})
+    requester = Requester(Credentials({"GRYM_FETCH_TOKEN_REGISTRY_EXAMPLE": "mine"}))
+    for url in (BLOB, other):
+        await requester.open(connection, Origin(0, url), ASKED)
+    assert sent(connection) == [
+        (BLOB, "Bearer mine"),
+        (REALM, "Bearer mine"),
+        (BLOB, "Bearer t1"),
+        (other, None),
+        (REALM, None),
+        (other, "Bearer t2"),
+    ]
+
+
 @pytest.mark.parametrize("to", ["http://auth.example/token", "https://other.example/token"])
 @pytest.mark.shows("A23", "S6", "S7")
 async def test_a_realm_that_redirects(to: str) -> None:
