@@ -81,7 +81,7 @@ async def test_a_manifest_that_changes_while_the_old_content_comes(tmp_path: Pat
         before = asyncio.create_task(manager.download_asset("a"))
         async with manager.open_asset("a") as file:
             assert await file.read(9) == old[:9]
-        entry = manager.manifest.assets[0]
+        (entry,) = manager.manifest.assets
         await manager.remove_asset("a")
         await manager.add_asset(replace(entry, url=url, checksum=Checksum.of(new), pieces=parsed(pieces_of(new))))
         async with manager.open_asset("a") as file:
@@ -102,7 +102,7 @@ async def test_digests_of_pieces_that_are_new_in_the_manifest(tmp_path: Path, se
         before = asyncio.create_task(manager.download_asset("a"))
         async with manager.open_asset("a", unverified_ok=True) as file:
             assert (await file.read(9))[:1] == b"!"
-        entry = manager.manifest.assets[0]
+        (entry,) = manager.manifest.assets
         await manager.remove_asset("a")
         await manager.add_asset(replace(entry, pieces=parsed(pieces_of(CONTENT))))
         async with manager.open_asset("a") as file:
