@@ -297,6 +297,8 @@ class Object(Generic[V]):
         columns: dict[str, Iterable[Any]] = {"extra": self._extras(values, names - self._readers.keys())}
         for key in self.keys:
             field = key.field
+            if key.needed and any(key.name not in value for value in values):
+                return None
             column = [value.get(key.name) for value in values] if key.name in names else []
             if column.count(None) == len(column) and not key.needed:
                 columns[field] = self._default_column(field, len(values))

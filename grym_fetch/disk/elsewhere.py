@@ -1,8 +1,8 @@
 """Files that are on this machine already, by their size: what might be an asset, which its digest then decides.
 
 The places, in this order: those that the user names, the assets folder itself (a file under an earlier name), the
-external folder, the assets folders of other projects that use the store, and the caches of Hugging Face, torch.hub and
-pooch, where these programs keep them.
+external folder, the assets folders of other projects that use the store (where it is on), and the caches of Hugging
+Face, torch.hub and pooch, where these programs keep them.
 
 Rules: nothing is changed here, and no symlink is followed. Only a file in the project's own assets folder may get a
 second name. Any other is shared block by block, or copied: the program that it belongs to may write to it at any time,

@@ -1,7 +1,8 @@
 """What the machine's store holds, who uses it, whether it is undamaged, and what of it nobody needs.
 
 Rules: nothing is removed that a project has: a file with a second name, or one of which a project has noted that it has
-a copy. A project whose disk is not there may still have it. Everything here blocks.
+a copy. A project whose disk is not there may still have it; one that was moved has noted nothing under its new path.
+Everything here blocks.
 """
 
 from __future__ import annotations

@@ -285,6 +285,20 @@ def test_three_keys_are_needed(key: str) -> None:
     assert problems({**asset, f"{key}_": value})[0].endswith(f"(is '{key}_' meant?)")
 
 
+@pytest.mark.parametrize("count", [1, 20])
+@pytest.mark.parametrize("key", NEEDED_KEYS)
+@pytest.mark.shows("M10")
+def test_a_key_that_no_asset_has_is_missing_from_each(key: str, count: int) -> None:
+    """Also where the list is so long that it is read by columns."""
+    assets = [entry(id=f"a{n}", localPath=f"{n}.bin") for n in range(count)]
+    for asset in assets:
+        del asset[key]
+    found = problems(*assets)
+    assert len(found) == count
+    assert all(f": {key}: is missing; needed:" in each for each in found)
+    assert len(problems(*(entry(id=f"a{n}", localPath=f"{n}.bin", minimal={}) for n in range(count)))) == count
+
+
 @pytest.mark.shows("M10")
 def test_ids_are_distinct() -> None:
     """Each repetition of an id is reported by index, since the id is ambiguous."""
