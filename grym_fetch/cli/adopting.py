@@ -54,7 +54,7 @@ def adopt_command(
 ) -> int:  # fmt: skip
     """Take files that are on this machine already, instead of downloading them. Fetches nothing.
 
-    Looks in the folders and files named, under other names in the assets folder, in the external folder, in the
+    Looks in the folders and files named, under other names in the assets folder, in the external folder, in your
     projects that use the store, and in the caches of Hugging Face, torch.hub and pooch, for files of the right size;
     their digest decides. What is found is shared or copied, and stays as it is where it was.
     """
