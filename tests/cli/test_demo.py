@@ -68,6 +68,7 @@ def test_a_killed_run_is_resumed_and_every_byte_is_right(folder: Path, capfd: py
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.sweep
 def test_the_story_is_told(folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The command tells its chapters on stderr and the figures on stdout, and keeps the folder on request."""
     monkeypatch.setattr(demo_stage, "FULL", SMALL)

@@ -269,6 +269,7 @@ def test_finds_the_same_as_comparing_all_pairs(parts: list[list[str]]) -> None:
 
 
 @pytest.mark.shows("M4", "M7")
+@pytest.mark.sweep
 def test_a_hundred_thousand_paths_are_compared_in_seconds() -> None:
     """The search is not quadratic, even if all 10^5 paths clash."""
     many = [f"models/{index % 1000}/{index}.bin" for index in range(50_000)]

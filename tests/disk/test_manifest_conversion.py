@@ -31,6 +31,7 @@ def test_nothing_is_lost_on_the_way(tmp_path: Path, kind: str) -> None:
     assert load_manifest(middle).manifest == load_manifest(first).manifest
 
 
+@pytest.mark.sweep
 def test_a_json_that_is_too_long_has_a_way_out(tmp_path: Path) -> None:
     """The command that its refusal names works on it."""
     long = tmp_path / "assets.json"

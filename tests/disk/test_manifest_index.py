@@ -105,6 +105,7 @@ def held_while_reading(path: Path) -> int:
         index.database.close()
 
 
+@pytest.mark.sweep
 def test_what_is_held_does_not_grow_with_the_list(tmp_path: Path) -> None:
     """Four times as many entries, hardly more memory at any time."""
     few = write_lines(tmp_path / "few.jsonl", [entry(f"a{n}", tags=["t"]) for n in range(2000)])

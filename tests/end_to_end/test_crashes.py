@@ -171,7 +171,8 @@ async def finish(project: Project) -> None:
 
 
 @pytest.mark.strace
-@pytest.mark.parametrize("error", typical(["ENOSPC", "EIO", "EDQUOT"], "ENOSPC"))
+@pytest.mark.sweep
+@pytest.mark.parametrize("error", ["ENOSPC", "EIO", "EDQUOT"])
 @pytest.mark.shows("D2", "D5")
 def test_failing_calls(project: Project, tmp_path: Path, error: str) -> None:
     """A disk that fails a write or a flush ends the run with exit code 4, never with a wrong file."""
@@ -296,7 +297,8 @@ def damage(project: Project) -> None:
 
 
 @pytest.mark.strace
-@pytest.mark.parametrize("kind", typical(CHANGES.split(","), "copy_file_range"))
+@pytest.mark.sweep
+@pytest.mark.parametrize("kind", CHANGES.split(","))
 @pytest.mark.shows("P1", "C17")
 def test_a_repair_killed_before_each_change(project: Project, tmp_path: Path, kind: str) -> None:
     """The damaged file stays until the right one takes its place, and the next run finishes the job."""

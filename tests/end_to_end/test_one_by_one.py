@@ -15,6 +15,7 @@ from grym_fetch.testing import seeded_bytes
 from grym_fetch.transfer import scheduler
 from tests.support.invariants import Recorder
 from tests.support.project import KIB, Project
+from tests.support.sweeps import typical
 
 FILES = {name: seeded_bytes(1500 * KIB, seed=number) for number, name in enumerate("abcde")}
 
@@ -46,7 +47,7 @@ def served(folder: Path, handler: type[Handler]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("handler", [Handler, KeepingHandler])
-@pytest.mark.parametrize("parallel", [2, 4, 8])
+@pytest.mark.parametrize("parallel", typical([2, 4, 8], 4))
 @pytest.mark.shows("N25")
 async def test_one_connection_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parallel: int, handler: type[Handler]

@@ -237,6 +237,7 @@ async def test_a_disk_that_changes_bytes_is_found_by_a_full_check(world: World) 
 
 
 @pytest.mark.shows("D17")
+@pytest.mark.sweep
 async def test_hundreds_of_small_files_need_few_descriptors(world: World) -> None:
     """Four connections and a few files at a time are enough for any number; none is requested twice."""
     for number in range(300):

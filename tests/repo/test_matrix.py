@@ -259,6 +259,7 @@ def test_the_whole_way(build: Callable[[Path], Scene], is_hostile: bool, tmp_pat
 
 
 @pytest.mark.shows("S17", "S18")
+@pytest.mark.sweep
 def test_a_bare_repository(tmp_path: Path) -> None:
     """Its history can be looked through; everything else is refused with what to do, or finds nothing."""
     git(tmp_path, "clone", "-q", "--bare", str(made(tmp_path / "source")), str(tmp_path / "bare"))
