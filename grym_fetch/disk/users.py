@@ -23,7 +23,7 @@ from grym_fetch.disk.state import StateFolder, is_gone, nearest
 USERS = "users"
 _NAME = re.compile(r"(\d{1,10})\.[0-9a-f]{24}")
 _MAX_BYTES = 64 * 1024 * 1024
-_END_OF_TIME = 1 << 40
+_MAX_TIME_S = 1 << 40
 """Seconds since the epoch: a line with more is not ours, and would not fit into a float either."""
 
 
@@ -132,7 +132,7 @@ def _read(folder: int, name: str) -> StoreUser | None:
             match decode_line(line):
                 case [str(place), int(device)]:
                     pass
-                case [str(local_path), str(content), int(time)] if 0 <= time < _END_OF_TIME:
+                case [str(local_path), str(content), int(time)] if 0 <= time < _MAX_TIME_S:
                     uses[Use(local_path, content, time)] = None
     if not os.path.isabs(place) or not _may_be_path(place):
         return None
