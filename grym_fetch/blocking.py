@@ -543,12 +543,13 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
             on_pinned=on_pinned,
         )
 
-    def prune(self, *, dry_run: bool = False, orphans: bool = False) -> PruneReport:
+    def prune(self, *, dry_run: bool = False, orphans: bool | Collection[str] = False) -> PruneReport:
         """Remove abandoned downloads, unused locks and other stale state; ``dry_run``: only report it.
 
         Leaves alone what belongs to a running process. What an interrupted download left behind counts as abandoned.
         ``orphans``: also delete this user's files in the assets folder that no asset names, neither of this manifest
-        nor of another one that was used with the folder. Without it, a ``dry_run`` only lists them.
+        nor of another one that was used with the folder; if it is names, only these of them. Without it, a ``dry_run``
+        only lists them.
         """
         return self._run(asynchronous.AssetManager.prune, dry_run=dry_run, orphans=orphans)
 

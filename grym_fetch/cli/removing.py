@@ -92,12 +92,13 @@ def prune_command(
         raise click.UsageError("--older-than and --max-size go with --store")
 
     async def body(manager: AssetManager) -> int:
+        wanted: bool | list[str] = orphans
         if orphans and not yes and not dry_run:
-            found = (await manager.prune(dry_run=True)).orphans
-            if not await _agreed([manager.project.assets_dir / each.name for each in found]):
+            wanted = [each.name for each in (await manager.prune(dry_run=True)).orphans]
+            if not await _agreed([manager.project.assets_dir / name for name in wanted]):
                 click.echo("nothing was removed", err=True)
                 return 1
-        tell_pruned(common, await manager.prune(dry_run=dry_run, orphans=orphans), dry_run=dry_run)
+        tell_pruned(common, await manager.prune(dry_run=dry_run, orphans=wanted), dry_run=dry_run)
         return 0
 
     return run(common, body)

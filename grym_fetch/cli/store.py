@@ -124,11 +124,13 @@ def prune_the_store(
 def store_place(common: Common, choice: bool | str) -> Path:
     """The folder of the store: the one named, else the configured one, else the usual one."""
     from grym_fetch.core.errors import ForeignManifest, ManifestMissing
+    from grym_fetch.core.text import safe_text
     from grym_fetch.disk.configuration import read_configuration
     from grym_fetch.disk.project import find_project
     from grym_fetch.disk.store_stamps import store_at
     from grym_fetch.settings import Settings
 
+    is_given = isinstance(choice, str)
     if isinstance(choice, bool):
         root, is_named = None, False
         try:
@@ -141,6 +143,8 @@ def store_place(common: Common, choice: bool | str) -> Path:
         choice = Settings().with_environment(os.environ, configured=configured).store or True
     place = store_at(choice, os.environ)
     assert place is not None
+    if is_given and not place.is_dir():
+        raise click.UsageError(f"there is no store in {safe_text(str(place), limit=4000)}")
     return place
 
 

@@ -20,6 +20,8 @@ STAND_IN_FOLDER = "minimal"
 """The folder in the assets folder that holds the small stand-ins."""
 MOVED_FILES = "asset-manifest.json"
 """The file in the external folder that records what was moved there."""
+PLACEHOLDER_SUFFIX = ".asset-ref"
+"""What the name of a moved file's placeholder ends in."""
 
 MAX_PATH_BYTES = 1024
 """The longest path, relative to the assets folder, in UTF-8."""

@@ -1,12 +1,13 @@
 """Files that are on this machine already, by their size: what might be an asset, which its digest then decides.
 
 The places, in this order: those that the user names, the assets folder itself (a file under an earlier name), the
-external folder, the assets folders of other projects that use the store (where it is on), and the caches of Hugging
-Face, torch.hub and pooch, where these programs keep them.
+external folder, the assets folders of this user's other projects that use the store (where it is on), and the caches of
+Hugging Face, torch.hub and pooch, where these programs keep them.
 
-Rules: nothing is changed here, and no symlink is followed. Only a file in the project's own assets folder may get a
+Rules: nothing is changed here, and no symlink is followed. No folder is looked through because another user says so: it
+might be the whole machine. Only a file in the project's own assets folder may get a
 second name. Any other is shared block by block, or copied: the program that it belongs to may write to it at any time,
-and a hard link would have to make it read-only.
+and a hard link would have to make it read-only. That holds for a cache within the assets folder, too.
 """
 
 from __future__ import annotations
@@ -79,11 +80,16 @@ class FilesElsewhere:
         if self._by_size is None:
             self._by_size = {}
             seen: set[tuple[int, int]] = set()
-            for place in self._places():
+            places = tuple(self._places())
+            others = {Path(os.path.realpath(place)) for place in places[len(self._named) + 1 :]}
+            here = Path(os.path.realpath(self._assets_dir))
+            others = {other for other in others if here in other.parents}
+            for place in places:
                 for path, figures in _files(place):
                     if (key := (figures.st_dev, figures.st_ino)) not in seen:
                         seen.add(key)
-                        candidate = Candidate(path, may_link=place == self._assets_dir)
+                        is_own = place == self._assets_dir and others.isdisjoint(Path(os.path.realpath(path)).parents)
+                        candidate = Candidate(path, may_link=is_own)
                         self._by_size.setdefault(figures.st_size, []).append(candidate)
         return self._by_size.get(size, [])
 
@@ -93,7 +99,8 @@ class FilesElsewhere:
         yield self._external_dir
         if self._store is not None:
             with suppress(OSError, StorageError):
-                yield from [user.assets_dir for user in store_users(StateFolder(self._store))]
+                users = store_users(StateFolder(self._store))
+                yield from [user.assets_dir for user in users if user.owner == os.geteuid()]
         yield from cache_folders(self._environ)
 
 

@@ -1,8 +1,9 @@
 """Gives the bytes of one file to another without copying them, where the file system can.
 
 Rules: a reflink is tried first, then a hard link, then a copy. A hard link is read-only, because whoever writes through
-one name changes the file of all. The source is used through the descriptor that was judged: if its name refers to
-another file by now, or its signature changes meanwhile, what was made is removed.
+one name changes the file of all; so a writable file that has another name already is copied. The source is used through
+the descriptor that was judged: if its name refers to another file by now, or its signature changes meanwhile, what was
+made is removed.
 """
 
 from __future__ import annotations
@@ -138,7 +139,8 @@ def _hard_link(source: OpenFile, folder: int, name: str, _: Path) -> int | None:
         # Its owner could make another user's file writable again.
         if is_at(source.descriptor, folder, name) and figures.st_uid == os.geteuid():
             mode = stat.S_IMODE(figures.st_mode)
-            if mode & WRITE_BITS:
+            # A third name is somebody else's, who writes through it: the mode would be taken from that one, too.
+            if mode & WRITE_BITS and figures.st_nlink <= 2:
                 with suppress(OSError):  # another user's
                     os.fchmod(source.descriptor, mode & ~WRITE_BITS)
             if not os.fstat(source.descriptor).st_mode & WRITE_BITS:

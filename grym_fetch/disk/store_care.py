@@ -7,6 +7,7 @@ Everything here blocks.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -29,6 +30,7 @@ from grym_fetch.disk.store_stamps import OBJECTS, StoreStamps, object_path
 from grym_fetch.disk.users import StoreUser, forget_user, store_users
 from grym_fetch.disk.verified import FileSignature, wait_for_tick
 
+_NO_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _DIGEST = re.compile(r"[0-9a-f]{64}|[0-9a-f]{128}")
 
 
@@ -86,7 +88,9 @@ def _objects(place: Path) -> Iterator[tuple[Checksum, os.stat_result]]:
         for digits in _names(place, OBJECTS, algorithm):
             try:
                 folder = open_folder(place, (OBJECTS, algorithm, digits), create=False)
-            except OSError:
+            except OSError as error:
+                if error.errno not in _NO_FOLDER:
+                    raise
                 continue
             try:
                 for name in sorted(os.listdir(folder)):
@@ -101,7 +105,9 @@ def _objects(place: Path) -> Iterator[tuple[Checksum, os.stat_result]]:
 def _names(place: Path, *parts: str) -> list[str]:
     try:
         folder = open_folder(place, parts, create=False)
-    except OSError:
+    except OSError as error:
+        if error.errno not in _NO_FOLDER:
+            raise  # what cannot be read may hold anything
         return []
     try:
         return sorted(os.listdir(folder))

@@ -23,6 +23,8 @@ from grym_fetch.disk.state import StateFolder, is_gone, nearest
 USERS = "users"
 _NAME = re.compile(r"(\d{1,10})\.[0-9a-f]{24}")
 _MAX_BYTES = 64 * 1024 * 1024
+_MAX_TIME_S = 1 << 40
+"""Seconds since the epoch: a line with more is not ours, and would not fit into a float either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,13 @@ def forget_user(store: StateFolder, user: StoreUser) -> None:
             close_each(folder)
 
 
+def _may_be_path(text: str) -> bool:
+    """Whether this is no mere text, forged by another user, at which calls of the system raise ``ValueError``."""
+    with suppress(UnicodeEncodeError):
+        return b"\0" not in os.fsencode(text)
+    return False
+
+
 def _read(folder: int, name: str) -> StoreUser | None:
     """Read one user's file; None if it is not there, not theirs, or damaged from the beginning."""
     match = _NAME.fullmatch(name)
@@ -123,8 +132,8 @@ def _read(folder: int, name: str) -> StoreUser | None:
             match decode_line(line):
                 case [str(place), int(device)]:
                     pass
-                case [str(local_path), str(content), int(time)]:
+                case [str(local_path), str(content), int(time)] if 0 <= time < _MAX_TIME_S:
                     uses[Use(local_path, content, time)] = None
-    if not os.path.isabs(place):
+    if not os.path.isabs(place) or not _may_be_path(place):
         return None
     return StoreUser(name, figures.st_uid, Path(place), is_gone(place, device), tuple(uses))

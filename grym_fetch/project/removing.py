@@ -6,7 +6,7 @@ Rule: files are deleted only in the assets folder, and none that somebody has ch
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -67,10 +67,11 @@ class Remover:
         deleted = [root / each for each in places if await self._threads.compute(delete_file, root, each)]
         return (*deleted, *(tree for tree in trees if not is_taken(tree)))
 
-    async def prune(self, manifest: ManifestSource, *, dry_run: bool, orphans: bool) -> PruneReport:
+    async def prune(self, manifest: ManifestSource, *, dry_run: bool, orphans: bool | Collection[str]) -> PruneReport:
         """Remove what earlier runs left behind and nobody needs; with ``dry_run``, only report it.
 
-        ``orphans``: also files that no asset names, of this manifest or of another one used with the assets folder.
+        ``orphans``: also files that no asset names, of this manifest or of another one used with the assets folder;
+        if it is names, only these of them.
         """
         wanted = {}
         for asset in manifest.assets:
@@ -78,11 +79,13 @@ class Remover:
                 key = StageKey(each.local_path, content_fingerprint(each))
                 wanted[key.path_key, key.content_key] = each.id
         report = await self._threads.compute(partial(prune_folder, self._root, wanted, dry_run=dry_run))
-        if not dry_run and not orphans:
+        if not dry_run and orphans is False:
             return report
         found = await self._threads.compute(self._find_orphans, manifest)
-        if not orphans:
+        if orphans is False:
             return replace(report, orphans=found)
+        if orphans is not True:
+            found = tuple(orphan for orphan in found if orphan.name in orphans)
         if not dry_run:
             for orphan in found:
                 await self._threads.compute(delete_file, self._root, orphan.name)

@@ -12,8 +12,9 @@ from typing import Self
 
 from grym_fetch.core.command_lines import command_line
 from grym_fetch.core.digest import Checksum
+from grym_fetch.core.paths import PLACEHOLDER_SUFFIX
 
-SUFFIX = ".asset-ref"
+SUFFIX = PLACEHOLDER_SUFFIX
 MAX_BYTES = 64 * 1024
 _HEAD = "grym-fetch asset reference, version 1"
 _COLUMN = 8

@@ -314,7 +314,7 @@ class MockAssetManager(AssetManager):
         raise NotImplementedError("a mock cannot pin: it has no disk")
 
     @_recorded
-    async def prune(self, *, dry_run: bool = False, orphans: bool = False) -> PruneReport:
+    async def prune(self, *, dry_run: bool = False, orphans: bool | Collection[str] = False) -> PruneReport:
         """Raise `NotImplementedError`: there are no leftovers."""
         raise NotImplementedError("a mock cannot prune: it has no disk")
 

@@ -1,7 +1,9 @@
 """Takes an asset from this machine instead of the network: from the store, or from where another program has put it.
 
-Rules: what is taken was read and had the right digest while it had the signature that it still has. It is put in place
-as a download is, through a stage. Nothing that fails here fails an asset, except a full disk: it is then fetched.
+Rules: what is taken was read and had the right digest while it had the signature that it still has. A copy of what
+others may write to is read, too: a program that has mapped a file changes it without changing its signature. It is put
+in place as a download is, through a stage. Nothing that fails here fails an asset, except a full disk: it is then
+fetched.
 """
 
 from __future__ import annotations
@@ -17,13 +19,14 @@ from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import DiskFull, GrymFetchError, StorageError
 from grym_fetch.core.events import AssetVerifying, LinkMode
 from grym_fetch.core.manifest import Asset
+from grym_fetch.core.text import safe_text
 from grym_fetch.disk.elsewhere import FilesElsewhere
 from grym_fetch.disk.local_files import LocalFiles
 from grym_fetch.disk.machine_store import InStore, MachineStore
 from grym_fetch.disk.sharing import OpenFile, modes_from
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.store import DiskStore
-from grym_fetch.disk.verified import FileSignature, wait_for_tick
+from grym_fetch.disk.verified import FileSignature, ReplacedMeanwhile, wait_for_tick
 from grym_fetch.transfer.context import TransferContext
 from grym_fetch.transfer.locking import acquire_lock
 from grym_fetch.transfer.result import Taken
@@ -97,7 +100,9 @@ class Taker:
         if store is not None and (found := await store.find(checksum, asset.size, on_read)) is not None:
             source, signature = found
             try:
-                taken = await self._put(key, source, signature, store.modes, exclusive=exclusive)
+                is_own = os.fstat(source.descriptor).st_uid == os.geteuid()
+                judge = None if is_own else checksum
+                taken = await self._put(key, source, signature, store.modes, judge=judge, exclusive=exclusive)
             finally:
                 source.close()
             if taken is not None:
@@ -140,7 +145,7 @@ class Taker:
                 if signature is None:
                     continue
                 modes = modes_from(self._link_mode, may_link=candidate.may_link)
-                taken = await self._put(key, source, signature, modes, exclusive=exclusive)
+                taken = await self._put(key, source, signature, modes, judge=checksum, exclusive=exclusive)
             finally:
                 source.close()
             if taken is not None:
@@ -167,11 +172,25 @@ class Taker:
         return signature if is_right else None
 
     async def _put(
-        self, key: StageKey, source: OpenFile, signature: FileSignature, modes: Sequence[LinkMode], *, exclusive: bool
+        self,
+        key: StageKey,
+        source: OpenFile,
+        signature: FileSignature,
+        modes: Sequence[LinkMode],
+        *,
+        judge: Checksum | None,
+        exclusive: bool,
     ) -> Taken | None:
+        """Take the source and put it in place. ``judge``: read what was made of it; it must have this checksum."""
         stage = await self._store.open_stage(key, exclusive=exclusive)
         try:
             link = await stage.take(source, signature, modes)
+            if judge is not None and link is not LinkMode.HARDLINK:
+                hasher = judge.new_hasher()
+                await stage.feed(0, signature.size, hasher.update)
+                if hasher.hexdigest() != judge.hexdigest:
+                    reason = "somebody else changed this file while it was taken"
+                    raise ReplacedMeanwhile(safe_text(str(source.path)), reason)
             path = await stage.publish(signature.size)
             assert stage.published is not None
             return Taken(path, source.path, link, stage.published)

@@ -74,6 +74,9 @@ def test_a_damaged_store(projects: tuple[Project, Project], tmp_path: Path) -> N
         (("sync", "--store", "voices"), "there is no folder 'voices'"),
         (("prune", "--older-than", "3"), "--older-than and --max-size go with --store"),
         (("check", "a", "--store"), "it takes no ids"),
+        (("check", "--store=./mistyped"), "there is no store in"),
+        (("prune", "--store=./mistyped"), "there is no store in"),
+        (("store", "mistyped"), "there is no store in"),
     ],
 )
 def test_wrong_usage(projects: tuple[Project, Project], arguments: tuple[str, ...], said: str) -> None:

@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from grym_fetch.core.checked_lines import encode_line
+from grym_fetch.core.digest import Checksum
 from grym_fetch.disk.elsewhere import Candidate, FilesElsewhere, cache_folders
+from grym_fetch.disk.store_care import prune_store
+from grym_fetch.disk.store_stamps import object_path
+from tests.support.other_user import ANNA, needs_root
 
 
 def names(found: list[Candidate]) -> list[str]:
@@ -49,3 +54,45 @@ def test_files_are_found_by_size(tmp_path: Path) -> None:
     assert names(found)[2:] in (["b"], ["b2"])
     assert [each.may_link for each in found] == [False, True, False]
     assert files.of_size(6) == []
+
+
+def test_a_cache_in_the_assets_folder_is_another_programs(tmp_path: Path) -> None:
+    """Its files are not linked, wherever they are."""
+    cache = tmp_path / "cache/huggingface/hub"
+    cache.mkdir(parents=True)
+    (cache / "blob").write_bytes(b"12345")
+    (tmp_path / "own").write_bytes(b"123")
+    files = FilesElsewhere(tmp_path, tmp_path / "none", environ={"HOME": "", "XDG_CACHE_HOME": str(tmp_path / "cache")})
+    assert [each.may_link for each in (*files.of_size(5), *files.of_size(3))] == [False, True]
+
+
+def user_of_store(store: Path, user: int, *lines: list[object]) -> None:
+    """What a user of the store has written there, or has forged."""
+    users = store / ".grym-fetch/users"
+    users.mkdir(parents=True, exist_ok=True)
+    (users / f"{user}.{'0' * 24}").write_bytes(b"".join(encode_line(line) for line in lines))
+    os.chown(users / f"{user}.{'0' * 24}", user, -1)
+
+
+@needs_root
+def test_nobody_says_where_another_looks(tmp_path: Path) -> None:
+    """A folder that another user names is not looked through; one of this user's other projects is."""
+    for name in ("mine", "theirs"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_bytes(name.encode())
+    user_of_store(tmp_path / "store", os.geteuid(), [str(tmp_path / "mine"), 1])
+    user_of_store(tmp_path / "store", ANNA, [str(tmp_path / "theirs"), 1])
+    files = FilesElsewhere(tmp_path / "a", tmp_path / "e", environ={}, store=tmp_path / "store")
+    assert [len(files.of_size(size)) for size in (4, 6)] == [1, 0]
+
+
+@pytest.mark.parametrize("place", ["/no\0path", "/\ud800"])
+def test_forged_lines_stop_nothing(tmp_path: Path, place: str) -> None:
+    """Names that are no paths, and times that no number is as large as."""
+    store = tmp_path / "store"
+    user_of_store(store, os.geteuid(), [place, 1], [place, object_path(Checksum.of(b"12345")), 10**400])
+    stored = store / object_path(Checksum.of(b"12345"))
+    stored.parent.mkdir(parents=True)
+    stored.write_bytes(b"12345")
+    assert FilesElsewhere(tmp_path / "a", tmp_path / "e", environ={}, store=store).of_size(5) == []
+    assert [each.kind for each in prune_store(store, older_than_s=0.0, dry_run=True, now=2e9).removed] == ["object"]

@@ -111,3 +111,28 @@ def test_the_command_asks(project: Project, monkeypatch: pytest.MonkeyPatch) -> 
     assert "2 files that no asset names: grym-fetch prune --orphans" in listed.stderr
     assert invoke("prune", "--orphans", "--yes").exit_code == 0
     assert files(project) == KEPT - {"models/a.bin"}
+
+
+@pytest.mark.parametrize("marker", ["other/.grym-fetch/x", "other/asset-manifest.json"])
+async def test_a_folder_of_its_own_is_not_looked_into(project: Project, marker: str) -> None:
+    """Another assets folder, a store, or an external folder within this one: its files may be the only copies."""
+    for name in (marker, "other/deep/precious.bin"):
+        (project.assets / name).parent.mkdir(parents=True, exist_ok=True)
+        (project.assets / name).write_bytes(b"x")
+    assert await prune(project, orphans=True) == ["gone/deep/b.bin", "models/old.bin"]
+    assert (project.assets / "other/deep/precious.bin").exists()
+
+
+async def test_what_is_in_a_store_or_was_moved_is_none(project: Project) -> None:
+    """The assets folder is the store itself; and a placeholder is all that tells where a moved file was."""
+    (project.assets / ".grym-fetch/users").mkdir(parents=True)
+    for name in ("objects/sha256/00/x", "models/moved.bin.asset-ref"):
+        (project.assets / name).parent.mkdir(parents=True, exist_ok=True)
+        (project.assets / name).write_bytes(b"x")
+    assert await prune(project, dry_run=True) == ["gone/deep/b.bin", "models/old.bin"]
+
+
+async def test_only_what_was_shown_is_deleted(project: Project) -> None:
+    """What has come since it was asked about stays."""
+    assert await prune(project, orphans=["models/old.bin", "models/a.bin"]) == ["models/old.bin"]
+    assert files(project) == KEPT | {"gone/deep/b.bin"}

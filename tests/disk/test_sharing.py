@@ -169,3 +169,13 @@ def test_a_reflink_shares_the_blocks(tmp_path: Path, kind: str) -> None:
         assert free - shutil.disk_usage(place).free < len(content) // 4
         (place / "source").write_bytes(b"other")
         assert (place / "made").read_bytes() == content
+
+
+@pytest.mark.shows("X11")
+def test_a_writable_file_with_another_name_is_copied(source: Path, tmp_path: Path) -> None:
+    """The other name is of a program that writes there: its file stays as it is. A read-only one is linked."""
+    os.link(source, tmp_path / "another")
+    assert shared(source, tmp_path) is LinkMode.COPY
+    assert (source.stat().st_mode & 0o777, source.stat().st_nlink) == (0o644, 2)
+    source.chmod(0o444)
+    assert shared(source, tmp_path, LinkMode.HARDLINK, LinkMode.COPY, name="second") is LinkMode.HARDLINK

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -10,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from grym_fetch.core.digest import Checksum
+from grym_fetch.core.errors import StorageError
+from grym_fetch.disk import store_care
+from grym_fetch.disk.folders import open_folder
 from grym_fetch.disk.locks import FileLock
 from grym_fetch.disk.prune import PruneReport
 from grym_fetch.disk.stage import StageKey
@@ -143,3 +147,18 @@ async def test_damage_is_found_and_never_handed_out(tmp_path: Path) -> None:
     project = await fill(tmp_path, "two", "ab", "copy")
     assert project.finals()["a"].read_bytes() == CONTENTS["a"]
     assert not list(damaged(tmp_path / "store", lambda *_: None))
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+async def test_what_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, depth: int) -> None:
+    """A store of which a part cannot be looked at is never said to be in order."""
+    await fill(tmp_path, "one", "a", "copy")
+
+    def refuse(root: Path, parts: tuple[str, ...], *, create: bool) -> int:
+        if len(parts) == depth:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return open_folder(root, parts, create=create)
+
+    monkeypatch.setattr(store_care, "open_folder", refuse)
+    with pytest.raises(StorageError):
+        survey(tmp_path / "store")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
 import os
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from grym_fetch import SyncFailed
+from grym_fetch.disk.sharing import modes_from
 from grym_fetch.errors import DiskFull
 from grym_fetch.events import AssetReused, LinkMode
 from grym_fetch.testing import seeded_bytes
@@ -159,3 +161,21 @@ def test_the_command(project: Project, tmp_path: Path) -> None:
     assert "copy      a  from " in done.out
     assert "1 adopted, 1 not on this machine: grym-fetch sync" in done.err
     assert run(project.root, "adopt", str(tmp_path / "nothing")).code == 2
+
+
+@pytest.mark.shows("X12")
+async def test_a_mapped_file_that_changes_unnoticed(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has mapped a file writes to it without changing its signature. What was made of it is read, and refused."""
+    (tmp_path / "mapped").write_bytes(CONTENT)
+    with (tmp_path / "mapped").open("r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+        memory[0] = CONTENT[0]  # from now on the page is writable without the kernel's help
+
+        def write_first(choice: str, **how: bool) -> tuple[LinkMode, ...]:
+            memory[0] = CONTENT[0] ^ 1
+            return modes_from(choice, **how)
+
+        monkeypatch.setattr("grym_fetch.transfer.taking.modes_from", write_first)
+        assert await adopt(project, tmp_path / "mapped") == "a"
+    assert not project.finals()["a"].exists()
