@@ -233,12 +233,12 @@ def is_chunked(head: ResponseHead) -> bool | None:
     """Whether the body comes in chunks, which mark its end; None for any other transfer coding.
 
     We offer no coding (RFC 9110 section 10.1.4), so only `chunked` may be used (RFC 9112 section 6.1). With any other,
-    ``identity`` included, it is not certain where the body ends.
+    ``identity`` and a second `chunked` included, it is not certain where the body ends.
     """
-    coding = head.get("transfer-encoding")
-    if coding is None:
+    codings = head.fields.get("transfer-encoding")
+    if codings is None:
         return False
-    return True if coding.strip(" \t").lower() == "chunked" else None
+    return True if [coding.strip(" \t").lower() for coding in codings] == ["chunked"] else None
 
 
 def judge(asked: Asked, head: ResponseHead) -> Verdict:

@@ -464,6 +464,7 @@ def read_content_range(text: str) -> tuple[int, int, int | None] | None:
     ),
 )
 @example(asked=KNOWN, fields={"content-range": ["bytes 101-199/1000"]})
+@example(asked=KNOWN, fields={"content-range": ["bytes 100-199/1000"], "transfer-encoding": ["chunked", "chunked"]})
 @examples(400)
 @pytest.mark.shows("R4", "R8", "R9", "B17", "S3")
 def test_a_part_is_believed_only_if_everything_fits(asked: Asked, fields: Mapping[str, list[str]]) -> None:
