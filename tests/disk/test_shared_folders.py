@@ -23,7 +23,7 @@ from grym_fetch.disk.moved_files import read_document
 from grym_fetch.disk.prune import prune
 from grym_fetch.disk.rollback import RollbackGuard
 from grym_fetch.disk.stage import StageKey
-from grym_fetch.disk.state import StateFolder, read_state
+from grym_fetch.disk.state import StateFolder, read_state, state_lines
 from grym_fetch.disk.store import DiskStore
 from grym_fetch.disk.verified import FileSignature, VerifiedCache, VerifiedFile, replace_log
 from tests.support.other_user import ANNA, BERT, TEAM, as_user, needs_root
@@ -176,6 +176,22 @@ def test_a_file_system_without_modes_vouches_for_nothing(
     if where == "assets":
         os.close(state.open(create=True))
         assert {path.name for path in state.top.iterdir()} - {".gitignore"} == {state.own.name}
+
+
+@pytest.mark.shows("S20")
+def test_a_state_file_where_others_may_write_is_not_read(tmp_path: Path) -> None:
+    """Whatever stands in it may be theirs."""
+    tmp_path.chmod(0o700)
+    (tmp_path / "list").write_bytes(b"ours\n")
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        assert read_state(folder, "list", 100) == b"ours\n"
+        assert [*state_lines(folder, "list", 100)] == [b"ours"]
+        tmp_path.chmod(0o777)
+        assert read_state(folder, "list", 100) is None
+        assert [*state_lines(folder, "list", 100)] == []
+    finally:
+        os.close(folder)
 
 
 @contextmanager
