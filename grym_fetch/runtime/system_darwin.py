@@ -12,12 +12,13 @@ import os
 import socket
 import threading
 
+from grym_fetch.runtime.exchange import exchange_by
+
 MAX_OPEN_FILES = 10_240
 """OPEN_MAX of <sys/syslimits.h>: setrlimit(2) refuses more, even where the hard limit is infinite."""
 _F_FULLFSYNC, _F_RDAHEAD, _F_NOCACHE = 51, 45, 48
 _NO_FULL_FLUSH = frozenset({errno.ENOTSUP, errno.EINVAL, errno.ENOTTY, errno.ENODEV})
 _RENAME_SWAP = 2
-_NO_EXCHANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
 _SO_NWRITE = 0x1024
 _BOOT_DIGITS = 16
 _umask_lock = threading.Lock()
@@ -58,17 +59,7 @@ def copy_in_kernel(source: int, target: int, count: int, at: int) -> int:  # noq
 
 def exchange(here: int, name: str, there: int, other: str) -> bool:
     """Exchange two folders in one step (renameatx_np(2)); False if the file system cannot (HFS+ and others)."""
-    import ctypes
-
-    call = getattr(ctypes.CDLL(None, use_errno=True), "renameatx_np", None)
-    if call is None:
-        return False
-    if call(here, os.fsencode(name), there, os.fsencode(other), _RENAME_SWAP) == 0:
-        return True
-    number = ctypes.get_errno()
-    if number in _NO_EXCHANGE:
-        return False
-    raise OSError(number, os.strerror(number), other)
+    return exchange_by("renameatx_np", _RENAME_SWAP, here, name, there, other)
 
 
 def process_start(pid: int) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import socket
@@ -12,12 +11,13 @@ import termios
 from contextlib import suppress
 from pathlib import Path
 
+from grym_fetch.runtime.exchange import exchange_by
+
 assert sys.platform != "darwin", "for type checkers: this is the module of another system"
 
 MAX_OPEN_FILES = 65_536
 """The most files that a process may be allowed to open, as far as we ask for it."""
 _RENAME_EXCHANGE = 2
-_NO_EXCHANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
 _BOOT_DIGITS = 16
 
 
@@ -52,17 +52,7 @@ def copy_in_kernel(source: int, target: int, count: int, at: int) -> int:
 
 def exchange(here: int, name: str, there: int, other: str) -> bool:
     """Exchange two folders in one step (renameat2(2)); False if the system or the file system cannot."""
-    import ctypes
-
-    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if call is None:
-        return False
-    if call(here, os.fsencode(name), there, os.fsencode(other), _RENAME_EXCHANGE) == 0:
-        return True
-    number = ctypes.get_errno()
-    if number in _NO_EXCHANGE:
-        return False
-    raise OSError(number, os.strerror(number), other)
+    return exchange_by("renameat2", _RENAME_EXCHANGE, here, name, there, other)
 
 
 def process_start(pid: int) -> str | None:

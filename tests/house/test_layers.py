@@ -70,6 +70,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"client"},
     ],
     "runtime": [
+        {"exchange"},
         {"system_linux", "system_darwin"},
         {"system"},
         {"waiting", "buffers", "clock", "descriptors", "forks", "loop_file", "server"},
