@@ -103,3 +103,15 @@ def _past_stars(places: set[int], pattern: Sequence[str]) -> set[int]:
             at += 1
             result.add(at)
     return result
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """The names, in order; repeated ones get a number at the end."""
+    taken: dict[str, int] = {}
+    for base in names:
+        found = base
+        while found in taken:
+            taken[base] = taken.get(base, 1) + 1
+            found = f"{base}-{taken[base]}"
+        taken[found] = 1
+    return list(taken)

@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.manifest_values import MAX_FALLBACK_URLS, MAX_ID_CHARACTERS, check_id
 from grym_fetch.core.paths import check_local_path
+from grym_fetch.sources.choice import numbered
 from grym_fetch.sources.listings import joined
 from grym_fetch.sources.protocol import ListedFile, Resolved, SourceFile
 
@@ -114,12 +115,4 @@ def _asset(resolved: Resolved, file: SourceFile, naming: Naming, asset_id: str, 
 
 def _distinct(ids: Sequence[str]) -> list[str]:
     """The ids, cut to the allowed length; repeated ones get a number at the end."""
-    taken: dict[str, int] = {}
-    for asset_id in ids:
-        base = asset_id if len(asset_id) <= MAX_ID_CHARACTERS else asset_id[: MAX_ID_CHARACTERS - 8]
-        found = base
-        while found in taken:
-            taken[base] = taken.get(base, 1) + 1
-            found = f"{base}-{taken[base]}"
-        taken[found] = 1
-    return list(taken)
+    return numbered([each if len(each) <= MAX_ID_CHARACTERS else each[: MAX_ID_CHARACTERS - 8] for each in ids])

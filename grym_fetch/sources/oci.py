@@ -20,7 +20,7 @@ from grym_fetch.core.addresses import is_loopback
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import SourceFailed, UnknownSource
 from grym_fetch.sources.answers import HubAnswer
-from grym_fetch.sources.choice import choose_paths, nearest, quoted, unquoted
+from grym_fetch.sources.choice import choose_paths, nearest, numbered, quoted, unquoted
 from grym_fetch.sources.protocol import Page, Resolved, SourceFile, Web
 
 MAX_LAYERS = 10_000
@@ -138,10 +138,9 @@ async def _resolve(address: str, place: _Artifact, web: Web, hub: str) -> Resolv
     if manifest.has("manifests"):
         of_platform = _chosen(address, manifest)
         manifest, _ = await _manifest(address, place, of_platform, web, hub)
-    files: dict[str, SourceFile] = {}
-    for layer in manifest.each("layers", most=MAX_LAYERS):
-        file = _file(layer, place, taken=files)
-        files[file.path] = file
+    layers = list(manifest.each("layers", most=MAX_LAYERS))
+    names = numbered([_name(layer, place) for layer in layers])
+    files = {name: _file(layer, place, name) for layer, name in zip(layers, names, strict=True)}
     chosen = choose_paths(place.path, list(files), address)
     name = place.repo.rpartition("/")[2]
     return Resolved(name, digest, tuple(files[path] for path in chosen.paths), is_whole=chosen.is_whole)
@@ -180,21 +179,20 @@ def _chosen(address: str, index: HubAnswer) -> str:
     )
 
 
-def _file(layer: HubAnswer, place: _Artifact, *, taken: Mapping[str, SourceFile]) -> SourceFile:
-    digest, size = layer.text("digest", _DIGEST), layer.size("size")
+def _name(layer: HubAnswer, place: _Artifact) -> str:
     media_type = layer.text("mediaType") if layer.has("mediaType") else ""
-    name = digest.partition(":")[2][:16]
+    name = layer.text("digest", _DIGEST).partition(":")[2][:16]
     if layer.has("annotations") and layer.inner("annotations").has(_TITLE):
-        name = layer.inner("annotations").text(_TITLE)
-    elif place.is_ollama and (kind := re.fullmatch(r"application/vnd\.ollama\.image\.([a-z]+)", media_type)):
-        name = _ENDINGS.get(kind[1], kind[1])
-    elif media_type.endswith(("+gzip", ".tar.gzip")):
-        name += ".tar.gz"
-    elif media_type.endswith("+zstd"):
-        name += ".tar.zst"
-    stem, number = name, 2
-    while name in taken:
-        name, number = f"{stem}-{number}", number + 1
+        return layer.inner("annotations").text(_TITLE)
+    if place.is_ollama and (kind := re.fullmatch(r"application/vnd\.ollama\.image\.([a-z]+)", media_type)):
+        return _ENDINGS.get(kind[1], kind[1])
+    if media_type.endswith(("+gzip", ".tar.gzip")):
+        return f"{name}.tar.gz"
+    return f"{name}.tar.zst" if media_type.endswith("+zstd") else name
+
+
+def _file(layer: HubAnswer, place: _Artifact, name: str) -> SourceFile:
+    digest, size = layer.text("digest", _DIGEST), layer.size("size")
     url = f"{place.base}/blobs/{digest}"
     return SourceFile(name, url, f"{place.versioned}/{quoted(name)}", size, Checksum.parse(digest))
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grym_fetch.errors import UnknownSource
-from grym_fetch.sources.choice import Chosen, choose_paths, is_pattern, nearest, quoted, unquoted
+from grym_fetch.sources.choice import Chosen, choose_paths, is_pattern, nearest, numbered, quoted, unquoted
 
 PATHS = ["README.md", "config.json", "model.safetensors", "onnx/model.onnx", "onnx/fp16/model.onnx", "a b[1].txt"]
 
@@ -74,3 +74,9 @@ def test_no_pattern_takes_long() -> None:
     path = "/".join(["a"] * 500)
     with pytest.raises(UnknownSource):
         choose_paths("/".join(["**", "a"] * 50) + "/b", [path], "hf://a/b")
+
+
+def test_repeated_names_get_numbers() -> None:
+    """Also where a number is taken already; ten thousand of one name take no time to speak of."""
+    assert numbered(["a", "a", "b", "a-2", "a"]) == ["a", "a-2", "b", "a-2-2", "a-3"]
+    assert numbered(["a"] * 10_000)[-1] == "a-10000"
