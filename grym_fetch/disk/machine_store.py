@@ -28,11 +28,11 @@ from grym_fetch.core.errors import GrymFetchError, StorageError
 from grym_fetch.core.events import LinkMode
 from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import ThreadPools
+from grym_fetch.disk.assets_folder import AssetsFolder
 from grym_fetch.disk.folders import close_each, is_at, make_root, open_folder
 from grym_fetch.disk.locks import FileLock
 from grym_fetch.disk.sharing import READ_BITS, OpenFile, modes_from
 from grym_fetch.disk.stage import StageKey
-from grym_fetch.disk.store import DiskStore
 from grym_fetch.disk.store_stamps import StoreStamps, object_path
 from grym_fetch.disk.users import Use, UseLog
 from grym_fetch.disk.verified import FileSignature, wait_for_tick
@@ -72,7 +72,7 @@ class MachineStore:
         self.modes = modes_from(link_mode)
         self._assets_dir = assets_dir
         self._digest = digest
-        self._disk = DiskStore(place, threads=1, make_threads=make_threads)
+        self._disk = AssetsFolder(place, threads=1, make_threads=make_threads)
         self._threads = make_threads("store", 1)
         self._stamps = stamps or StoreStamps(place)
         self._uses = UseLog(self._disk.state, assets_dir)

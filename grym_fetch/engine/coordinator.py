@@ -212,7 +212,7 @@ class Coordinator:
             bytes_staged=staged,
             unknown_sizes=sum(asset.size is None for asset in to_fetch),
             space_needed=size - staged,
-            space_free=await self.engine.store.free_bytes(),
+            space_free=await self.engine.assets_folder.free_bytes(),
             unread=tuple(unread),
             to_take=tuple(to_take),
             to_unpack=tuple(to_unpack),
@@ -339,7 +339,7 @@ class Coordinator:
 
     async def _without_what_is_too_much(self, assets: list[Asset], tally: _Tally, *, force: bool) -> list[Asset]:
         """If the assets to fetch do not all fit on the disk, fail all of them: better than fetching half."""
-        if sum(asset.size or 0 for asset in assets) <= await self.engine.store.free_bytes():
+        if sum(asset.size or 0 for asset in assets) <= await self.engine.assets_folder.free_bytes():
             return assets  # whatever is there of them already
         plan = await self.plan(assets, force=force)
         if plan.space_needed <= plan.space_free:
@@ -349,7 +349,7 @@ class Coordinator:
 
     async def _why_all_is_too_much(self, assets: AssetBatches, *, force: bool) -> DiskFull | None:
         """As above, for a long run: the error if what is to be fetched of all of it does not fit."""
-        if assets.known_bytes() <= (free := await self.engine.store.free_bytes()):
+        if assets.known_bytes() <= (free := await self.engine.assets_folder.free_bytes()):
             return None
         needed, batches = 0, assets.batches()
         while batch := await asyncio.to_thread(next, batches, None):
@@ -407,7 +407,7 @@ class Coordinator:
 
     async def _why_nothing_fits(self) -> StorageError | None:
         try:
-            await self.engine.store.check_usable()
+            await self.engine.assets_folder.check_usable()
         except StorageError as error:
             return error
         return None

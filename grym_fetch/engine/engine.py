@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from grym_fetch.core.manifest import Asset
     from grym_fetch.core.world import Clock, Connection, ThreadPools, Transport
+    from grym_fetch.disk.assets_folder import AssetsFolder
     from grym_fetch.disk.elsewhere import FilesElsewhere
     from grym_fetch.disk.machine_store import MachineStore
-    from grym_fetch.disk.store import DiskStore
     from grym_fetch.engine.protocol import AssetAdopter
     from grym_fetch.transfer.context import TransferContext
     from grym_fetch.transfer.fetcher import Fetcher
@@ -80,11 +80,11 @@ class Engine:
         self._scheduler: Scheduler | None = None
 
     @cached_property
-    def store(self) -> DiskStore:
+    def assets_folder(self) -> AssetsFolder:
         """The part of the disk that is written to."""
-        from grym_fetch.disk.store import DiskStore
+        from grym_fetch.disk.assets_folder import AssetsFolder
 
-        return DiskStore(self._assets_dir, make_threads=self._threads)
+        return AssetsFolder(self._assets_dir, make_threads=self._threads)
 
     @cached_property
     def _own_transport(self) -> Transport:
@@ -130,7 +130,7 @@ class Engine:
 
         return Fetcher(
             self._context,
-            store=self.store,
+            assets_folder=self.assets_folder,
             local_files=self.local_files,
             taker=taker,
             neighbours=self._neighbours,
@@ -144,7 +144,7 @@ class Engine:
 
         return SmallFileFetcher(
             self._context,
-            store=self.store,
+            assets_folder=self.assets_folder,
             local_files=self.local_files,
             is_here=self.taker.is_here,
             keep=None if self.machine_store is None else self.taker.keep,
@@ -176,7 +176,7 @@ class Engine:
 
         return Taker(
             self._context,
-            store=self.store,
+            assets_folder=self.assets_folder,
             local_files=self.local_files,
             machine_store=self.machine_store,
             candidates=candidates,
@@ -308,8 +308,8 @@ class Engine:
             if "_own_transport" in vars(self):
                 await self._own_transport.aclose()
         finally:
-            if "store" in vars(self):
-                self.store.close()
+            if "assets_folder" in vars(self):
+                self.assets_folder.close()
             if (machine_store := vars(self).get("machine_store")) is not None:
                 machine_store.close()
             self._hashers.close()

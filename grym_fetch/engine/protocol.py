@@ -83,7 +83,7 @@ class SmallAssetFetcher(Protocol):
 
 
 class FreeSpace(Protocol):
-    """Knows the disk. Implemented by `DiskStore`."""
+    """Knows the disk. Implemented by `AssetsFolder`."""
 
     async def free_bytes(self) -> int:
         """Return how many bytes may still be written."""
@@ -116,7 +116,7 @@ class AssetEngine(Protocol):
         """Fetches small assets together."""
 
     @property
-    def store(self) -> FreeSpace:
+    def assets_folder(self) -> FreeSpace:
         """The disk."""
 
     def adopter(self, places: Sequence[Path]) -> AssetAdopter:

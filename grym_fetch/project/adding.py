@@ -225,10 +225,10 @@ class Adder:
 
     async def _copy(self, file: Path, key: StageKey, measured: Measured) -> FileSignature:
         """Copy a file into the assets folder in the way of a download: flushed, then renamed."""
-        store = self._engine.store
-        await store.check_destination(key.local_path)
-        await store.prepare()
-        stage = await store.open_stage(key, exclusive=False)
+        folder = self._engine.assets_folder
+        await folder.check_destination(key.local_path)
+        await folder.prepare()
+        stage = await folder.open_stage(key, exclusive=False)
         try:
             hasher, at = measured.checksum.new_hasher(), 0
             await stage.note_size(measured.size)

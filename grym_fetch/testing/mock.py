@@ -467,7 +467,7 @@ class _MockEngine:
         self.local_files = _MockLocalFiles(owner)
         self.fetcher = _MockFetcher(owner, emit, self._count)
         self.small_fetcher = _MockSmallFetcher()
-        self.store = _MockStore()
+        self.assets_folder = _MockStore()
         self.max_active_assets = 4
 
     def adopter(self, places: Sequence[Path]) -> AssetAdopter:

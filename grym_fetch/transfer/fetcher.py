@@ -38,11 +38,11 @@ from grym_fetch.core.manifest import Asset
 from grym_fetch.core.mirrors import with_mirrors
 from grym_fetch.core.piece_digests import PieceDigests
 from grym_fetch.core.text import safe_text
+from grym_fetch.disk.assets_folder import AssetsFolder
 from grym_fetch.disk.damage import Damage
 from grym_fetch.disk.local_files import Found, LocalFiles
 from grym_fetch.disk.neighbours import Neighbours
 from grym_fetch.disk.stage import StageKey
-from grym_fetch.disk.store import DiskStore
 from grym_fetch.disk.verified import ReplacedMeanwhile
 from grym_fetch.runtime.buffers import release_frames
 from grym_fetch.runtime.threads import machine_error
@@ -67,7 +67,7 @@ class Fetcher:
         self,
         context: TransferContext,
         *,
-        store: DiskStore,
+        assets_folder: AssetsFolder,
         local_files: LocalFiles,
         taker: Taker,
         neighbours: Neighbours,
@@ -78,7 +78,7 @@ class Fetcher:
         self._neighbours = neighbours
         self._settings = context.settings
         self._emit = context.emit
-        self._store = store
+        self._assets_folder = assets_folder
         self._local_files = local_files
         self._unpack_archive = unpack
         self._readers: WeakValueDictionary[tuple[StageKey, PieceDigests | None], Readers] = WeakValueDictionary()
@@ -149,7 +149,7 @@ class Fetcher:
 
     def staged_bytes(self, assets: Sequence[Asset]) -> list[int]:
         """Bytes of each asset that an earlier run left behind: for a plan, not a promise."""
-        return self._store.staged_bytes([_key(asset) for asset in assets])
+        return self._assets_folder.staged_bytes([_key(asset) for asset in assets])
 
     async def _fetch_asset(
         self, asset: Asset, *, force: bool, repair: bool, only_here: bool, rank: int, judge: Judge | None
@@ -166,16 +166,16 @@ class Fetcher:
             wrong = found
         if self._settings.offline and not self._taker.is_useful:
             raise self._refuse_offline(asset)
-        await self._store.check_destination(asset.local_path)
-        await self._store.prepare()
+        await self._assets_folder.check_destination(asset.local_path)
+        await self._assets_folder.prepare()
         await self._context.threads.compute(self._neighbours.note)
         if wrong is not None:
             await self._context.threads.compute(self._neighbours.refuse_clash, asset)
         key = _key(asset)
-        lock = self._store.lock(key)
+        lock = self._assets_folder.lock(key)
         try:
-            path = self._store.path_of(asset.local_path)
-            waited = await acquire_lock(lock, asset, self._store, self._context, path=path)
+            path = self._assets_folder.path_of(asset.local_path)
+            waited = await acquire_lock(lock, asset, self._assets_folder, self._context, path=path)
             # The previous holder of the lock has most likely fetched this asset.
             if waited and not force:
                 found = await self._look(asset)
@@ -272,7 +272,7 @@ class Fetcher:
         damage: Damage | None = None,
     ) -> FetchResult:
         began = self._context.clock.monotonic()
-        stage = await self._store.open_stage(key, exclusive=exclusive, size=asset.size)
+        stage = await self._assets_folder.open_stage(key, exclusive=exclusive, size=asset.size)
         transfer = None
         try:
             if damage is not None:

@@ -16,8 +16,8 @@ from grym_fetch.core.events import AssetPlanned, AssetVerified, AssetVerifying, 
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.mirror_rules import MirrorRule
 from grym_fetch.core.mirrors import addresses_of
+from grym_fetch.disk.assets_folder import AssetsFolder
 from grym_fetch.disk.local_files import LocalFiles
-from grym_fetch.disk.store import DiskStore
 from grym_fetch.disk.verified import FileSignature, VerifiedFile
 from grym_fetch.transfer.context import TransferContext
 from grym_fetch.transfer.locking import acquire_lock
@@ -40,14 +40,14 @@ class SmallFileFetcher:
         self,
         context: TransferContext,
         *,
-        store: DiskStore,
+        assets_folder: AssetsFolder,
         local_files: LocalFiles,
         is_here: Callable[[Asset], bool] = lambda _: False,
         keep: Callable[[Asset, FileSignature], Awaitable[object]] | None = None,
     ) -> None:
         """``is_here``: whether an asset can be taken from this machine. ``keep``: called with each that is in place."""
         self._context = context
-        self._store = store
+        self._assets_folder = assets_folder
         self._local_files = local_files
         self._is_here = is_here
         self._keep = keep
@@ -64,14 +64,14 @@ class SmallFileFetcher:
         left_over, missing = self._split(assets)
         if len(missing) < MIN_SMALL_FILES:
             return list(assets)
-        lock = self._store.lock_of_small_files
+        lock = self._assets_folder.lock_of_small_files
         try:
             try:
-                await self._store.prepare()
-                path = self._store.path_of(missing[0].local_path)
-                waited = await acquire_lock(lock, missing[0], self._store, self._context, path=path)
+                await self._assets_folder.prepare()
+                path = self._assets_folder.path_of(missing[0].local_path)
+                waited = await acquire_lock(lock, missing[0], self._assets_folder, self._context, path=path)
                 # What cannot be put in place is not fetched; `Fetcher` says why.
-                closed = await self._store.closed_folders({_folder(asset) for asset in missing})
+                closed = await self._assets_folder.closed_folders({_folder(asset) for asset in missing})
             except StorageError:
                 return list(assets)  # each of them will say what is wrong
             if waited:
@@ -93,7 +93,7 @@ class SmallFileFetcher:
         return there, missing
 
     async def _fetch(self, assets: Sequence[Asset], on_fetched: Callable[[Asset, FetchResult], None]) -> list[Asset]:
-        scheduler, writer = self._context.scheduler, self._store.small_file_writer
+        scheduler, writer = self._context.scheduler, self._assets_folder.small_file_writer
         to_keep: list[tuple[Asset, FileSignature]] = []
 
         def on_placed(placed: list[tuple[ReceivedFile, VerifiedFile]]) -> None:

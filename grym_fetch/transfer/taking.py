@@ -20,12 +20,12 @@ from grym_fetch.core.errors import DiskFull, GrymFetchError, StorageError
 from grym_fetch.core.events import AssetVerifying, LinkMode
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.text import safe_text
+from grym_fetch.disk.assets_folder import AssetsFolder
 from grym_fetch.disk.elsewhere import FilesElsewhere
 from grym_fetch.disk.local_files import LocalFiles
 from grym_fetch.disk.machine_store import InStore, MachineStore
 from grym_fetch.disk.sharing import OpenFile, modes_from
 from grym_fetch.disk.stage import StageKey
-from grym_fetch.disk.store import DiskStore
 from grym_fetch.disk.verified import FileSignature, ReplacedMeanwhile, wait_for_tick
 from grym_fetch.transfer.context import TransferContext
 from grym_fetch.transfer.locking import acquire_lock
@@ -41,7 +41,7 @@ class Taker:
         self,
         context: TransferContext,
         *,
-        store: DiskStore,
+        assets_folder: AssetsFolder,
         local_files: LocalFiles,
         machine_store: MachineStore | None = None,
         candidates: FilesElsewhere | None = None,
@@ -49,7 +49,7 @@ class Taker:
     ) -> None:
         self._context = context
         self._emit = context.emit
-        self._store = store
+        self._assets_folder = assets_folder
         self._local_files = local_files
         self._machine_store = machine_store
         self._candidates = candidates
@@ -79,7 +79,7 @@ class Taker:
             return
         try:
             await acquire_lock(
-                lock, asset, self._machine_store, self._context, path=self._store.path_of(asset.local_path)
+                lock, asset, self._machine_store, self._context, path=self._assets_folder.path_of(asset.local_path)
             )
             yield lock.is_trustworthy
         finally:
@@ -88,7 +88,7 @@ class Taker:
     async def take(self, asset: Asset, key: StageKey, *, exclusive: bool) -> Taken | None:
         """Put the asset in place from this machine. None if it is not there, or cannot be taken.
 
-        ``exclusive``: as for `DiskStore.open_stage`. Raises `DiskFull`.
+        ``exclusive``: as for `AssetsFolder.open_stage`. Raises `DiskFull`.
         """
         if (checksum := asset.checksum) is None:
             return None
@@ -117,7 +117,7 @@ class Taker:
             return None
         kept = await self._machine_store.keep(asset.local_path, asset.checksum, signature, exclusive=exclusive)
         if kept is not None and kept.link is LinkMode.HARDLINK:
-            path = self._store.path_of(asset.local_path)
+            path = self._assets_folder.path_of(asset.local_path)
             self._local_files.verified_cache.record(path, asset.checksum, kept.signature)
         return kept
 
@@ -132,7 +132,7 @@ class Taker:
     ) -> Taken | None:
         if self._candidates is None or asset.size is None:
             return None
-        final = self._store.path_of(asset.local_path)
+        final = self._assets_folder.path_of(asset.local_path)
         for candidate in await self._context.threads.compute(self._candidates.of_size, asset.size):
             if candidate.path == final:
                 continue
@@ -182,7 +182,7 @@ class Taker:
         exclusive: bool,
     ) -> Taken | None:
         """Take the source and put it in place. ``judge``: read what was made of it; it must have this checksum."""
-        stage = await self._store.open_stage(key, exclusive=exclusive)
+        stage = await self._assets_folder.open_stage(key, exclusive=exclusive)
         try:
             link = await stage.take(source, signature, modes)
             if judge is not None and link is not LinkMode.HARDLINK:

@@ -39,7 +39,16 @@ FOREIGN = {
 }  # fmt: skip
 OURS = {
     f"grym_fetch.{name}"
-    for name in ("archive", "disk.store", "net", "project.diagnosis", "project.editing", "repo", "testing", "transfer")
+    for name in (
+        "archive",
+        "disk.assets_folder",
+        "net",
+        "project.diagnosis",
+        "project.editing",
+        "repo",
+        "testing",
+        "transfer",
+    )
 }
 
 

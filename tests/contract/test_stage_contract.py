@@ -13,8 +13,8 @@ from grym_fetch.core.http import Validator
 from grym_fetch.core.journal import Piece, address_hash, piece_digest
 from grym_fetch.core.world import Stage
 from grym_fetch.disk import folders
+from grym_fetch.disk.assets_folder import AssetsFolder
 from grym_fetch.disk.stage import StageKey
-from grym_fetch.disk.store import DiskStore
 from grym_fetch.testing import seeded_bytes
 from tests.support.fakes import MemoryFolder, MemoryStage, Taken, read_proved
 
@@ -45,20 +45,20 @@ class Place(Protocol):
 
 
 class OnDisk:
-    def __init__(self, store: DiskStore, patch: pytest.MonkeyPatch) -> None:
-        self._store = store
+    def __init__(self, assets_folder: AssetsFolder, patch: pytest.MonkeyPatch) -> None:
+        self._assets_folder = assets_folder
         self._patch = patch
 
     async def open(self) -> Stage:
-        await self._store.prepare()
-        return await self._store.open_stage(KEY, exclusive=True)
+        await self._assets_folder.prepare()
+        return await self._assets_folder.open_stage(KEY, exclusive=True)
 
     def published(self) -> bytes | None:
-        path = self._store.path_of(KEY.local_path)
+        path = self._assets_folder.path_of(KEY.local_path)
         return path.read_bytes() if path.exists() else None
 
     def _file(self, name: str) -> Path:
-        (folder,) = (self._store.state.own / "stage").iterdir()
+        (folder,) = (self._assets_folder.state.own / "stage").iterdir()
         return folder / name
 
     def overwrite(self, start: int, data: bytes) -> None:
@@ -108,9 +108,9 @@ async def place(
     if request.param == "memory":
         yield InMemory()
         return
-    store = DiskStore(tmp_path / "assets")
-    yield OnDisk(store, monkeypatch)
-    store.close()
+    assets_folder = AssetsFolder(tmp_path / "assets")
+    yield OnDisk(assets_folder, monkeypatch)
+    assets_folder.close()
 
 
 async def put(stage: Stage, start: int, stop: int, origin: int = 0) -> Piece:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from grym_fetch.disk.store import DiskStore
+from grym_fetch.disk.assets_folder import AssetsFolder
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[DiskStore]:
-    """The store of an empty assets folder."""
-    store = DiskStore(tmp_path / "assets")
-    await store.prepare()
-    yield store
-    store.close()
+async def assets_folder(tmp_path: Path) -> AsyncIterator[AssetsFolder]:
+    """The assets_folder of an empty assets folder."""
+    assets_folder = AssetsFolder(tmp_path / "assets")
+    await assets_folder.prepare()
+    yield assets_folder
+    assets_folder.close()

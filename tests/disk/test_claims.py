@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from grym_fetch.disk.assets_folder import AssetsFolder
 from grym_fetch.disk.claims import claim, make, remove
 from grym_fetch.disk.locks import Flock, try_flock
 from grym_fetch.disk.owner import Owner
 from grym_fetch.disk.stage import StageKey
-from grym_fetch.disk.store import DiskStore
 from grym_fetch.testing import seeded_bytes
 from tests.support.system import dead_owner
 
@@ -36,52 +36,52 @@ def is_held(path: Path) -> bool:
 
 
 @pytest.mark.shows("X1", "X8")
-async def test_a_killed_holder_and_two_who_wait(store: DiskStore) -> None:
+async def test_a_killed_holder_and_two_who_wait(assets_folder: AssetsFolder) -> None:
     """One process takes the lock; before it has recorded itself there, another believes the lock belongs to a dead one.
 
     Then both work on one asset. The holder of the lock does not take away what the other one writes.
     """
-    (store.state.top / "locks" / f"{KEY.path_key}.lock").write_text(
+    (assets_folder.state.top / "locks" / f"{KEY.path_key}.lock").write_text(
         json.dumps({"pid": 7, "host": "here", "owner": dead_owner().encode()})
     )
-    first, second = store.lock(KEY), store.lock(KEY)
-    with (store.state.top / "locks" / f"{KEY.path_key}.lock").open("rb") as taken:
+    first, second = assets_folder.lock(KEY), assets_folder.lock(KEY)
+    with (assets_folder.state.top / "locks" / f"{KEY.path_key}.lock").open("rb") as taken:
         fcntl.flock(taken, fcntl.LOCK_EX)
-        assert await store.try_lock(second) or await store.try_lock(second)
-    beside = await store.open_stage(KEY, exclusive=second.is_trustworthy)
+        assert await assets_folder.try_lock(second) or await assets_folder.try_lock(second)
+    beside = await assets_folder.open_stage(KEY, exclusive=second.is_trustworthy)
     await beside.write(0, CONTENT[:50_000], 0)
     second.release()
-    assert await store.try_lock(first)
+    assert await assets_folder.try_lock(first)
     assert first.is_trustworthy
-    stage = await store.open_stage(KEY, exclusive=True)
+    stage = await assets_folder.open_stage(KEY, exclusive=True)
     assert len(stage.recovered.pieces) == 0
     await beside.write(50_000, CONTENT[50_000:], 0)
     await stage.write(0, CONTENT, 0)
     await beside.publish(len(CONTENT))
     await stage.publish(len(CONTENT))
     first.release()
-    assert store.path_of(KEY.local_path).read_bytes() == CONTENT
+    assert assets_folder.path_of(KEY.local_path).read_bytes() == CONTENT
 
 
 @pytest.mark.shows("X8")
-async def test_what_a_living_process_has_put_down_is_claimed(store: DiskStore) -> None:
+async def test_what_a_living_process_has_put_down_is_claimed(assets_folder: AssetsFolder) -> None:
     """If a long-lived program gave up on a download, another process continues it."""
-    stage = await store.open_stage(KEY, exclusive=True)
+    stage = await assets_folder.open_stage(KEY, exclusive=True)
     await stage.write(0, CONTENT[:50_000], 0)
     await stage.close()
-    stage = await store.open_stage(KEY, exclusive=True)
+    stage = await assets_folder.open_stage(KEY, exclusive=True)
     assert [piece.stop for piece in stage.recovered.pieces] == [50_000]
     await stage.close()
 
 
-async def test_what_is_in_use_stays_when_another_content_is_wanted(store: DiskStore) -> None:
+async def test_what_is_in_use_stays_when_another_content_is_wanted(assets_folder: AssetsFolder) -> None:
     """Only stages of older content that nobody writes to are removed."""
     other = StageKey(KEY.local_path, "sha256:62")
-    used, left = [await store.open_stage(KEY, exclusive=False) for _ in range(2)]
+    used, left = [await assets_folder.open_stage(KEY, exclusive=False) for _ in range(2)]
     await left.close()
-    stage = await store.open_stage(other, exclusive=True)
+    stage = await assets_folder.open_stage(other, exclusive=True)
     await used.write(0, CONTENT, 0)
-    assert len(os.listdir(store.state.own / "stage")) == 2
+    assert len(os.listdir(assets_folder.state.own / "stage")) == 2
     await used.publish(len(CONTENT))
     await stage.close()
 
@@ -143,7 +143,9 @@ def test_a_stage_that_is_claimed_while_it_is_made_is_lost(
     assert make(root, "a") is None
 
 
-async def test_whoever_loses_a_new_stage_makes_another(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_whoever_loses_a_new_stage_makes_another(
+    assets_folder: AssetsFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The download goes on as if nothing had happened."""
     real = os.mkdir
 
@@ -153,10 +155,10 @@ async def test_whoever_loses_a_new_stage_makes_another(store: DiskStore, monkeyp
         os.rename(path, f"{KEY.path_key}.x", src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "mkdir", mkdir)
-    stage = await store.open_stage(KEY, exclusive=False)
+    stage = await assets_folder.open_stage(KEY, exclusive=False)
     await stage.write(0, CONTENT, 0)
     await stage.publish(len(CONTENT))
-    assert store.path_of(KEY.local_path).read_bytes() == CONTENT
+    assert assets_folder.path_of(KEY.local_path).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("kind", ["symlink", "fifo", "folder", "nothing"])

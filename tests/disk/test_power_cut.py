@@ -26,8 +26,8 @@ from grym_fetch import SyncFailed
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import ConnectionLost
 from grym_fetch.disk import stage as stages
+from grym_fetch.disk.assets_folder import AssetsFolder
 from grym_fetch.disk.stage import StageKey
-from grym_fetch.disk.store import DiskStore
 from grym_fetch.testing import seeded_bytes
 from tests.support.fakes import read_proved
 from tests.support.power_cut import (
@@ -213,18 +213,18 @@ def check_finals(story: Story, tree: Tree, told: set[str], old: Tree) -> None:
 async def prove(project: Project, story: Story, world: SmallWorld) -> int:
     """How many bytes the real reader finds on the stages and can prove; each of them came from an origin."""
     proved = 0
-    store = DiskStore(project.assets, make_threads=world.threads)
-    await store.prepare()
+    assets_folder = AssetsFolder(project.assets, make_threads=world.threads)
+    await assets_folder.prepare()
     for entry in project.entries:
         path, checksum = str(entry["localPath"]), str(entry.get("checksum", ""))
         given = [content for url, content in story.contents.items() if url in (entry["url"], *entry["fallbackUrls"])]  # type: ignore[misc]
-        stage = await store.open_stage(StageKey(path, checksum), exclusive=True)
+        stage = await assets_folder.open_stage(StageKey(path, checksum), exclusive=True)
         for piece in stage.recovered.pieces:
             if (data := await read_proved(stage, piece)) is not None:
                 assert data in [content[piece.start : piece.stop] for content in given]
                 proved += len(data)
         await stage.close()
-    store.close()
+    assets_folder.close()
     return proved
 
 

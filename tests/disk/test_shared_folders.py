@@ -18,13 +18,13 @@ from grym_fetch.archive.tree import TreeStore
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import GrymFetchError, NotWritable, StorageError, UnsafePath
 from grym_fetch.disk import state as state_module
+from grym_fetch.disk.assets_folder import AssetsFolder
 from grym_fetch.disk.local_files import hash_file
 from grym_fetch.disk.moved_files import read_document
 from grym_fetch.disk.prune import prune
 from grym_fetch.disk.rollback import RollbackGuard
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.state import StateFolder, read_state, state_lines
-from grym_fetch.disk.store import DiskStore
 from grym_fetch.disk.verified import FileSignature, VerifiedCache, VerifiedFile, replace_log
 from tests.support.other_user import ANNA, BERT, TEAM, as_user, needs_root
 
@@ -49,19 +49,19 @@ def put(assets: Path, local_path: str, content: bytes = CONTENT) -> FileSignatur
     """Put a file in place as a download does."""
 
     async def work() -> FileSignature | None:
-        store = DiskStore(assets, threads=1)
+        assets_folder = AssetsFolder(assets, threads=1)
         try:
-            await store.prepare()
+            await assets_folder.prepare()
             key = StageKey(local_path, str(Checksum.of(content)))
-            lock = store.lock(key)
+            lock = assets_folder.lock(key)
             assert lock.try_acquire()
-            stage = await store.open_stage(key, exclusive=lock.is_trustworthy)
+            stage = await assets_folder.open_stage(key, exclusive=lock.is_trustworthy)
             await stage.write(0, content, 0)
             await stage.publish(len(content))
             lock.release()
             return stage.published
         finally:
-            store.close()
+            assets_folder.close()
 
     return asyncio.run(work())
 
@@ -99,9 +99,9 @@ def test_a_lock_excludes_another_user_and_outlives_nobody(shared: Path) -> None:
     key = StageKey("a.bin", "x")
 
     def hold() -> bool:
-        store = DiskStore(shared)
-        store._prepare()
-        return store.lock(key).try_acquire()  # and die with it
+        assets_folder = AssetsFolder(shared)
+        assets_folder._prepare()
+        return assets_folder.lock(key).try_acquire()  # and die with it
 
     assert as_user(ANNA, hold, umask=0o077)
     assert list((shared / ".grym-fetch" / "locks").iterdir())

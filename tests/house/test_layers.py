@@ -89,7 +89,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"stage"},
         {"piece_sums", "wrong_origins"},
         {"small_files", "local_files", "manifest_file", "manifest_conversion"},
-        {"store", "prune", "neighbours"},
+        {"assets_folder", "prune", "neighbours"},
         {"machine_store", "store_care", "orphans"},
     ],
     "display": [
@@ -170,7 +170,7 @@ UNIT_SUFFIXES = ("_S", "_NS", "_PX", "_BYTES", "_RATIO", "DECAY", "ROUND_TRIPS")
 
 
 def module_name(path: Path) -> str:
-    """``disk.store`` for ``grym_fetch/disk/store.py``, ``disk.__init__`` for the room itself."""
+    """``disk.assets_folder`` for ``grym_fetch/disk/assets_folder.py``, ``disk.__init__`` for the room itself."""
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
 
 
@@ -189,7 +189,7 @@ def resolved(name: str) -> str:
 def imports_of(tree: ast.AST, module: str) -> set[str]:
     """Every module that a module imports, even inside functions, however the import is written.
 
-    Full names: ``asyncio``, ``grym_fetch.disk.store``. Our own are resolved to the file that is loaded.
+    Full names: ``asyncio``, ``grym_fetch.disk.assets_folder``. Our own are resolved to the file that is loaded.
     """
     found: set[str] = set()
     package = f"grym_fetch.{module}".split(".")[:-1]

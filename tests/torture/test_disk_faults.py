@@ -30,9 +30,9 @@ from grym_fetch.core.progress import Meter
 from grym_fetch.core.ranges import ByteRange, IntervalSet, range_header
 from grym_fetch.core.segments import UNBOUNDED, Segments, SegmentSizes
 from grym_fetch.disk import folders
+from grym_fetch.disk.assets_folder import AssetsFolder
 from grym_fetch.disk.project import load_manifest
 from grym_fetch.disk.stage import StageKey
-from grym_fetch.disk.store import DiskStore
 from grym_fetch.errors import DiskFull, NotWritable, UnsafePath
 from grym_fetch.testing import AssetServer, seeded_bytes, serve_in_thread
 from tests.end_to_end.command import environment
@@ -561,19 +561,19 @@ def test_sizes_are_whole_numbers(tmp_path: Path, size: int) -> None:
 @pytest.mark.parametrize("start", [2**31 - 5, 2**32 - 5, 2**42])
 async def test_bytes_at_a_huge_offset(tmp_path: Path, start: int) -> None:
     """Bytes written beyond 4 GiB are there, are claimed there and are proved there; the part stays sparse."""
-    store = DiskStore(tmp_path / "assets")
-    await store.prepare()
+    assets_folder = AssetsFolder(tmp_path / "assets")
+    await assets_folder.prepare()
     key = StageKey("a.bin", "sha256:1")
-    stage = await store.open_stage(key, exclusive=True)
+    stage = await assets_folder.open_stage(key, exclusive=True)
     piece = await stage.write(start, CONTENT[:1000], 0)
     await stage.close()
-    again = await store.open_stage(key, exclusive=True)
+    again = await assets_folder.open_stage(key, exclusive=True)
     assert list(again.recovered.pieces) == [piece]
     assert await read_proved(again, piece) == CONTENT[:1000]
     assert await again.read(start + 990, start + 2000) == CONTENT[990:1000]
-    assert store.staged_bytes([key])[0] < 100_000
+    assert assets_folder.staged_bytes([key])[0] < 100_000
     await again.close()
-    store.close()
+    assets_folder.close()
 
 
 class Zeros(bytes):

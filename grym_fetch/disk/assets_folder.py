@@ -1,4 +1,4 @@
-"""The disk: where stages are kept, whom they belong to, and how much space there is.
+"""The assets folder: where stages are kept, whom they belong to, and how much space there is.
 
 All our files are in the assets folder, so that the last step is a rename within one file system::
 
@@ -51,7 +51,7 @@ PROBE_BYTES = 64 * 1024
 """A disk that cannot take this many more bytes is full."""
 
 
-class DiskStore:
+class AssetsFolder:
     """The assets folder, which need not exist yet: nothing is made before `prepare`."""
 
     def __init__(self, assets_dir: Path, *, threads: int = 2, make_threads: ThreadPools = WorkerThreads) -> None:

@@ -31,11 +31,11 @@ from grym_fetch.core.journal import JournalEncoder, Piece, piece_digest
 from grym_fetch.disk import folders
 from grym_fetch.disk import local_files as local_files
 from grym_fetch.disk import stage as stage_module
+from grym_fetch.disk.assets_folder import AssetsFolder
 from grym_fetch.disk.claims import ABANDONED_AFTER_S
 from grym_fetch.disk.local_files import hash_file
 from grym_fetch.disk.owner import Owner
 from grym_fetch.disk.stage import DiskStage, StageKey
-from grym_fetch.disk.store import DiskStore
 from grym_fetch.runtime.descriptors import DESCRIPTORS_PER_ASSET
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.testing import seeded_bytes
@@ -49,23 +49,23 @@ KEY = StageKey("models/deep/a.bin", "sha256:41")
 
 
 @pytest.fixture
-async def stage(store: DiskStore) -> AsyncIterator[DiskStage]:
+async def stage(assets_folder: AssetsFolder) -> AsyncIterator[DiskStage]:
     """An unpublished stage that has all of the content."""
-    stage = await store.open_stage(KEY, exclusive=True)
+    stage = await assets_folder.open_stage(KEY, exclusive=True)
     await stage.write(100_000, CONTENT[100_000:], 0)
     await stage.write(0, CONTENT[:100_000], 0)
     yield stage
     await stage.close()
 
 
-def stages(store: DiskStore) -> list[Path]:
+def stages(assets_folder: AssetsFolder) -> list[Path]:
     """The folders of all stages."""
-    return sorted((store.state.own / "stage").iterdir())
+    return sorted((assets_folder.state.own / "stage").iterdir())
 
 
-def final(store: DiskStore) -> Path:
+def final(assets_folder: AssetsFolder) -> Path:
     """Where the asset belongs on disk."""
-    return store.path_of(KEY.local_path)
+    return assets_folder.path_of(KEY.local_path)
 
 
 def is_flushing(stage: DiskStage) -> bool:
@@ -84,25 +84,25 @@ async def turns() -> None:
 
 def test_nothing_is_made_before_it_is_needed(tmp_path: Path) -> None:
     """Looking for stages and lengths leaves the disk unchanged."""
-    store = DiskStore(tmp_path / "assets")
-    assert store.staged_bytes([KEY])[0] == 0
-    store.close()
+    assets_folder = AssetsFolder(tmp_path / "assets")
+    assert assets_folder.staged_bytes([KEY])[0] == 0
+    assets_folder.close()
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.shows("S8")
-def test_our_folder_is_private_and_ignored(store: DiskStore) -> None:
+def test_our_folder_is_private_and_ignored(assets_folder: AssetsFolder) -> None:
     """Nobody else can read what is staged, and git does not see it."""
-    assert stat.S_IMODE(store.state.own.stat().st_mode) == 0o700
-    assert (store.state.top / ".gitignore").read_text() == "*\n"
+    assert stat.S_IMODE(assets_folder.state.own.stat().st_mode) == 0o700
+    assert (assets_folder.state.top / ".gitignore").read_text() == "*\n"
 
 
-async def test_preparing_twice_keeps_what_is_there(store: DiskStore, stage: DiskStage) -> None:
+async def test_preparing_twice_keeps_what_is_there(assets_folder: AssetsFolder, stage: DiskStage) -> None:
     """A second process that prepares the folder disturbs no stage."""
-    second = DiskStore(store.assets_dir)
+    second = AssetsFolder(assets_folder.assets_dir)
     await second.prepare()
     second.close()
-    assert len(stages(store)) == 1
+    assert len(stages(assets_folder)) == 1
 
 
 async def test_preparing_leaves_nothing_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,9 +111,9 @@ async def test_preparing_leaves_nothing_open(tmp_path: Path, monkeypatch: pytest
     flushed: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda fd: flushed.append(os.readlink(f"/proc/self/fd/{fd}")))
     before = descriptors()
-    store = DiskStore(tmp_path / "assets")
-    await store.prepare()
-    store.close()
+    assets_folder = AssetsFolder(tmp_path / "assets")
+    await assets_folder.prepare()
+    assets_folder.close()
     assert descriptors() == before
     assert flushed[0] == str(tmp_path)
 
@@ -124,10 +124,10 @@ async def test_our_folder_is_never_a_symlink(tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     (tmp_path / "assets").mkdir()
     (tmp_path / "assets/.grym-fetch").symlink_to(tmp_path / "outside")
-    store = DiskStore(tmp_path / "assets")
+    assets_folder = AssetsFolder(tmp_path / "assets")
     with pytest.raises(UnsafePath, match="symlink"):
-        await store.prepare()
-    store.close()
+        await assets_folder.prepare()
+    assets_folder.close()
     assert list((tmp_path / "outside").iterdir()) == []
 
 
@@ -137,9 +137,9 @@ async def test_no_symlink_in_our_folder_is_written_through(tmp_path: Path) -> No
     state = tmp_path / "assets/.grym-fetch"
     state.mkdir(parents=True)
     (state / ".gitignore").symlink_to(tmp_path / "outside")
-    store = DiskStore(tmp_path / "assets")
-    await store.prepare()
-    store.close()
+    assets_folder = AssetsFolder(tmp_path / "assets")
+    await assets_folder.prepare()
+    assets_folder.close()
     assert not (tmp_path / "outside").exists()
 
 
@@ -154,9 +154,9 @@ def test_a_key_is_safe_in_a_file_name() -> None:
 # -- whose stage ----------------------------------------------------------------------------------------------------
 
 
-def leave(store: DiskStore, owner: str, *, count: int = 1, key: StageKey = KEY, nonce: str = "0") -> Path:
+def leave(assets_folder: AssetsFolder, owner: str, *, count: int = 1, key: StageKey = KEY, nonce: str = "0") -> Path:
     """Leave a stage behind with ``count`` pieces in it, as this owner would have."""
-    folder = store.state.own / "stage" / f"{key.path_key}.{key.content_key}.{owner}.{nonce}"
+    folder = assets_folder.state.own / "stage" / f"{key.path_key}.{key.content_key}.{owner}.{nonce}"
     folder.mkdir()
     encoder = JournalEncoder()
     journal = encoder.header(key.content)
@@ -169,40 +169,40 @@ def leave(store: DiskStore, owner: str, *, count: int = 1, key: StageKey = KEY, 
 
 
 @pytest.mark.shows("X8")
-async def test_the_stage_of_the_dead_is_claimed_by_renaming(store: DiskStore) -> None:
+async def test_the_stage_of_the_dead_is_claimed_by_renaming(assets_folder: AssetsFolder) -> None:
     """A stage left by a dead process is taken over unchanged, under the name of the living one."""
-    left = leave(store, dead_owner().encode(), count=3)
+    left = leave(assets_folder, dead_owner().encode(), count=3)
     part = (left / "part").stat().st_ino
-    stage = await store.open_stage(KEY, exclusive=False)
+    stage = await assets_folder.open_stage(KEY, exclusive=False)
     assert [piece.start for piece in stage.recovered.pieces] == [0, 10_000, 20_000]
-    (mine,) = stages(store)
+    (mine,) = stages(assets_folder)
     assert Owner.this().encode() in mine.name
     assert (mine / "part").stat().st_ino == part
     await stage.close()
 
 
 @pytest.mark.shows("X8")
-async def test_the_stage_of_the_living_is_not_touched(store: DiskStore, stage: DiskStage) -> None:
+async def test_the_stage_of_the_living_is_not_touched(assets_folder: AssetsFolder, stage: DiskStage) -> None:
     """Without a lock that holds, a living owner's stage stays with it, and a second one is made."""
-    second = await store.open_stage(KEY, exclusive=False)
+    second = await assets_folder.open_stage(KEY, exclusive=False)
     assert len(second.recovered.pieces) == 0
-    assert len(stages(store)) == 2
+    assert len(stages(assets_folder)) == 2
     assert await stage.read(0, 1000) == CONTENT[:1000]
     await stage.publish(len(CONTENT))
     await second.write(0, b"other", 0)
     await second.close()
-    assert final(store).read_bytes() == CONTENT
+    assert final(assets_folder).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("owner", ["rubbish", "1-2", "one.too.many"], ids=["rubbish", "short", "fields"])
-async def test_a_stage_of_unknown_ownership_is_not_touched(store: DiskStore, owner: str) -> None:
+async def test_a_stage_of_unknown_ownership_is_not_touched(assets_folder: AssetsFolder, owner: str) -> None:
     """A stage whose owner may be alive is left alone, unless the lock says that the owner is dead."""
-    left = leave(store, owner)
-    stage = await store.open_stage(KEY, exclusive=False)
+    left = leave(assets_folder, owner)
+    stage = await assets_folder.open_stage(KEY, exclusive=False)
     assert len(stage.recovered.pieces) == 0
     assert left.exists()
     await stage.discard()
-    stage = await store.open_stage(KEY, exclusive=True)
+    stage = await assets_folder.open_stage(KEY, exclusive=True)
     assert len(stage.recovered.pieces) == 1
     assert not left.exists()
     await stage.close()
@@ -210,20 +210,22 @@ async def test_a_stage_of_unknown_ownership_is_not_touched(store: DiskStore, own
 
 @pytest.mark.parametrize("name", ["12345-1-0123456789abcdef", "12345-1-0123456789abcdef-0123abcd"])
 @pytest.mark.shows("X3", "X8", "S14")
-async def test_a_stage_of_another_machine_is_not_taken_while_it_is_written_to(store: DiskStore, name: str) -> None:
+async def test_a_stage_of_another_machine_is_not_taken_while_it_is_written_to(
+    assets_folder: AssetsFolder, name: str
+) -> None:
     """A lock may hold on each machine separately. A stage that nobody still writes to is resumed from any of them."""
-    left = leave(store, name)
-    stage = await store.open_stage(KEY, exclusive=True)
+    left = leave(assets_folder, name)
+    stage = await assets_folder.open_stage(KEY, exclusive=True)
     assert len(stage.recovered.pieces) == 0
     assert left.exists()
     await stage.discard()
     long_ago = time.time() - ABANDONED_AFTER_S - 60
     for path in (left / "part", left / "journal", left):
-        stage = await store.open_stage(KEY, exclusive=True)
+        stage = await assets_folder.open_stage(KEY, exclusive=True)
         assert left.exists()
         await stage.discard()
         os.utime(path, (long_ago, long_ago))
-    stage = await store.open_stage(KEY, exclusive=True)
+    stage = await assets_folder.open_stage(KEY, exclusive=True)
     assert len(stage.recovered.pieces) == 1
     assert not left.exists()
     await stage.close()
@@ -231,20 +233,22 @@ async def test_a_stage_of_another_machine_is_not_taken_while_it_is_written_to(st
 
 @pytest.mark.parametrize("is_container", [True, False], ids=["another container", "before the last boot"])
 @pytest.mark.shows("X8", "P1")
-async def test_what_this_machine_has_left_is_taken_over_at_once(store: DiskStore, is_container: bool) -> None:
+async def test_what_this_machine_has_left_is_taken_over_at_once(
+    assets_folder: AssetsFolder, is_container: bool
+) -> None:
     """After a power cut, or in a new container, the lock holds for all, or nobody can be alive."""
     me = Owner.this()
     others = replace(me, boot=f"{me.boot[:16]}1", host="") if is_container else replace(me, boot="0123456789abcdef")
-    leave(store, others.encode())
-    stage = await store.open_stage(KEY, exclusive=True)
+    leave(assets_folder, others.encode())
+    stage = await assets_folder.open_stage(KEY, exclusive=True)
     assert len(stage.recovered.pieces) == 1
     await stage.close()
 
 
 @pytest.mark.shows("X3", "S14")
-async def test_who_has_lost_a_stage_does_not_write_to_it(store: DiskStore, stage: DiskStage) -> None:
+async def test_who_has_lost_a_stage_does_not_write_to_it(assets_folder: AssetsFolder, stage: DiskStage) -> None:
     """Another process has claimed it by name: the bytes belong to that process, and may already be in place."""
-    (folder,) = stages(store)
+    (folder,) = stages(assets_folder)
     folder.rename(folder.with_name("claimed"))
     with pytest.raises(StorageError, match="or taken over"):
         await stage.write(0, bytes(1000), 0)
@@ -253,88 +257,90 @@ async def test_who_has_lost_a_stage_does_not_write_to_it(store: DiskStore, stage
 
 @pytest.mark.shows("B2", "B45", "X3", "S14")
 async def test_without_a_working_flock_the_living_are_safe(
-    store: DiskStore, stage: DiskStage, monkeypatch: pytest.MonkeyPatch
+    assets_folder: AssetsFolder, stage: DiskStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If flock excludes nobody, its holder does not claim what may be in use, and both produce the file."""
     monkeypatch.setattr(fcntl, "flock", lambda *_: None)
-    lock = store.lock(KEY)
-    assert await store.try_lock(lock)
-    second = await store.open_stage(KEY, exclusive=lock.is_trustworthy)
+    lock = assets_folder.lock(KEY)
+    assert await assets_folder.try_lock(lock)
+    second = await assets_folder.open_stage(KEY, exclusive=lock.is_trustworthy)
     await second.write(0, CONTENT, 1)
     await stage.publish(len(CONTENT))
     await second.publish(len(CONTENT))
     await second.close()
     lock.release()
-    assert final(store).read_bytes() == CONTENT
-    assert stages(store) == []
+    assert final(assets_folder).read_bytes() == CONTENT
+    assert stages(assets_folder) == []
 
 
-async def test_a_name_that_is_none_of_ours_is_no_failure(store: DiskStore) -> None:
+async def test_a_name_that_is_none_of_ours_is_no_failure(assets_folder: AssetsFolder) -> None:
     """Anything may lie beside the stages."""
-    (store.state.own / "stage" / f"{KEY.path_key}.x").mkdir()
-    stage = await store.open_stage(KEY, exclusive=False)
-    assert len(stages(store)) == 2
+    (assets_folder.state.own / "stage" / f"{KEY.path_key}.x").mkdir()
+    stage = await assets_folder.open_stage(KEY, exclusive=False)
+    assert len(stages(assets_folder)) == 2
     await stage.close()
 
 
 @pytest.mark.shows("D1")
-async def test_what_does_not_fit_is_refused_before_anything_is_made(store: DiskStore) -> None:
+async def test_what_does_not_fit_is_refused_before_anything_is_made(assets_folder: AssetsFolder) -> None:
     """Bytes left by an earlier run need no extra room."""
     with pytest.raises(DiskFull, match="not enough space"):
-        await store.open_stage(KEY, exclusive=True, size=1 << 60)
-    assert stages(store) == []
-    leave(store, dead_owner().encode(), count=2)
-    [staged] = store.staged_bytes([KEY])
+        await assets_folder.open_stage(KEY, exclusive=True, size=1 << 60)
+    assert stages(assets_folder) == []
+    leave(assets_folder, dead_owner().encode(), count=2)
+    [staged] = assets_folder.staged_bytes([KEY])
     assert staged >= 20_000
-    free = await store.free_bytes()
-    stage = await store.open_stage(KEY, exclusive=True, size=free // 2 + staged)
+    free = await assets_folder.free_bytes()
+    stage = await assets_folder.open_stage(KEY, exclusive=True, size=free // 2 + staged)
     await stage.close()
 
 
 @pytest.mark.shows("D11")
-async def test_a_destination_is_looked_at(store: DiskStore) -> None:
+async def test_a_destination_is_looked_at(assets_folder: AssetsFolder) -> None:
     """A folder in the file's place is found before anything is fetched."""
-    await store.check_destination(KEY.local_path)
-    final(store).mkdir(parents=True)
+    await assets_folder.check_destination(KEY.local_path)
+    final(assets_folder).mkdir(parents=True)
     with pytest.raises(UnsafePath, match="folder is in the way"):
-        await store.check_destination(KEY.local_path)
+        await assets_folder.check_destination(KEY.local_path)
 
 
 async def test_closing_ends_every_thread(tmp_path: Path) -> None:
     """No new work starts after closing."""
-    store = DiskStore(tmp_path / "assets")
-    store.close()
-    sets = [threads for each in store._sets for threads in (each.write, each.read, each.flush)]
-    for threads in [store._threads, *sets]:
+    assets_folder = AssetsFolder(tmp_path / "assets")
+    assets_folder.close()
+    sets = [threads for each in assets_folder._sets for threads in (each.write, each.read, each.flush)]
+    for threads in [assets_folder._threads, *sets]:
         with pytest.raises(RuntimeError, match="shutdown"):
             await threads.compute(int)
 
 
-async def test_the_fullest_stage_is_claimed_and_the_rest_dropped(store: DiskStore) -> None:
+async def test_the_fullest_stage_is_claimed_and_the_rest_dropped(assets_folder: AssetsFolder) -> None:
     """The abandoned stage with the most bytes is continued; the others are garbage."""
     for count, nonce in [(1, "a"), (5, "b"), (2, "c")]:
-        leave(store, dead_owner().encode(), count=count, nonce=nonce)
-    stage = await store.open_stage(KEY, exclusive=False)
+        leave(assets_folder, dead_owner().encode(), count=count, nonce=nonce)
+    stage = await assets_folder.open_stage(KEY, exclusive=False)
     assert len(stage.recovered.pieces) == 5
-    assert len(stages(store)) == 1
+    assert len(stages(assets_folder)) == 1
     await stage.close()
 
 
 @pytest.mark.shows("M15")
-async def test_a_stage_of_older_content_is_dropped(store: DiskStore) -> None:
+async def test_a_stage_of_older_content_is_dropped(assets_folder: AssetsFolder) -> None:
     """When the manifest wants other content, the stage of the old one is useless; other paths are not affected."""
-    older = leave(store, dead_owner().encode(), key=StageKey(KEY.local_path, "sha256:old"))
-    neighbour = leave(store, dead_owner().encode(), key=StageKey("models/b.bin", KEY.content))
-    stage = await store.open_stage(KEY, exclusive=False)
+    older = leave(assets_folder, dead_owner().encode(), key=StageKey(KEY.local_path, "sha256:old"))
+    neighbour = leave(assets_folder, dead_owner().encode(), key=StageKey("models/b.bin", KEY.content))
+    stage = await assets_folder.open_stage(KEY, exclusive=False)
     assert len(stage.recovered.pieces) == 0
     assert not older.exists()
     assert neighbour.exists()
     await stage.close()
 
 
-async def test_losing_the_race_for_a_stage_is_no_failure(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_losing_the_race_for_a_stage_is_no_failure(
+    assets_folder: AssetsFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """If the stage to be claimed is gone, a new one is started."""
-    leave(store, dead_owner().encode())
+    leave(assets_folder, dead_owner().encode())
     real = os.rename
 
     def rename(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
@@ -342,29 +348,29 @@ async def test_losing_the_race_for_a_stage_is_no_failure(store: DiskStore, monke
         real(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
     monkeypatch.setattr(os, "rename", rename)
-    stage = await store.open_stage(KEY, exclusive=False)
+    stage = await assets_folder.open_stage(KEY, exclusive=False)
     assert len(stage.recovered.pieces) == 0
     await stage.close()
 
 
-async def test_staged_bytes_are_counted(store: DiskStore) -> None:
+async def test_staged_bytes_are_counted(assets_folder: AssetsFolder) -> None:
     """A plan knows roughly how much of this content is here, and does not count other content."""
-    leave(store, dead_owner().encode(), count=8)
-    assert 80_000 <= store.staged_bytes([KEY])[0] <= 100_000
-    assert store.staged_bytes([StageKey(KEY.local_path, "sha256:other")])[0] == 0
+    leave(assets_folder, dead_owner().encode(), count=8)
+    assert 80_000 <= assets_folder.staged_bytes([KEY])[0] <= 100_000
+    assert assets_folder.staged_bytes([StageKey(KEY.local_path, "sha256:other")])[0] == 0
 
 
 @pytest.mark.shows("S5")
-async def test_a_symlink_in_the_place_of_the_part_is_refused(store: DiskStore, tmp_path: Path) -> None:
+async def test_a_symlink_in_the_place_of_the_part_is_refused(assets_folder: AssetsFolder, tmp_path: Path) -> None:
     """A stage whose part leads elsewhere is not written to, and no descriptor stays open."""
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
-    left = leave(store, dead_owner().encode())
+    left = leave(assets_folder, dead_owner().encode())
     (left / "part").unlink()
     (left / "part").symlink_to(victim)
     before = descriptors()
     with pytest.raises(UnsafePath):
-        await store.open_stage(KEY, exclusive=True)
+        await assets_folder.open_stage(KEY, exclusive=True)
     assert victim.read_bytes() == b"precious"
     assert descriptors() == before
 
@@ -373,68 +379,69 @@ async def test_a_symlink_in_the_place_of_the_part_is_refused(store: DiskStore, t
 
 
 @pytest.mark.shows("P4", "S1")
-async def test_a_journal_cut_anywhere_claims_no_byte_too_many(store: DiskStore, stage: DiskStage) -> None:
+async def test_a_journal_cut_anywhere_claims_no_byte_too_many(assets_folder: AssetsFolder, stage: DiskStage) -> None:
     """Wherever a crash cut the journal, its claims can be proved, and writing continues from there."""
     await stage.close()
-    journal = stages(store)[0] / "journal"
+    journal = stages(assets_folder)[0] / "journal"
     for cut in range(len(journal.read_bytes()), -1, -7):
         os.truncate(journal, cut)
-        again = await store.open_stage(KEY, exclusive=True)
-        journal = stages(store)[0] / "journal"
+        again = await assets_folder.open_stage(KEY, exclusive=True)
+        journal = stages(assets_folder)[0] / "journal"
         for piece in again.recovered.pieces:
             assert await read_proved(again, piece) == CONTENT[piece.start : piece.stop]
         await again.close()
-    again = await store.open_stage(KEY, exclusive=True)
+    again = await assets_folder.open_stage(KEY, exclusive=True)
     await again.write(0, CONTENT, 0)
     await again.publish(len(CONTENT))
-    assert final(store).read_bytes() == CONTENT
+    assert final(assets_folder).read_bytes() == CONTENT
 
 
 @pytest.mark.shows("P7")
-async def test_a_part_without_its_journal_is_not_trusted(store: DiskStore, stage: DiskStage) -> None:
+async def test_a_part_without_its_journal_is_not_trusted(assets_folder: AssetsFolder, stage: DiskStage) -> None:
     """Bytes without a journal are thrown away, not adopted."""
     await stage.close()
-    folder = stages(store)[0]
+    folder = stages(assets_folder)[0]
     (folder / "journal").unlink()
-    again = await store.open_stage(KEY, exclusive=True)
+    again = await assets_folder.open_stage(KEY, exclusive=True)
     assert len(again.recovered.pieces) == 0
-    assert (stages(store)[0] / "part").stat().st_size == 0
+    assert (stages(assets_folder)[0] / "part").stat().st_size == 0
     await again.close()
 
 
 @pytest.mark.shows("P5")
-async def test_the_journal_of_other_content_is_not_trusted(store: DiskStore, stage: DiskStage) -> None:
+async def test_the_journal_of_other_content_is_not_trusted(assets_folder: AssetsFolder, stage: DiskStage) -> None:
     """A journal that names other content than its folder does counts for nothing."""
     await stage.close()
     other = StageKey(KEY.local_path, "sha256:other")
     os.rename(
-        stages(store)[0], store.state.own / "stage" / f"{other.path_key}.{other.content_key}.{dead_owner().encode()}.0"
+        stages(assets_folder)[0],
+        assets_folder.state.own / "stage" / f"{other.path_key}.{other.content_key}.{dead_owner().encode()}.0",
     )
-    again = await store.open_stage(other, exclusive=True)
+    again = await assets_folder.open_stage(other, exclusive=True)
     assert len(again.recovered.pieces) == 0
     assert await again.read(0, 10) == b""
     await again.close()
 
 
 @pytest.mark.shows("U4", "S8")
-async def test_a_journal_holds_no_address(store: DiskStore, stage: DiskStage) -> None:
+async def test_a_journal_holds_no_address(assets_folder: AssetsFolder, stage: DiskStage) -> None:
     """Neither an address nor its secret is on the disk."""
     await stage.note_origin(0, "https://user:pass@host.example/a.bin?signature=hush", Validator('"v"'))
-    text = (stages(store)[0] / "journal").read_text()
+    text = (stages(assets_folder)[0] / "journal").read_text()
     assert not any(word in text for word in ("host.example", "hush", "pass@"))
 
 
 # -- writing --------------------------------------------------------------------------------------------------------
 
 
-async def test_a_short_write_is_continued(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_short_write_is_continued(assets_folder: AssetsFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the system takes only some bytes at a time, the rest follows in its place."""
     real = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, at: real(fd, bytes(data[:1000]), at))
-    stage = await store.open_stage(KEY, exclusive=True)
+    stage = await assets_folder.open_stage(KEY, exclusive=True)
     await stage.write(0, CONTENT, 0)
     await stage.publish(len(CONTENT))
-    assert final(store).read_bytes() == CONTENT
+    assert final(assets_folder).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(
@@ -449,26 +456,26 @@ async def test_a_short_write_is_continued(store: DiskStore, monkeypatch: pytest.
     ids=named,
 )
 async def test_a_failed_write_is_ours_and_claims_nothing(
-    store: DiskStore, monkeypatch: pytest.MonkeyPatch, number: int, expected: type[StorageError]
+    assets_folder: AssetsFolder, monkeypatch: pytest.MonkeyPatch, number: int, expected: type[StorageError]
 ) -> None:
     """A piece that could not be written becomes an error about the asset's file, and is not in the journal."""
-    stage = await store.open_stage(KEY, exclusive=True)
+    stage = await assets_folder.open_stage(KEY, exclusive=True)
     kept = await stage.write(0, CONTENT[:1000], 0)
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", failing(number))
         with pytest.raises(expected) as caught:
             await stage.write(1000, CONTENT[1000:2000], 0)
-    assert caught.value.path == str(final(store))
+    assert caught.value.path == str(final(assets_folder))
     await stage.close()
-    again = await store.open_stage(KEY, exclusive=True)
+    again = await assets_folder.open_stage(KEY, exclusive=True)
     assert list(again.recovered.pieces) == [kept]
     await again.close()
 
 
 @pytest.mark.shows("B14", "B63", "D3")
-async def test_a_record_cut_short_is_a_full_disk(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_record_cut_short_is_a_full_disk(assets_folder: AssetsFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """A partly written record does not count: the next process finds the records before it."""
-    stage = await store.open_stage(KEY, exclusive=True)
+    stage = await assets_folder.open_stage(KEY, exclusive=True)
     kept = await stage.write(0, CONTENT[:1000], 0)
     real = os.write
     with monkeypatch.context() as patch:
@@ -476,7 +483,7 @@ async def test_a_record_cut_short_is_a_full_disk(store: DiskStore, monkeypatch: 
         with pytest.raises(DiskFull):
             await stage.write(1000, CONTENT[1000:2000], 0)
     await stage.close()
-    again = await store.open_stage(KEY, exclusive=True)
+    again = await assets_folder.open_stage(KEY, exclusive=True)
     assert list(again.recovered.pieces) == [kept]
     await again.close()
 
@@ -484,14 +491,14 @@ async def test_a_record_cut_short_is_a_full_disk(store: DiskStore, monkeypatch: 
 LIMITED = """
 import asyncio, resource, sys
 from pathlib import Path
-from grym_fetch.disk.store import DiskStore
+from grym_fetch.disk.assets_folder import AssetsFolder
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.core.errors import StorageError
 
 async def main():
-    store = DiskStore(Path(sys.argv[1]))
-    await store.prepare()
-    stage = await store.open_stage(StageKey("models/deep/a.bin", "sha256:41"), exclusive=True)
+    assets_folder = AssetsFolder(Path(sys.argv[1]))
+    await assets_folder.prepare()
+    stage = await assets_folder.open_stage(StageKey("models/deep/a.bin", "sha256:41"), exclusive=True)
     resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
     try:
         for start in range(0, 200_000, 50_000):
@@ -499,29 +506,29 @@ async def main():
     except StorageError as error:
         print(type(error).__name__, start)
     await stage.close()
-    store.close()
+    assets_folder.close()
 
 asyncio.run(main())
 """
 
 
 @pytest.mark.shows("D4")
-async def test_a_file_size_limit_is_a_full_disk(store: DiskStore) -> None:
+async def test_a_file_size_limit_is_a_full_disk(assets_folder: AssetsFolder) -> None:
     """A process at its file-size limit ends with an error of ours, and what was written before is recovered."""
-    command = [sys.executable, "-c", LIMITED, str(store.assets_dir)]
+    command = [sys.executable, "-c", LIMITED, str(assets_folder.assets_dir)]
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["DiskFull", "150000"]
-    stage = await store.open_stage(KEY, exclusive=True)
+    stage = await assets_folder.open_stage(KEY, exclusive=True)
     assert [piece.start for piece in stage.recovered.pieces] == [0, 50_000, 100_000]
     await stage.close()
 
 
 @pytest.mark.shows("P9")
 async def test_a_cancelled_write_is_over_before_the_cancellation(
-    store: DiskStore, monkeypatch: pytest.MonkeyPatch
+    assets_folder: AssetsFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A task cancelled while a thread writes is cancelled only once the bytes are written and recorded."""
-    stage = await store.open_stage(KEY, exclusive=True)
+    stage = await assets_folder.open_stage(KEY, exclusive=True)
     begun, go_on = threading.Event(), threading.Event()
     real = os.pwrite
 
@@ -540,7 +547,7 @@ async def test_a_cancelled_write_is_over_before_the_cancellation(
     with pytest.raises(asyncio.CancelledError):
         await writing
     await stage.close()
-    again = await store.open_stage(KEY, exclusive=True)
+    again = await assets_folder.open_stage(KEY, exclusive=True)
     assert [piece.stop for piece in again.recovered.pieces] == [1000]
     await again.close()
 
@@ -550,7 +557,7 @@ async def test_a_cancelled_write_is_over_before_the_cancellation(
 
 @pytest.mark.shows("B14")
 async def test_a_stage_that_cannot_be_opened_leaves_no_descriptor(
-    store: DiskStore, monkeypatch: pytest.MonkeyPatch
+    assets_folder: AssetsFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that is already full at the first record costs an error, not two open files."""
     before = descriptors()
@@ -558,11 +565,13 @@ async def test_a_stage_that_cannot_be_opened_leaves_no_descriptor(
         patch.setattr(os, "write", failing(errno.ENOSPC))
         for _ in range(3):
             with pytest.raises(DiskFull):
-                await store.open_stage(KEY, exclusive=True)
+                await assets_folder.open_stage(KEY, exclusive=True)
     assert descriptors() == before
 
 
-async def test_a_cancelled_opening_leaves_no_descriptor(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cancelled_opening_leaves_no_descriptor(
+    assets_folder: AssetsFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A task cancelled while its stage is being opened never gets the stage, so it is closed."""
     before = descriptors()
     begun, go_on = threading.Event(), threading.Event()
@@ -575,7 +584,7 @@ async def test_a_cancelled_opening_leaves_no_descriptor(store: DiskStore, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "mkdir", mkdir)
-        opening = asyncio.ensure_future(store.open_stage(KEY, exclusive=True))
+        opening = asyncio.ensure_future(assets_folder.open_stage(KEY, exclusive=True))
         assert await asyncio.to_thread(begun.wait, 10)
         opening.cancel()
         await turns()
@@ -587,7 +596,7 @@ async def test_a_cancelled_opening_leaves_no_descriptor(store: DiskStore, monkey
 
 @pytest.mark.shows("D16")
 async def test_an_asset_holds_as_many_descriptors_as_are_counted_for_it(
-    store: DiskStore, monkeypatch: pytest.MonkeyPatch
+    assets_folder: AssetsFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The number of assets under way is planned with the most descriptors that one holds, from lock to final place."""
     before, held = descriptors(), []
@@ -597,9 +606,9 @@ async def test_an_asset_holds_as_many_descriptors_as_are_counted_for_it(
         held.append(descriptors() - before)
         real(old, new, **folders)
 
-    lock = store.lock(KEY)
-    assert await store.try_lock(lock)
-    stage = await store.open_stage(KEY, exclusive=True)
+    lock = assets_folder.lock(KEY)
+    assert await assets_folder.try_lock(lock)
+    stage = await assets_folder.open_stage(KEY, exclusive=True)
     await stage.write(0, CONTENT, 0)
     monkeypatch.setattr(os, "rename", rename)
     await stage.publish(len(CONTENT))
@@ -614,13 +623,13 @@ async def test_an_asset_holds_as_many_descriptors_as_are_counted_for_it(
 @pytest.mark.shows("D5")
 @pytest.mark.linux
 async def test_a_failed_background_flush_is_not_forgotten(
-    store: DiskStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    assets_folder: AssetsFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The kernel reports a failed flush once, and the next one succeeds: the part is given up all the same."""
     monkeypatch.setattr(stage_module, "FLUSH_EVERY_BYTES", 1000)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fdatasync", failing(errno.EIO))
-        stage = await store.open_stage(KEY, exclusive=True)
+        stage = await assets_folder.open_stage(KEY, exclusive=True)
         await stage.write(0, CONTENT, 0)
         assert stage._flushing is not None
         await stage._flushing
@@ -630,14 +639,14 @@ async def test_a_failed_background_flush_is_not_forgotten(
     with pytest.raises(NotWritable, match="input/output error"):
         await stage.write(0, CONTENT, 0)
     await stage.close()
-    assert not final(store).exists()
-    again = await store.open_stage(KEY, exclusive=True)
+    assert not final(assets_folder).exists()
+    again = await assets_folder.open_stage(KEY, exclusive=True)
     assert len(again.recovered.pieces) == 0
     await again.close()
 
 
 @pytest.mark.linux
-async def test_one_flush_at_a_time(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_flush_at_a_time(assets_folder: AssetsFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a slow disk flushes, writing goes on, and no second flush queues up behind the first."""
     monkeypatch.setattr(stage_module, "FLUSH_EVERY_BYTES", 1000)
     begun, go_on = threading.Event(), threading.Event()
@@ -649,7 +658,7 @@ async def test_one_flush_at_a_time(store: DiskStore, monkeypatch: pytest.MonkeyP
         assert go_on.wait(10)
 
     monkeypatch.setattr(os, "fdatasync", fdatasync)
-    stage = await store.open_stage(KEY, exclusive=True)
+    stage = await assets_folder.open_stage(KEY, exclusive=True)
     await stage.write(0, CONTENT[:999], 0)
     assert not is_flushing(stage)
     for start in range(1000, 10_000, 1000):
@@ -666,7 +675,9 @@ async def test_one_flush_at_a_time(store: DiskStore, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.linux
-async def test_publishing_waits_for_the_flush_under_way(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_publishing_waits_for_the_flush_under_way(
+    assets_folder: AssetsFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The file is neither closed nor renamed while another thread works on it."""
     monkeypatch.setattr(stage_module, "FLUSH_EVERY_BYTES", 1000)
     begun, go_on = threading.Event(), threading.Event()
@@ -676,7 +687,7 @@ async def test_publishing_waits_for_the_flush_under_way(store: DiskStore, monkey
         assert go_on.wait(10)
 
     monkeypatch.setattr(os, "fdatasync", fdatasync)
-    stage = await store.open_stage(KEY, exclusive=True)
+    stage = await assets_folder.open_stage(KEY, exclusive=True)
     await stage.write(0, CONTENT, 0)
     assert await asyncio.to_thread(begun.wait, 10)
     compute, handed_over = WorkerThreads.compute, []
@@ -692,11 +703,11 @@ async def test_publishing_waits_for_the_flush_under_way(store: DiskStore, monkey
     await publishing
     await stage.close()
     assert handed_over == [("_publish", True)]
-    assert final(store).read_bytes() == CONTENT
+    assert final(assets_folder).read_bytes() == CONTENT
 
 
 @pytest.mark.linux
-async def test_a_cancelled_close_still_closes(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cancelled_close_still_closes(assets_folder: AssetsFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cancellation during the last flush does not leave the stage's files open."""
     monkeypatch.setattr(stage_module, "FLUSH_EVERY_BYTES", 1000)
     begun, go_on = threading.Event(), threading.Event()
@@ -707,7 +718,7 @@ async def test_a_cancelled_close_still_closes(store: DiskStore, monkeypatch: pyt
 
     monkeypatch.setattr(os, "fdatasync", fdatasync)
     before = descriptors()
-    stage = await store.open_stage(KEY, exclusive=True)
+    stage = await assets_folder.open_stage(KEY, exclusive=True)
     await stage.write(0, CONTENT[:2000], 0)
     assert await asyncio.to_thread(begun.wait, 10)
     closing = asyncio.ensure_future(stage.close())
@@ -728,9 +739,11 @@ async def test_a_cancelled_close_still_closes(store: DiskStore, monkeypatch: pyt
 
 
 @pytest.mark.shows("D15")
-async def test_a_stage_that_was_removed_is_noticed_at_the_next_piece(store: DiskStore, stage: DiskStage) -> None:
+async def test_a_stage_that_was_removed_is_noticed_at_the_next_piece(
+    assets_folder: AssetsFolder, stage: DiskStage
+) -> None:
     """Bytes written to an unlinked file would be lost with it."""
-    (folder,) = stages(store)
+    (folder,) = stages(assets_folder)
     shutil.rmtree(folder)
     with pytest.raises(StorageError, match="removed or taken over"):
         await stage.write(0, CONTENT[:1000], 0)
@@ -738,15 +751,17 @@ async def test_a_stage_that_was_removed_is_noticed_at_the_next_piece(store: Disk
 
 @pytest.mark.parametrize("instead", [None, b"something else"], ids=["nothing", "another file"])
 @pytest.mark.shows("D15", "S1")
-async def test_only_what_was_verified_is_published(store: DiskStore, stage: DiskStage, instead: bytes | None) -> None:
+async def test_only_what_was_verified_is_published(
+    assets_folder: AssetsFolder, stage: DiskStage, instead: bytes | None
+) -> None:
     """The file that now has the part's name is not the one verified through its descriptor."""
-    (folder,) = stages(store)
+    (folder,) = stages(assets_folder)
     (folder / "part").unlink()
     if instead is not None:
         (folder / "part").write_bytes(instead)
     with pytest.raises(StorageError, match="removed or taken over"):
         await stage.publish(len(CONTENT))
-    assert not final(store).exists()
+    assert not final(assets_folder).exists()
 
 
 # -- publishing -----------------------------------------------------------------------------------------------------
@@ -782,16 +797,16 @@ class Recorder:
 @pytest.mark.shows("B48", "P3", "S2")
 @pytest.mark.parametrize("folders", ["there", "new"])
 async def test_the_order_of_publishing(
-    store: DiskStore, stage: DiskStage, monkeypatch: pytest.MonkeyPatch, folders: str
+    assets_folder: AssetsFolder, stage: DiskStage, monkeypatch: pytest.MonkeyPatch, folders: str
 ) -> None:
     """The bytes are flushed before the file is named, the folders above it too, and the name before success is told.
 
     This includes folders that already existed, since their maker may not have flushed them.
     """
     if folders == "there":
-        final(store).parent.mkdir(parents=True)
+        final(assets_folder).parent.mkdir(parents=True)
     with monkeypatch.context() as patch:
-        recorder = Recorder(patch, store.assets_dir.parent)
+        recorder = Recorder(patch, assets_folder.assets_dir.parent)
         path = await stage.publish(len(CONTENT))
     assert recorder.calls == [
         ("fsync", "part"),
@@ -800,35 +815,37 @@ async def test_the_order_of_publishing(
         ("rename", "part", "assets/models/deep/a.bin"),
         ("fsync", "assets/models/deep"),
     ]
-    assert path == final(store)
+    assert path == final(assets_folder)
     assert path.read_bytes() == CONTENT
 
 
 async def test_folders_above_are_flushed_once(
-    store: DiskStore, stage: DiskStage, monkeypatch: pytest.MonkeyPatch
+    assets_folder: AssetsFolder, stage: DiskStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A folder's second file costs only its own flush and that of its name."""
     await stage.publish(len(CONTENT))
-    second = await store.open_stage(StageKey("models/deep/b.bin", "sha256:41"), exclusive=True)
+    second = await assets_folder.open_stage(StageKey("models/deep/b.bin", "sha256:41"), exclusive=True)
     await second.write(0, CONTENT, 0)
     with monkeypatch.context() as patch:
-        recorder = Recorder(patch, store.assets_dir)
+        recorder = Recorder(patch, assets_folder.assets_dir)
         await second.publish(len(CONTENT))
     assert [call[0] for call in recorder.calls] == ["fsync", "rename", "fsync"]
 
 
 @pytest.mark.parametrize("far", [False, True], ids=["here", "on another file system"])
-async def test_the_stage_is_gone_after_publishing(store: DiskStore, monkeypatch: pytest.MonkeyPatch, far: bool) -> None:
+async def test_the_stage_is_gone_after_publishing(
+    assets_folder: AssetsFolder, monkeypatch: pytest.MonkeyPatch, far: bool
+) -> None:
     """Nothing of the stage remains, neither a folder nor an open file."""
     before = descriptors()
-    stage = await store.open_stage(KEY, exclusive=True)
+    stage = await assets_folder.open_stage(KEY, exclusive=True)
     await stage.write(0, CONTENT, 0)
     with far_away(monkeypatch) if far else nullcontext():
         await stage.publish(len(CONTENT))
     assert descriptors() == before
-    assert stages(store) == []
+    assert stages(assets_folder) == []
     await stage.close()
-    assert final(store).read_bytes() == CONTENT
+    assert final(assets_folder).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(
@@ -844,7 +861,11 @@ async def test_the_stage_is_gone_after_publishing(store: DiskStore, monkeypatch:
 )
 @pytest.mark.shows("D11", "S2")
 async def test_what_a_failed_rename_means(
-    store: DiskStore, stage: DiskStage, monkeypatch: pytest.MonkeyPatch, number: int, expected: type[StorageError]
+    assets_folder: AssetsFolder,
+    stage: DiskStage,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    expected: type[StorageError],
 ) -> None:
     """Systems report a folder in the way differently. Only another file system is a reason to copy."""
     with monkeypatch.context() as patch:
@@ -852,48 +873,48 @@ async def test_what_a_failed_rename_means(
         patch.setattr(os, "write", failing(errno.EIO))
         with pytest.raises(expected):
             await stage.publish(len(CONTENT))
-    assert not final(store).exists()
+    assert not final(assets_folder).exists()
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600), (0o002, 0o664)])
 @pytest.mark.shows("B64", "D20", "S2", "X7")
-async def test_the_file_respects_the_umask(store: DiskStore, mask: int, mode: int) -> None:
+async def test_the_file_respects_the_umask(assets_folder: AssetsFolder, mask: int, mode: int) -> None:
     """The published file has the mode of any file this user makes."""
     before = os.umask(mask)
     try:
-        stage = await store.open_stage(KEY, exclusive=True)
+        stage = await assets_folder.open_stage(KEY, exclusive=True)
         await stage.write(0, CONTENT, 0)
         await stage.publish(len(CONTENT))
     finally:
         os.umask(before)
-    assert stat.S_IMODE(final(store).stat().st_mode) == mode
+    assert stat.S_IMODE(final(assets_folder).stat().st_mode) == mode
 
 
 @pytest.mark.parametrize("call", ["fsync", "rename"])
 @pytest.mark.shows("D5", "S2")
 async def test_a_failed_publishing_leaves_the_old_file(
-    store: DiskStore, stage: DiskStage, monkeypatch: pytest.MonkeyPatch, call: str
+    assets_folder: AssetsFolder, stage: DiskStage, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     """If the new file cannot be made durable or named, the old one is untouched.
 
     The stage is kept, except after a failed flush: what is read back then may be only in memory, and proves nothing.
     """
-    final(store).parent.mkdir(parents=True)
-    final(store).write_bytes(b"the old file")
+    final(assets_folder).parent.mkdir(parents=True)
+    final(assets_folder).write_bytes(b"the old file")
     with monkeypatch.context() as patch:
         patch.setattr(os, call, failing(errno.EIO))
         with pytest.raises(NotWritable):
             await stage.publish(len(CONTENT))
-    assert final(store).read_bytes() == b"the old file"
+    assert final(assets_folder).read_bytes() == b"the old file"
     await stage.close()
-    again = await store.open_stage(KEY, exclusive=True)
+    again = await assets_folder.open_stage(KEY, exclusive=True)
     assert len(again.recovered.pieces) == (2 if call == "rename" else 0)
     await again.close()
 
 
 @pytest.mark.shows("D5")
 async def test_a_failed_fsync_is_not_repeated(
-    store: DiskStore, stage: DiskStage, monkeypatch: pytest.MonkeyPatch
+    assets_folder: AssetsFolder, stage: DiskStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A flush that failed may have lost data: publishing fails at the first error."""
     calls = []
@@ -907,67 +928,69 @@ async def test_a_failed_fsync_is_not_repeated(
         with pytest.raises(NotWritable):
             await stage.publish(len(CONTENT))
     assert len(calls) == 1
-    assert not final(store).exists()
+    assert not final(assets_folder).exists()
 
 
 @pytest.mark.shows("B59", "D6")
 async def test_a_disk_without_fsync_gets_the_file(
-    store: DiskStore, stage: DiskStage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    assets_folder: AssetsFolder, stage: DiskStage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """On a file system without fsync the file is still published, with a warning."""
     monkeypatch.setattr(folders, "_CANNOT_FLUSH", set())
     monkeypatch.setattr(os, "fsync", failing(errno.EINVAL))
     await stage.publish(len(CONTENT))
-    assert final(store).read_bytes() == CONTENT
+    assert final(assets_folder).read_bytes() == CONTENT
     assert caplog.text.count("cannot flush") == 1
 
 
 @pytest.mark.shows("D11")
-async def test_a_folder_in_the_way_is_not_replaced(store: DiskStore, stage: DiskStage) -> None:
+async def test_a_folder_in_the_way_is_not_replaced(assets_folder: AssetsFolder, stage: DiskStage) -> None:
     """A destination that has become a folder is refused, full or empty, and the stage is kept."""
-    final(store).mkdir(parents=True)
+    final(assets_folder).mkdir(parents=True)
     with pytest.raises(UnsafePath, match="a folder is in the way"):
         await stage.publish(len(CONTENT))
-    (final(store) / "precious").write_bytes(b"x")
+    (final(assets_folder) / "precious").write_bytes(b"x")
     with pytest.raises(UnsafePath, match="a folder is in the way"):
         await stage.publish(len(CONTENT))
-    assert len(stages(store)) == 1
+    assert len(stages(assets_folder)) == 1
 
 
 @pytest.mark.parametrize("component", ["models", "models/deep"])
 @pytest.mark.shows("D12", "S5")
 async def test_no_symlink_is_followed_at_publishing(
-    store: DiskStore, stage: DiskStage, tmp_path: Path, component: str
+    assets_folder: AssetsFolder, stage: DiskStage, tmp_path: Path, component: str
 ) -> None:
     """A folder swapped for a symlink during the download does not lead the file outside."""
     outside = tmp_path / "outside"
     (outside / "deep").mkdir(parents=True)
-    (store.assets_dir / component).parent.mkdir(parents=True, exist_ok=True)
-    (store.assets_dir / component).symlink_to(outside)
+    (assets_folder.assets_dir / component).parent.mkdir(parents=True, exist_ok=True)
+    (assets_folder.assets_dir / component).symlink_to(outside)
     with pytest.raises(UnsafePath, match="symlink"):
         await stage.publish(len(CONTENT))
     assert [path.name for path in outside.rglob("*")] == ["deep"]
 
 
 @pytest.mark.shows("S5")
-async def test_a_symlink_in_the_final_place_is_replaced(store: DiskStore, stage: DiskStage, tmp_path: Path) -> None:
+async def test_a_symlink_in_the_final_place_is_replaced(
+    assets_folder: AssetsFolder, stage: DiskStage, tmp_path: Path
+) -> None:
     """The rename replaces the symlink itself; its target is untouched."""
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
-    final(store).parent.mkdir(parents=True)
-    final(store).symlink_to(victim)
+    final(assets_folder).parent.mkdir(parents=True)
+    final(assets_folder).symlink_to(victim)
     await stage.publish(len(CONTENT))
-    assert not final(store).is_symlink()
-    assert final(store).read_bytes() == CONTENT
+    assert not final(assets_folder).is_symlink()
+    assert final(assets_folder).read_bytes() == CONTENT
     assert victim.read_bytes() == b"precious"
 
 
 @pytest.mark.shows("X6")
-async def test_a_reader_keeps_the_old_file(store: DiskStore, stage: DiskStage) -> None:
+async def test_a_reader_keeps_the_old_file(assets_folder: AssetsFolder, stage: DiskStage) -> None:
     """A reader with the old file open reads it to its end: it is replaced, never rewritten."""
-    final(store).parent.mkdir(parents=True)
-    final(store).write_bytes(b"the old file")
-    with final(store).open("rb") as reader:
+    final(assets_folder).parent.mkdir(parents=True)
+    final(assets_folder).write_bytes(b"the old file")
+    with final(assets_folder).open("rb") as reader:
         await stage.publish(len(CONTENT))
         assert reader.read() == b"the old file"
 
@@ -994,7 +1017,7 @@ def far_away(patch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.shows("D13")
 async def test_a_folder_of_another_file_system_gets_a_copy(
-    store: DiskStore, stage: DiskStage, monkeypatch: pytest.MonkeyPatch
+    assets_folder: AssetsFolder, stage: DiskStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Across file systems the file is copied next to its place, flushed there, and renamed: never seen half done."""
     flushed: list[tuple[str, int]] = []
@@ -1002,7 +1025,7 @@ async def test_a_folder_of_another_file_system_gets_a_copy(
     def fsync(descriptor: int) -> None:
         path = os.readlink(f"/proc/self/fd/{descriptor}")
         flushed.append((Path(path).parent.name, os.fstat(descriptor).st_size))
-        assert not final(store).exists() or os.path.isdir(path), "in place before it was durable"
+        assert not final(assets_folder).exists() or os.path.isdir(path), "in place before it was durable"
 
     before = os.umask(0o027)
     try:
@@ -1012,17 +1035,19 @@ async def test_a_folder_of_another_file_system_gets_a_copy(
     finally:
         os.umask(before)
     assert ("deep", len(CONTENT)) in flushed
-    assert final(store).read_bytes() == CONTENT
-    assert stat.S_IMODE(final(store).stat().st_mode) == 0o640
-    assert os.listdir(final(store).parent) == ["a.bin"]
+    assert final(assets_folder).read_bytes() == CONTENT
+    assert stat.S_IMODE(final(assets_folder).stat().st_mode) == 0o640
+    assert os.listdir(final(assets_folder).parent) == ["a.bin"]
 
 
 @pytest.mark.parametrize("name", ["x" * 240, "ü" * 120, "語" * 80], ids=["ascii", "two bytes", "three bytes"])
 @pytest.mark.shows("D10")
-async def test_the_longest_names_are_copied_too(store: DiskStore, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+async def test_the_longest_names_are_copied_too(
+    assets_folder: AssetsFolder, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     """The temporary name is legal whenever the final one is: 240 bytes at most, 255 here."""
     key = StageKey(f"models/{name}", KEY.content)
-    stage = await store.open_stage(key, exclusive=True)
+    stage = await assets_folder.open_stage(key, exclusive=True)
     await stage.write(0, CONTENT, 0)
     with far_away(monkeypatch):
         path = await stage.publish(len(CONTENT))
@@ -1031,11 +1056,11 @@ async def test_the_longest_names_are_copied_too(store: DiskStore, monkeypatch: p
 
 @pytest.mark.shows("D13")
 async def test_a_copy_that_fails_leaves_nothing(
-    store: DiskStore, stage: DiskStage, monkeypatch: pytest.MonkeyPatch
+    assets_folder: AssetsFolder, stage: DiskStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the other file system is full, the partial copy is removed and the old file stays."""
-    final(store).parent.mkdir(parents=True)
-    final(store).write_bytes(b"the old file")
+    final(assets_folder).parent.mkdir(parents=True)
+    final(assets_folder).write_bytes(b"the old file")
     real, calls = os.write, []
 
     def write(descriptor: int, data: bytes) -> int:
@@ -1048,26 +1073,28 @@ async def test_a_copy_that_fails_leaves_nothing(
         monkeypatch.setattr(os, "write", write)
         with pytest.raises(DiskFull):
             await stage.publish(len(CONTENT))
-    assert {path.name: path.read_bytes() for path in final(store).parent.iterdir()} == {"a.bin": b"the old file"}
+    assert {path.name: path.read_bytes() for path in final(assets_folder).parent.iterdir()} == {
+        "a.bin": b"the old file"
+    }
 
 
 @pytest.mark.root
 @pytest.mark.shows("D13")
-async def test_a_real_mount_below_the_assets_folder(store: DiskStore, stage: DiskStage) -> None:
+async def test_a_real_mount_below_the_assets_folder(assets_folder: AssetsFolder, stage: DiskStage) -> None:
     """A folder of assets on its own mount gets its file, and no trace of how it came."""
-    with mounted(final(store).parent, "size=1m"):
+    with mounted(final(assets_folder).parent, "size=1m"):
         await stage.publish(len(CONTENT))
-        assert final(store).read_bytes() == CONTENT
-        assert os.listdir(final(store).parent) == ["a.bin"]
+        assert final(assets_folder).read_bytes() == CONTENT
+        assert os.listdir(final(assets_folder).parent) == ["a.bin"]
 
 
 @pytest.mark.root
-async def test_a_real_mount_that_is_too_small(store: DiskStore, stage: DiskStage) -> None:
+async def test_a_real_mount_that_is_too_small(assets_folder: AssetsFolder, stage: DiskStage) -> None:
     """A mount too small for the file stays as it was."""
-    with mounted(final(store).parent, "size=64k"):
+    with mounted(final(assets_folder).parent, "size=64k"):
         with pytest.raises(DiskFull):
             await stage.publish(len(CONTENT))
-        assert os.listdir(final(store).parent) == []
+        assert os.listdir(final(assets_folder).parent) == []
 
 
 @pytest.mark.root
@@ -1076,10 +1103,10 @@ async def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
     """A full disk is an error of ours; once there is space, the next process continues where this one stopped."""
     assets = tmp_path / "assets"
     with mounted(assets, "size=256k"):
-        store = DiskStore(assets)
-        await store.prepare()
+        assets_folder = AssetsFolder(assets)
+        await assets_folder.prepare()
         (assets / "ballast").write_bytes(bytes(100_000))
-        stage = await store.open_stage(KEY, exclusive=True)
+        stage = await assets_folder.open_stage(KEY, exclusive=True)
 
         async def write_on(stage: DiskStage, start: int) -> None:
             for at in range(start, len(CONTENT), 10_000):
@@ -1089,14 +1116,14 @@ async def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
             await write_on(stage, 0)
         await stage.close()
         (assets / "ballast").unlink()
-        again = await store.open_stage(KEY, exclusive=True)
+        again = await assets_folder.open_stage(KEY, exclusive=True)
         have = [piece.start for piece in again.recovered.pieces]
         assert have == list(range(0, len(have) * 10_000, 10_000))
         assert len(have) >= 9
         await write_on(again, len(have) * 10_000)
         await again.publish(len(CONTENT))
-        assert final(store).read_bytes() == CONTENT
-        store.close()
+        assert final(assets_folder).read_bytes() == CONTENT
+        assets_folder.close()
 
 
 @pytest.mark.root
@@ -1105,16 +1132,16 @@ async def test_a_stage_in_a_lower_layer(tmp_path: Path) -> None:
     """A download baked into an image continues in its containers, where the folder of a stage cannot be renamed."""
     left = left_by_dead(tmp_path / "lower" / "assets")
     with overlaid(tmp_path / "lower", tmp_path / "merged") as merged:
-        store = DiskStore(merged / "assets")
-        await store.prepare()
+        assets_folder = AssetsFolder(merged / "assets")
+        await assets_folder.prepare()
         with pytest.raises(OSError, match="cross-device"):
-            (stages(store)[0]).rename(merged / "elsewhere")
-        stage = await store.open_stage(KEY, exclusive=True)
+            (stages(assets_folder)[0]).rename(merged / "elsewhere")
+        stage = await assets_folder.open_stage(KEY, exclusive=True)
         assert [(piece.start, piece.stop) for piece in stage.recovered.pieces] == [(0, len(CONTENT))]
         await stage.publish(len(CONTENT))
-        assert final(store).read_bytes() == CONTENT
-        assert stages(store) == []
-        store.close()
+        assert final(assets_folder).read_bytes() == CONTENT
+        assert stages(assets_folder) == []
+        assets_folder.close()
     assert left.is_dir()
 
 
@@ -1122,17 +1149,17 @@ def left_by_dead(assets: Path) -> Path:
     """Leave a stage with all of the content, as a dead process would; return its folder."""
 
     async def leave() -> Path:
-        store = DiskStore(assets)
+        assets_folder = AssetsFolder(assets)
         try:
-            await store.prepare()
-            stage = await store.open_stage(KEY, exclusive=True)
+            await assets_folder.prepare()
+            stage = await assets_folder.open_stage(KEY, exclusive=True)
             await stage.write(0, CONTENT, 0)
             await stage.close()
-            (folder,) = stages(store)
+            (folder,) = stages(assets_folder)
             fields = folder.name.split(".")
             return folder.rename(folder.with_name(".".join([*fields[:2], dead_owner().encode(), fields[3]])))
         finally:
-            store.close()
+            assets_folder.close()
 
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, leave()).result()
@@ -1142,10 +1169,10 @@ def left_by_dead(assets: Path) -> Path:
 @pytest.mark.parametrize("name", ["part", "journal"])
 @pytest.mark.shows("S20")
 async def test_a_stage_that_holds_what_we_have_not_made(
-    store: DiskStore, tmp_path: Path, name: str, make: Callable[[Path], None] | str
+    assets_folder: AssetsFolder, tmp_path: Path, name: str, make: Callable[[Path], None] | str
 ) -> None:
     """With a pipe, a folder, or a link of either kind, nothing is written to it, and nothing waits for it."""
-    folder = store.state.own / "stage" / f"{KEY.path_key}.{KEY.content_key}.{dead_owner().encode()}.00000000"
+    folder = assets_folder.state.own / "stage" / f"{KEY.path_key}.{KEY.content_key}.{dead_owner().encode()}.00000000"
     folder.mkdir()
     victim = tmp_path / "victim"
     victim.write_bytes(b"a file of ours")
@@ -1154,23 +1181,23 @@ async def test_a_stage_that_holds_what_we_have_not_made(
     else:
         os.link(victim, folder / name)
     with pytest.raises(StorageError):
-        await store.open_stage(KEY, exclusive=True)
+        await assets_folder.open_stage(KEY, exclusive=True)
     assert victim.read_bytes() == b"a file of ours"
 
 
 @pytest.mark.shows("P4")
-async def test_what_follows_a_torn_record_counts(store: DiskStore) -> None:
+async def test_what_follows_a_torn_record_counts(assets_folder: AssetsFolder) -> None:
     """A record cut off by a crash is removed before the next one is written, since nothing behind it would be read."""
-    stage = await store.open_stage(KEY, exclusive=True)
+    stage = await assets_folder.open_stage(KEY, exclusive=True)
     await stage.write(0, CONTENT[:50_000], 0)
     await stage.close()
-    (folder,) = stages(store)
+    (folder,) = stages(assets_folder)
     journal = folder / "journal"
     journal.write_bytes(journal.read_bytes() + b"torn")
-    stage = await store.open_stage(KEY, exclusive=True)
+    stage = await assets_folder.open_stage(KEY, exclusive=True)
     await stage.write(50_000, CONTENT[50_000:], 0)
     await stage.close()
-    stage = await store.open_stage(KEY, exclusive=True)
+    stage = await assets_folder.open_stage(KEY, exclusive=True)
     assert sum(piece.stop - piece.start for piece in stage.recovered.pieces) == len(CONTENT)
     await stage.close()
 
@@ -1180,15 +1207,15 @@ async def test_what_follows_a_torn_record_counts(store: DiskStore) -> None:
 async def test_a_full_disk_is_known_before_it_is_full(tmp_path: Path) -> None:
     """A length that does not fit is refused at once, with both figures."""
     with mounted(tmp_path / "assets", "size=4m"):
-        store = DiskStore(tmp_path / "assets")
-        await store.prepare()
-        stage = await store.open_stage(KEY, exclusive=True)
+        assets_folder = AssetsFolder(tmp_path / "assets")
+        await assets_folder.prepare()
+        stage = await assets_folder.open_stage(KEY, exclusive=True)
         await stage.note_size(1 << 20)
         with pytest.raises(DiskFull, match=r"4\.0 MiB needed"):
             await stage.note_size(4 << 20)
-        assert await store.free_bytes() <= 3 << 20
+        assert await assets_folder.free_bytes() <= 3 << 20
         await stage.close()
-        store.close()
+        assets_folder.close()
 
 
 @pytest.mark.root
@@ -1196,10 +1223,10 @@ async def test_a_full_disk_is_known_before_it_is_full(tmp_path: Path) -> None:
 async def test_a_read_only_file_system(tmp_path: Path) -> None:
     """A read-only file system is refused with its path, before anything is fetched."""
     with mounted(tmp_path / "assets", "ro"):
-        store = DiskStore(tmp_path / "assets")
+        assets_folder = AssetsFolder(tmp_path / "assets")
         with pytest.raises(NotWritable, match="read-only"):
-            await store.prepare()
-        store.close()
+            await assets_folder.prepare()
+        assets_folder.close()
 
 
 # -- hashing a file that is there -----------------------------------------------------------------------------------
