@@ -714,7 +714,7 @@ class AssetManager:
         allow_suspicious: bool = False,
         on_found: Callable[[NewerVersion], object] | None = None,
     ) -> tuple[NewerVersion, ...]:
-        """Move these assets, or all that have a source, to its newest version; return them as they are now listed.
+        """Move these assets, or all that have a source, to its newest version; return each as it was and as it is now.
 
         All entries are written, or none. A file for which the hub has no SHA-256 is downloaded for this; the rest is
         fetched by the next `sync`, and the old file stays until then. Mirrors of the old version are dropped.
