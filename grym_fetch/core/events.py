@@ -67,7 +67,8 @@ class RunStarted(Event):
 class AssetDamaged(Event):
     """A file is there and wrong, and will be repaired: ``bad`` of its ``pieces`` are wrong or missing.
 
-    ``bytes`` will be fetched. ``guess`` is true if no digests of the pieces are known: then it may be more.
+    ``bytes`` will be fetched. ``guess`` is true if no digests of the pieces are known: then it may be more, up to
+    ``at_most``, which is absent otherwise.
     """
 
     type: ClassVar[str] = "asset_damaged"
@@ -76,6 +77,7 @@ class AssetDamaged(Event):
     bad: int
     bytes: int
     guess: bool | None = None
+    at_most: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -163,6 +163,8 @@ class ResponseReader:
             origin.lost_ranges()
             if any(other.remaining for other in state.segments.in_flight if other is not attempt.segment):
                 return SingleStream("it sends the whole content, and other attempts are still at work")
+            if state.comparison is not None:
+                return SingleStream("it sends the whole content, of which only a part was wanted")
             state.segments.give_back(attempt.segment)
             whole = state.segments.promise_all()
             assert whole is not None

@@ -54,6 +54,8 @@ from grym_fetch.transfer.context import TransferContext
 from grym_fetch.transfer.first_asks import FirstAsks, withdraw_others
 from grym_fetch.transfer.openings import Foreseen
 from grym_fetch.transfer.outcome import (
+    CompareMore,
+    CompareWith,
     DoubtOrigin,
     DropOrigin,
     Finished,
@@ -85,11 +87,21 @@ HUNG_WAITS = 4
 class Transfer:
     """Fetches one asset through the connections that the scheduler lends it.
 
-    Implements `grym_fetch.transfer.scheduler.Source`; kicks the scheduler whenever there may be new work.
+    Implements `grym_fetch.transfer.scheduler.Source`; kicks the scheduler whenever there may be new work. ``is_wrong``:
+    if all of it is on the stage at first, that is known to be wrong somewhere.
     """
 
-    def __init__(self, asset: Asset, stage: Stage, context: TransferContext, readers: Readers | None = None) -> None:
+    def __init__(
+        self,
+        asset: Asset,
+        stage: Stage,
+        context: TransferContext,
+        readers: Readers | None = None,
+        *,
+        is_wrong: bool = False,
+    ) -> None:
         self.asset = asset
+        self._is_wrong = is_wrong
         self._stage = stage
         self._context = context
         self._clock = context.clock
@@ -143,6 +155,8 @@ class Transfer:
         self._begin_elsewhere()
         self._readers.begin(self._state, self._make_way)
         hashing = self._start_hashing()
+        if self._is_wrong and self._state.segments.is_complete:
+            self._restart = self._blame.compare()
         try:
             while True:
                 await self._until_hashed_or_restart()
@@ -214,6 +228,9 @@ class Transfer:
                     return
                 _cancel(self._tasks())
             if self._state.segments.is_complete and not self._attempts:
+                if (more := self._blame.compare_more()) is not None:
+                    self._restart = more
+                    return
                 self._reporter.full(self._clock.monotonic())
                 self._reporter.hashed()
                 if self._state.is_hashed:
@@ -265,12 +282,15 @@ class Transfer:
         """Discard what is known or suspected to be wrong, and go on with the rest."""
         state = self._state
         match restart:
+            case CompareWith(origin=trusted):
+                self._trust(trusted, restart.reason)
+                state.compare_with(trusted, in_rounds=True)
+                discarded = await self._discard_round()
+            case CompareMore():
+                discarded = await self._discard_round()
             case TrustOrigin(origin=trusted):
-                left = self._origins.current
-                self._origins.trust(trusted)
-                if left is not trusted:
-                    self._reporter.switched(left, trusted, restart.reason, count=len(self._origins.all))
-                state.compare_with(trusted)
+                self._trust(trusted, restart.reason)
+                state.compare_with(trusted, in_rounds=False)
                 discarded = await state.reduce(
                     lambda p: p.origin == trusted.number and not state.is_inherited(p),
                     forget_size=state.size_origin is not trusted,
@@ -288,7 +308,19 @@ class Transfer:
                 self._repeated += discarded if repeats else 0
             case never:
                 assert_never(never)
-        self._reporter.restarted(discarded, restart.reason)
+        if restart.reason:
+            self._reporter.restarted(discarded, restart.reason)
+
+    def _trust(self, trusted: Origin, reason: str) -> None:
+        left = self._origins.current
+        self._origins.trust(trusted)
+        if left is not trusted:
+            self._reporter.switched(left, trusted, reason, count=len(self._origins.all))
+
+    async def _discard_round(self) -> int:
+        assert self._state.comparison is not None
+        chosen = self._state.comparison.next_round()
+        return await self._state.reduce(lambda piece: chosen.run_from(piece.start) == piece.start)
 
     # -- work for the scheduler -------------------------------------------------------------------------------------
 
@@ -366,6 +398,11 @@ class Transfer:
         if origin.ranges is None and self._hosts.refuses_wholes(host) and segments.fits(sizes.first):
             origin.lost_ranges()  # a refused range would only be followed by this
         if origin.ranges is False:
+            if self._state.comparison is not None:
+                # Each part would take the whole: then all of it counts.
+                self._restart = TrustOrigin("it has no ranges to compare with; asking for the whole", origin)
+                self._changed()
+                return None
             return segments.promise_all()
         if self._attempts if segments.size is None else origin.ranges is None and self._is_asked(origin):
             # The response under way will show how to go on, unless the next question is clear without it.

@@ -49,7 +49,7 @@ ORDER: dict[str, list[set[str]]] = {
             "schema",
             "tar_headers",
         },
-        {"git_folders", "stated", "piece_digests", "manifest_values"},
+        {"git_folders", "stated", "piece_digests", "manifest_values", "comparison"},
         {"suspicion"},
         {"http", "addresses", "archives", "strict_json"},
         {"mirror_rules"},
