@@ -7,6 +7,7 @@ is decided.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 
 from grym_fetch.core.digest import Checksum
@@ -72,6 +73,10 @@ class Blame:
                 "for good, update the entry; if only its pieces are wrong, remove them and run: grym-fetch pin --pieces"
             )
         return DigestMismatch(self._asset.id, str(self._asset.checksum), reason, self._origins.reasons(), advice)
+
+    def others_sent(self, wrong: Iterable[Origin]) -> None:
+        """These sent a piece that is not what was verified."""
+        self._blamed.update(origin.number for origin in wrong)
 
     def wrong_origins(self) -> tuple[Origin, ...]:
         """Who sent other bytes than those verified now: pieces, or the whole, or what others were asked for instead."""

@@ -52,6 +52,15 @@ class TrustOrigin:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaveOrigins:
+    """Discard what came from these origins in this run, and ask this one and the others that have the same."""
+
+    reason: str
+    origin: Origin
+    left: tuple[Origin, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CompareWith:
     """Ask this origin, a part at a time, for what did not come from it in this run, until the whole is right."""
 
@@ -74,5 +83,5 @@ class DoubtOrigin:
     origin: Origin
 
 
-Restart = StartAfresh | DropOrigin | TrustOrigin | CompareWith | CompareMore | DoubtOrigin
+Restart = StartAfresh | DropOrigin | TrustOrigin | LeaveOrigins | CompareWith | CompareMore | DoubtOrigin
 Outcome = Finished | SingleStream | StartAfresh | DropOrigin

@@ -113,6 +113,10 @@ class DownloadState:
         """The origin that told the length, if neither the manifest nor an earlier run did."""
         self.differing: set[Origin] = set()
         """The origins whose bytes differ from those of the origin that is trusted now; see `compare_with`."""
+        self.first_piece: Piece | None = None
+        """The first that came in this run and is long enough to be compared."""
+        self.looks: dict[Origin, str] = {}
+        """What each origin that was asked for it sent: the digest."""
         self.comparison: Comparison | None = None
         """How far what is on hand is compared with what that origin has, if it is asked for a part at a time."""
         self.inherited = self._recover()
@@ -277,10 +281,24 @@ class DownloadState:
         if writing.is_void:
             return  # found wrong while it was written, from memory
         self.pieces.add(piece)
+        if self.first_piece is None and piece.range.length >= self._sizes.smallest:
+            self.first_piece = piece
+            self.looks[origin] = piece.digest
         self.frontier.stored(piece.start, piece.stop)
         self._readers.tell()
         if is_echo:
             raise IntegrityError("asked once more for the whole, it sends the same")
+
+    def looked(self, data: memoryview, origin: Origin) -> None:
+        """An origin was asked for the first piece as well, and sent this."""
+        self.looks[origin] = piece_digest(data)
+
+    async def first_digest(self) -> str | None:
+        """The digest of what is on hand where the first piece was; None if nobody else was asked for it."""
+        if self.first_piece is None or len(self.looks) < 2:
+            return None
+        data = await self._stage.read(self.first_piece.start, self.first_piece.stop)
+        return await self._threads.compute(piece_digest, data)
 
     # -- for readers ------------------------------------------------------------------------------------------------
 
@@ -441,5 +459,8 @@ class DownloadState:
         if self.comparison is not None:
             self.comparison.differs(start, start + len(data))
         for piece in self._suspects.drop(start, start + len(data)):
-            if piece.origin not in (NOBODY, origin.number):
+            own = slice(max(0, piece.start - start), piece.stop - start)
+            if old[own] == data[: len(old)][own]:
+                self._suspects.add(piece)  # the difference is in a neighbour's bytes
+            elif piece.origin not in (NOBODY, origin.number):
                 self.differing.add(self._origins.all[piece.origin])

@@ -42,7 +42,7 @@ from grym_fetch.core.origins import Origin, Origins
 from grym_fetch.core.piece_digests import piece_count
 from grym_fetch.core.policy import GiveUp, Leave, Retry, may_be_for_others
 from grym_fetch.core.ranges import ByteRange
-from grym_fetch.core.segments import UNBOUNDED, Segment, segment_length, share_of_slower
+from grym_fetch.core.segments import HOPELESS_RATIO, UNBOUNDED, Segment, segment_length, share_of_slower
 from grym_fetch.core.speeds import ROUND_TRIPS
 from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import Connection, Stage
@@ -59,6 +59,7 @@ from grym_fetch.transfer.outcome import (
     DoubtOrigin,
     DropOrigin,
     Finished,
+    LeaveOrigins,
     Restart,
     SingleStream,
     StartAfresh,
@@ -70,6 +71,7 @@ from grym_fetch.transfer.request import JudgedResponse
 from grym_fetch.transfer.response import ResponseReader, is_no_content
 from grym_fetch.transfer.result import TransferResult
 from grym_fetch.transfer.scheduler import InTurn, Scheduler
+from grym_fetch.transfer.second_looks import SecondLooks
 from grym_fetch.transfer.state import DownloadState
 
 log = logging.getLogger(__name__)
@@ -117,6 +119,7 @@ class Transfer:
             asset, self._origins, stage, context.threads, self._changed, settings.sizes, self._readers
         )
         self._blame = Blame(asset, self._state, self._origins)
+        self._looks = SecondLooks(asset, self._state, self._origins, self._hosts)
         self._reporter = Reporter(asset.id, self._state, context.emit, now=context.clock.monotonic())
         self._first_asks = FirstAsks(asset, self._hosts)
         self._attempts: set[Attempt] = set()
@@ -177,6 +180,8 @@ class Transfer:
             self._state.refuse_if_stated_otherwise()
             assert self._state.size is not None
             await self._readers.end()
+            if (truth := await self._state.first_digest()) is not None:
+                self._blame.others_sent(self._looks.wrong(truth))
             path = await self._stage.publish(self._state.size)
             liars = self._blame.wrong_origins() if self.asset.pinned else ()
             for origin in liars if len(liars) < len(self._origins.all) else ():
@@ -227,6 +232,8 @@ class Transfer:
                 if not self._attempts:
                     return
                 _cancel(self._tasks())
+            if self._state.segments.is_complete:
+                _cancel(each.task for each in self._attempts if each.segment.again and each.task is not None)
             if self._state.segments.is_complete and not self._attempts:
                 if (more := self._blame.compare_more()) is not None:
                     self._restart = more
@@ -295,6 +302,13 @@ class Transfer:
                     lambda p: p.origin == trusted.number and not state.is_inherited(p),
                     forget_size=state.size_origin is not trusted,
                 )
+            case LeaveOrigins(origin=trusted, left=left):
+                self._origins.turn_to(trusted)
+                for origin in left:
+                    origin.set_aside()
+                    self._reporter.switched(origin, trusted, restart.reason, count=len(self._origins.all))
+                gone = {origin.number for origin in left}
+                discarded = await state.reduce(lambda p: p.origin not in gone or state.is_inherited(p))
             case DoubtOrigin(origin=doubted):
                 state.doubt(doubted)
                 doubted.doubted()
@@ -329,7 +343,8 @@ class Transfer:
         if self._is_over or self._failure is not None or self._restart is not None:
             return None
         now = self._clock.monotonic()
-        for origin in self._origins.to_ask(now, Counter(attempt.origin for attempt in self._attempts)):
+        to_ask = self._origins.to_ask(now, Counter(attempt.origin for attempt in self._attempts))
+        for origin in sorted(to_ask, key=self._looks.waits_for, reverse=True):
             host = _host_asked(origin)
             is_alone = origin in self._rivals
             if is_alone and not self._may_ask_alone(origin):
@@ -337,7 +352,7 @@ class Transfer:
             if not has_room(host):
                 self._leave_if_told_to_wait(origin, host, now)
                 self._tell_waiting(host, now)
-            elif (segment := self._next_segment(origin, host, now)) is not None:
+            elif (segment := self._looks.next_look(origin) or self._next_segment(origin, host, now)) is not None:
                 is_early = origin.ranges is None and self._is_asked(origin)
                 attempt = Attempt(segment, origin, host, now, is_early=is_early)
                 self._waits_for = ""
@@ -360,6 +375,8 @@ class Transfer:
             if segments.unpromised == 0 or (origin.ranges is None and self._attempts):
                 return None
             # A signed address that redirects lead to may expire before its turn comes: then it is asked anew.
+            if self._looks.waits_for(origin):
+                raise InTurn
             is_for_here = _host_asked(origin) == host
             if not is_for_here or not self.asset.pinned or segments.unpromised is None or origin.ranges is False:
                 raise InTurn
@@ -444,7 +461,7 @@ class Transfer:
         working = [
             (attempt.segment.remaining / max(attempt.rate(now), 1.0), attempt)
             for attempt in self._attempts
-            if not attempt.segment.whole
+            if not (attempt.segment.whole or attempt.segment.again)
             and attempt.segment.remaining > 0
             and attempt.is_known(now, max(STEAL_S, HUNG_WAITS * origin.wait))
         ]
@@ -548,6 +565,8 @@ class Transfer:
             self._context.scheduler.speeds.measured(attempt.reached, count, seconds)
         self._state.segments.give_back(attempt.segment)
         self._attempts.discard(attempt)
+        if attempt.segment.again and (restart := self._looks.ended(attempt.origin)) is not None:
+            self._restart = self._restart or restart
         if attempt.first_byte_at is not None:
             now = self._clock.monotonic()
             attempt.origin.sent(now)
@@ -753,7 +772,23 @@ class Transfer:
         origin.progressed(missing - repeated)
         if (rate := self._reporter.arrived(count, now)) is not None:
             self._leave_if_crawling(rate, now)
+        if self._looks.is_waiting:
+            self._shorten(attempt)
+        self._leave_slow_looks(attempt.rate(now), now)
         self._ask_ahead(attempt, now)
+
+    def _leave_slow_looks(self, rate: float, now: float) -> None:
+        """A look must not keep a connection that others would use far better; ``rate``: another one's, in B/s."""
+        for each in self._attempts:
+            patience = max(STEAL_S, HUNG_WAITS * each.origin.wait)
+            if each.segment.again and each.rate(now) * HOPELESS_RATIO < rate and each.is_known(now, patience):
+                _cancel([each.task] if each.task is not None else [])
+
+    def _shorten(self, attempt: Attempt) -> None:
+        """Let this connection end soon, so that somebody can be asked for a second look."""
+        segment = attempt.segment
+        if segment.remaining > self._settings.sizes.smallest and not segment.whole:
+            self._state.segments.cut(segment, segment.position + self._settings.sizes.smallest)
 
     def _ask_ahead(self, attempt: Attempt, now: float) -> None:
         """Ask for the connection's next work now, if the rest of this one arrives within a round trip."""

@@ -104,7 +104,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"hashing", "outcome", "registry", "result", "openings", "readers"},
         {"scheduler", "request"},
         {"attempt", "context", "state"},
-        {"first_asks", "locking", "pieces", "reporter", "small_files", "blame"},
+        {"first_asks", "locking", "pieces", "reporter", "small_files", "blame", "second_looks"},
         {"response", "small_fetcher", "taking"},
         {"transfer"},
         {"fetcher"},
