@@ -105,8 +105,10 @@ def test_a_mirror_that_flips_a_byte_in_each_segment(project: Project, nginx: Ngi
         wrong[at] ^= 1
     urls = [nginx.add("/liar.bin", bytes(wrong)), nginx.add("/good.bin", content)]
     digests = [hashlib.sha256(content[at : at + MIB]).hexdigest() for at in range(0, size, MIB)]
-    pieces = {"pieces": {"size": MIB, "sha256": digests}} if knows else {}
-    place = project.add("a", urls if knows else urls[::-1], content, **pieces)
+    if knows:
+        place = project.add("a", urls, content, pieces={"size": MIB, "sha256": digests})
+    else:
+        place = project.add("a", urls[::-1], content)
     done = run(project.root, "sync", "--json", *([] if knows else ["--mirrors", "together"]))
     assert done.code == 0
     assert place.read_bytes() == content
