@@ -51,7 +51,9 @@ class Event:
 
 
 # Keys that appear only if they mean something. All others are always there, null if unknown.
-_OMITTED_WHEN_NONE = frozenset({"asset", "guess", "link", "taken_from", "unpacking", "unverified", "wrong_origins"})
+_OMITTED_WHEN_NONE = frozenset(
+    {"asset", "at_most", "guess", "link", "taken_from", "unpacking", "unverified", "wrong_origins"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,8 @@ class RunStarted(Event):
 class AssetDamaged(Event):
     """A file is there and wrong, and will be repaired: ``bad`` of its ``pieces`` are wrong or missing.
 
-    ``bytes`` will be fetched. ``guess`` is true if no digests of the pieces are known: then it may be more.
+    ``bytes`` will be fetched. ``guess`` is true if no digests of the pieces are known: then it may be more, up to
+    ``at_most``, which is absent otherwise.
     """
 
     type: ClassVar[str] = "asset_damaged"
@@ -76,6 +79,7 @@ class AssetDamaged(Event):
     bad: int
     bytes: int
     guess: bool | None = None
+    at_most: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
