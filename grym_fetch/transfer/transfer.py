@@ -341,10 +341,7 @@ class Transfer:
             if not has_room(host):
                 self._leave_if_told_to_wait(origin, host, now)
                 self._tell_waiting(host, now)
-            elif origin.ranges is False and self._state.comparison is not None:
-                # Each part would take the whole: then all of it counts.
-                self._restart = TrustOrigin("it has no ranges to compare with; asking for the whole", origin)
-                self._changed()
+            elif self._must_have_whole(origin):
                 return None
             elif (segment := self._looks.next_look(origin) or self._choice.next(origin, host, now)) is not None:
                 is_early = origin.ranges is None and self._choice.is_asked(origin)
@@ -397,6 +394,14 @@ class Transfer:
         """Send the request for a segment ahead of its turn."""
         attempt.sent_ahead = self._context.requester.ask_ahead(connection, attempt.origin, self._asked(attempt))
         return attempt.sent_ahead is not None
+
+    def _must_have_whole(self, origin: Origin) -> bool:
+        """Whether the content is compared with an origin without ranges: each part takes the whole, so all counts."""
+        if origin.ranges is not False or self._state.comparison is None or self._state.segments.is_complete:
+            return False
+        self._restart = TrustOrigin("it has no ranges to compare with; asking for the whole", origin)
+        self._changed()
+        return True
 
     def _make_way(self) -> None:
         """A reader waits for bytes: bring them before what is under way."""
