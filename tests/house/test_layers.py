@@ -22,7 +22,7 @@ LAYERS: list[set[str]] = [
     {"disk", "display", "transport"},
     {"transfer", "archive", "repo"},
     {"engine"},
-    {"sources"},
+    {"sources", "cluster"},
     {"project"},
     {"manager", "events", "reports"},
     {"blocking", "testing"},
@@ -122,6 +122,10 @@ ORDER: dict[str, list[set[str]]] = {
         {"engine"},
         {"checking", "coordinator"},
         {"adopting", "repairing", "reader"},
+    ],
+    "cluster": [
+        {"protocol", "cutting"},
+        {"shares"},
     ],
     "sources": [
         {"protocol"},
