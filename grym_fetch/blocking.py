@@ -306,6 +306,41 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         """Like `sync`, for assets already chosen."""
         return self._run(asynchronous.AssetManager.sync_assets, assets, force=force)
 
+    def sync_on(
+        self,
+        cluster: object,
+        ids: Collection[str] | None = None,
+        *,
+        tags: Collection[str] | None = None,
+        all: bool = False,
+        minimal: bool | None = None,
+        force: bool = False,
+        exclude: Collection[str] = (),
+    ) -> SyncReport:
+        """Like `sync`, on many machines at once, which share the assets folder.
+
+        ``cluster`` is ``"dask"`` for a process for each core of this machine, ``"dask://HOST:PORT"`` for a scheduler,
+        or a `dask.distributed.Client`. Each worker needs this version of grym-fetch, and sees the assets folder at the
+        same path and as the same user. Tokens and proxies are those of each worker's own environment. ``parallel`` and
+        ``max_per_host`` bound all workers together. Events come from all of them; their ``node`` says from which.
+
+        Raises what `sync` raises, and `ClusterError` if the cluster cannot be reached or a worker cannot take part.
+        """
+        return self._run(
+            asynchronous.AssetManager.sync_on,
+            cluster,
+            ids,
+            tags=tags,
+            all=all,
+            minimal=minimal,
+            force=force,
+            exclude=exclude,
+        )
+
+    def sync_assets_on(self, cluster: object, assets: Collection[Asset], *, force: bool = False) -> SyncReport:
+        """Like `sync_on`, for assets already chosen."""
+        return self._run(asynchronous.AssetManager.sync_assets_on, cluster, assets, force=force)
+
     def restore_asset(self, path: str | Path, *, force: bool = False) -> Path:
         """Bring back a file that ``grym-fetch clean`` moved out of the repository, and return its path.
 

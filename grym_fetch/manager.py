@@ -502,6 +502,49 @@ class AssetManager:
         async with self._freshness.using(self.manifest):
             return await coordinator.sync(assets, force=force)
 
+    async def sync_on(
+        self,
+        cluster: object,
+        ids: Collection[str] | None = None,
+        *,
+        tags: Collection[str] | None = None,
+        all: bool = False,  # noqa: A002 - the word of the command line and of the public API
+        minimal: bool | None = None,
+        force: bool = False,
+        exclude: Collection[str] = (),
+    ) -> SyncReport:
+        """Like `sync`, on many machines at once, which share the assets folder.
+
+        ``cluster`` is ``"dask"`` for a process for each core of this machine, ``"dask://HOST:PORT"`` for a scheduler,
+        or a `dask.distributed.Client`. Each worker needs this version of grym-fetch, and sees the assets folder at the
+        same path and as the same user. Tokens and proxies are those of each worker's own environment. ``parallel`` and
+        ``max_per_host`` bound all workers together. Events come from all of them; their ``node`` says from which.
+
+        Raises what `sync` raises, and `ClusterError` if the cluster cannot be reached or a worker cannot take part.
+        """
+        self._owner.claim()
+        chosen = self.choose(ids, tags=tags, all=all, minimal=minimal, exclude=exclude)
+        return await self.sync_assets_on(cluster, chosen, force=force)
+
+    async def sync_assets_on(self, cluster: object, assets: Collection[Asset], *, force: bool = False) -> SyncReport:
+        """Like `sync_on`, for assets already chosen."""
+        from grym_fetch.cluster.run import sync_on
+
+        coordinator = self._ready()
+        async with self._freshness.using(self.manifest):
+            return await coordinator.run(
+                sync_on(
+                    cluster,
+                    assets,
+                    project=self.project,
+                    settings=self.settings,
+                    coordinator=coordinator,
+                    emit=self._bus.emit,
+                    clock=self._clock,
+                    force=force,
+                )
+            )
+
     async def restore_asset(self, path: str | Path, *, force: bool = False) -> Path:
         """Bring back a file that ``grym-fetch clean`` moved out of the repository, and return its path.
 

@@ -15,6 +15,11 @@ from grym_fetch.core.manifest import Asset
 
 TASK_S = 60.0
 """Seconds that a task should take."""
+LEAST_S = 2.0
+"""Seconds that a task should take at least, however little is left: handing one out costs time, too."""
+LEAST_BYTES = 8 * 1024 * 1024
+LEAST_COUNT = 50
+"""The same while nothing is known."""
 FIRST_BYTES = 256 * 1024 * 1024
 FIRST_COUNT = 500
 """The size of a task while nothing is known: a minute at 4 MiB/s, or some seconds of small files."""
@@ -60,16 +65,17 @@ class Pace:
     def next_size(self, left_bytes: int, left_count: int, nodes: int) -> TaskSize:
         """Return the size of the next task. ``left_bytes``, ``left_count``: what no task has yet; ``nodes``: how many.
 
-        At least 1 of each. Each speed was measured with assets of some size, so neither says what the server can do:
+        Each speed was measured with assets of some size, so neither says what the server can do:
         the next task may have twice as much of one as the speed says, if it has less of the other.
         """
-        size: float = FIRST_BYTES
-        count: float = FIRST_COUNT
+        size, least_size = float(FIRST_BYTES), float(LEAST_BYTES)
+        count, least_count = float(FIRST_COUNT), float(LEAST_COUNT)
         if self._bytes is not None and self._count is not None:
-            size, count = max(2 * self._bytes * TASK_S, 1.0), max(2 * self._count * TASK_S, 1.0)
+            size, least_size = 2 * self._bytes * TASK_S, self._bytes * LEAST_S
+            count, least_count = 2 * self._count * TASK_S, self._count * LEAST_S
         shares = max(nodes, 1) * ROUNDS
-        size = min(size, max(left_bytes / shares, 1.0))
-        count = min(count, MAX_COUNT, max(left_count / shares, 1.0))
+        size = min(size, max(left_bytes / shares, least_size))
+        count = min(count, max(left_count / shares, least_count), MAX_COUNT)
         return TaskSize(max(1, round(size)), max(1, round(count)))
 
 

@@ -1,9 +1,10 @@
 """What a run needs from the engine of a cluster, and what the two ends of it say to each other.
 
 Rules: an engine (Dask, Ray) hands out tasks, gives those of a lost worker to another one, and carries messages; that is
-all it knows. On a worker it calls two functions, `run_task` and `answer` in `node.py`. The driver asks: it sends an
-`Order` to each node a few times a second, and the `Answer` has what the node has to tell. So both ends know that the
-other one is there, nothing is lost that was not acknowledged, and an engine needs no channel of its own for events.
+all it knows. On a worker it calls two functions of `node.py`, `run_task` and `answer`, with packets (`packets.py`). The
+driver asks: it sends an `Order` to each node a few times a second, and the `Answer` has what the node has to tell. So
+both ends know that the other one is there, nothing is lost that was not acknowledged, and an engine needs no channel of
+its own for events.
 
 Everything here is sent to other processes. It holds no address of an asset and no secret.
 """
@@ -12,10 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from grym_fetch.core.errors import GrymFetchError
 from grym_fetch.core.events import Event
+from grym_fetch.core.hosts import HostUse
 from grym_fetch.settings import Settings
 
 
@@ -23,16 +25,17 @@ from grym_fetch.settings import Settings
 class Job:
     """What all tasks of one run have in common. Paths are those of every node.
 
-    ``run`` is a name of its own. ``assets_dir``: the folder that all nodes share, which also has the tasks' lists.
+    ``run`` is a name of its own. ``assets_dir``: the folder that all nodes share, which also has the tasks' lists;
+    ``external_dir``: where else to look for files.
     ``each_node``: nothing is shared, and each node has a copy of its own; where, its own environment says if
     ``assets_dir`` is None. Then the manifest is read on each node, and ``manifest_digest`` is the SHA-256 of its file,
     in hex. ``minimal``: stand-ins are wanted.
     """
 
     run: str
-    version: str
     manifest: str
     assets_dir: str | None
+    external_dir: str | None
     settings: Settings
     each_node: bool = False
     manifest_digest: str = ""
@@ -64,7 +67,6 @@ class Done:
     ``received``: bytes over the network; ``seconds``: how long it took.
     """
 
-    node: str
     verified: tuple[str, ...]
     unverified: tuple[str, ...]
     reused: tuple[str, ...]
@@ -103,20 +105,6 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
-class HostSeen:
-    """What a node knows of a host. ``at_work``: its attempts there now. ``waits``: whether it wants more.
-
-    ``refusals``: how often the host has refused one more, so far. ``pause``: for how many seconds it wants to be left
-    alone.
-    """
-
-    at_work: int
-    waits: bool = False
-    refusals: int = 0
-    pause: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class Order:
     """What the driver tells a node. ``heard``: the number of the last answer that has arrived; 0 for none.
 
@@ -139,23 +127,22 @@ class Answer:
     ``tasks``: those that it is doing. ``problem``: why it cannot take part, in words for the user.
     """
 
-    version: str
     number: int
     events: Sequence[Event] = ()
     tasks: Collection[int] = ()
     in_force: Share = field(default_factory=Share)
-    hosts: Mapping[str, HostSeen] = field(default_factory=dict)
+    hosts: Mapping[str, HostUse] = field(default_factory=dict)
     problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class NodeSeen:
-    """A worker process, as the engine knows it. ``machine``: the host it runs on. ``slots``: tasks at a time."""
+    """A worker process, as the engine knows it. ``machine``: the host it runs on."""
 
     machine: str
-    slots: int = 1
 
 
+@runtime_checkable
 class Cluster(Protocol):
     """An engine with its workers. All calls are made from one event loop. Raises `ClusterError` when it is gone."""
 

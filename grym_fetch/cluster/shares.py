@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from grym_fetch.cluster.protocol import Answer, Share
 
 PROBE_S = 5.0
-"""After this long without a refusal, one attempt more than a learned limit is allowed; each refusal doubles the time."""
+"""After this long without a refusal, allow one attempt more than a learned limit; each refusal doubles the time."""
 MAX_HOSTS = 1000
 """Learn about so many hosts; the others have the common share."""
 
@@ -141,11 +141,14 @@ class Shares:
             lesson.probe_at = now + lesson.probe_wait
         return lesson.limit
 
-    def next_shares(self, nodes: Collection[str], now: float) -> dict[str, Share]:
-        """Return the next share of each of these nodes. It counts as theirs from now on."""
+    def next_shares(self, nodes: Collection[str], now: float, *, all_work: bool = False) -> dict[str, Share]:
+        """Return the next share of each of these nodes. It counts as theirs from now on.
+
+        ``all_work``: there is work for all of them, also for one that has none at this moment.
+        """
         for name in [name for name, node in self._nodes.items() if node.expires <= now]:
             del self._nodes[name]
-        working = {name for name in nodes if self._nodes[name].is_working}
+        working = {name for name in nodes if all_work or self._nodes[name].is_working}
         connections = self._divide(self._parallel, working, {n: _most(k, None) for n, k in self._nodes.items()})
         common = self._divide(self._per_host, working, {n: _most_common(k) for n, k in self._nodes.items()})
         hosts: dict[str, dict[str, int]] = {}
@@ -166,7 +169,7 @@ class Shares:
         return regrant(total, wants, held)
 
     def _contested(self, working: Collection[str]) -> list[str]:
-        """The hosts that have a share of their own: wanted now, or limited by what they have taught, or still in use."""
+        """The hosts that have a share of their own: wanted now, limited by what they have taught, or still in use."""
         found = {host for name in working for host in self._nodes[name].hosts}
         found |= {host for host, lesson in self._lessons.items() if lesson.limit is not None}
         for node in self._nodes.values():

@@ -33,11 +33,15 @@ class LinkMode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Base of all events. ``time`` is in seconds since the epoch (wall clock), ``asset`` the asset's id if any."""
+    """Base of all events. ``time`` is in seconds since the epoch (wall clock), ``asset`` the asset's id if any.
+
+    ``node``: in a run on a cluster, the worker that tells it.
+    """
 
     type: ClassVar[str] = ""
     time: float = 0.0
     asset: str | None = None
+    node: str | None = None
 
     def as_json(self) -> dict[str, object]:
         """Return the event as the JSON object of ``--json``: absent values are left out, ``from_`` is ``from``."""
@@ -51,7 +55,9 @@ class Event:
 
 
 # Keys that appear only if they mean something. All others are always there, null if unknown.
-_OMITTED_WHEN_NONE = frozenset({"asset", "guess", "link", "taken_from", "unpacking", "unverified", "wrong_origins"})
+_OMITTED_WHEN_NONE = frozenset(
+    {"asset", "guess", "link", "node", "taken_from", "unpacking", "unverified", "wrong_origins"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grym_fetch.cluster.cutting import FIRST_BYTES, FIRST_COUNT, MAX_COUNT, TASK_S, Pace, TaskSize, cut, weight
+from grym_fetch.cluster.cutting import FIRST_BYTES, FIRST_COUNT, LEAST_S, MAX_COUNT, TASK_S, Pace, TaskSize, cut, weight
 from grym_fetch.core.manifest import Asset
 
 SIZES = st.one_of(st.none(), st.integers(0, 50), st.integers(0, 10**9))
@@ -58,7 +58,8 @@ def test_a_task_is_about_a_minute_of_what_a_node_does() -> None:
 
 
 def test_the_last_tasks_are_small() -> None:
-    """What is left is divided among the nodes, so that they end together; it is never divided into nothing."""
+    """What is left is divided among the nodes, so that they end together; but not into what is not worth a task."""
     pace = Pace()
-    assert pace.next_size(1000, 80, 4) == TaskSize(125, 10)
-    assert pace.next_size(0, 0, 0) == TaskSize(1, 1)
+    pace.learn(1000, 10, 1.0)
+    assert pace.next_size(80_000, 800, 4) == TaskSize(10_000, 100)
+    assert pace.next_size(800, 8, 4) == TaskSize(round(1000 * LEAST_S), round(10 * LEAST_S))

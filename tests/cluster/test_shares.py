@@ -7,8 +7,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grym_fetch.cluster.protocol import Answer, HostSeen, Share
+from grym_fetch.cluster.protocol import Answer, Share
 from grym_fetch.cluster.shares import PROBE_S, Shares, fair, regrant
+from grym_fetch.core.hosts import HostUse
 
 COUNTS = st.dictionaries(st.sampled_from("abcdefg"), st.integers(0, 20), max_size=7)
 HOST = "h.example:443"
@@ -67,14 +68,14 @@ class Node:
             hosts={**self.share.hosts, **hosts},
         )
         seen = {
-            host: HostSeen(
+            host: HostUse(
                 self.at_work.get(host, 0),
                 waits=host in self.wants,
                 refusals=self.refusals.get(host, 0),
             )
             for host in {*self.wants, *self.at_work}
         }
-        return Answer("1", 1, tasks=(1,) if self.is_working else (), in_force=in_force, hosts=seen)
+        return Answer(1, tasks=(1,) if self.is_working else (), in_force=in_force, hosts=seen)
 
 
 STEPS = st.lists(
@@ -197,6 +198,6 @@ def test_what_a_host_teaches_one_node_holds_for_all() -> None:
     settled(shares, nodes, 1.0)
     assert shares.limit_of(HOST, 1.0) == 7, "one refusal is counted once"
     assert shares.limit_of(HOST, PROBE_S) == 8
-    shares.answered("b", replace(nodes["b"].answer(), hosts={HOST: HostSeen(1, pause=30.0)}), 10.0)
+    shares.answered("b", replace(nodes["b"].answer(), hosts={HOST: HostUse(1, pause=30.0)}), 10.0)
     assert [share.pauses[HOST] for share in shares.next_shares("ab", 15.0).values()] == [25.0, 25.0]
     assert [share.pauses for share in shares.next_shares("ab", 40.0).values()] == [{}, {}]

@@ -124,8 +124,11 @@ ORDER: dict[str, list[set[str]]] = {
         {"adopting", "repairing", "reader"},
     ],
     "cluster": [
-        {"protocol", "cutting"},
-        {"shares"},
+        {"protocol", "cutting", "packets", "work_list"},
+        {"shares", "node"},
+        {"driver", "dask"},
+        {"opening"},
+        {"run"},
     ],
     "sources": [
         {"protocol"},
