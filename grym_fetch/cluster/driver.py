@@ -21,7 +21,7 @@ from grym_fetch.core.errors import ClusterError, GrymFetchError
 from grym_fetch.core.events import AssetFailed, AssetReused, AssetVerified, Event
 from grym_fetch.core.manifest import Asset, in_batches, known_bytes
 from grym_fetch.core.text import safe_text
-from grym_fetch.core.world import Clock
+from grym_fetch.core.world import Clock, Threads
 from grym_fetch.engine.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -101,6 +101,7 @@ class Driver:
         emit: Callable[[Event], None],
         clock: Clock,
         lists: Lists,
+        threads: Threads,
         find: Callable[[Sequence[Asset]], Mapping[str, str]] = lambda _: {},
         tally: Tally,
     ) -> None:
@@ -109,6 +110,7 @@ class Driver:
         self._emit = emit
         self._clock = clock
         self._lists = lists
+        self._threads = threads
         self._find = find
         self._shares = Shares(job.settings.parallel, job.settings.max_per_host)
         self._pace = Pace()
@@ -237,7 +239,7 @@ class Driver:
                 self._left_bytes -= sum(asset.size or 0 for asset in part)
                 await self._wait_for(lambda: len(self._under_way) < AHEAD * max(len(self._nodes), 1))
                 self._numbers += 1
-                digest = await asyncio.to_thread(self._lists.write, self._numbers, part)
+                digest = await self._threads.compute(self._lists.write, self._numbers, part)
                 task = Task(self._job, self._numbers, len(part), sum(map(weight, part)), digest)
                 self._under_way[task.number] = _UnderWay(task)
                 await self._cluster.submit(task)
@@ -249,8 +251,8 @@ class Driver:
         """Yield what is not there yet, in parts that are cut each at a time."""
         batches: Iterator[tuple[Asset, ...]] = iter(in_batches(assets))
         window: list[Asset] = []
-        while batch := await asyncio.to_thread(next, batches, None):
-            found = {} if self._job.force else await asyncio.to_thread(self._find, batch)
+        while batch := await self._threads.compute(next, batches, None):
+            found = {} if self._job.force else await self._threads.compute(self._find, batch)
             for asset in batch:
                 if (path := found.get(asset.id)) is not None:
                     self._emit(AssetReused(asset=asset.id, path=path))
@@ -293,7 +295,7 @@ class Driver:
         if fetched == under_way.task.count:
             self._pace.learn(under_way.task.bytes, fetched, done.seconds)
         self._fading.append(done)
-        await asyncio.to_thread(self._lists.drop, ended.number)
+        await self._threads.compute(self._lists.drop, ended.number)
 
     def _count(self, done: Done) -> None:
         """Count the ends of a task's assets, each as it was told first."""
@@ -319,7 +321,7 @@ class Driver:
             return
         why = ClusterError(f"its task has failed {MAX_ATTEMPTS} times, the last time with {safe_text(repr(error))}")
         del self._under_way[task.number]
-        assets = await asyncio.to_thread(self._lists.read, task.number, task.digest)
+        assets = await self._threads.compute(self._lists.read, task.number, task.digest)
         paths: dict[str, dict[str, str]] = {"verified": {}, "unverified": {}, "reused": {}}
         failed: dict[str, GrymFetchError] = {}
         for asset in assets:
@@ -333,7 +335,7 @@ class Driver:
         for kind, some in paths.items():
             self.tally.add(kind, some)
         self.tally.fail(failed)
-        await asyncio.to_thread(self._lists.drop, task.number)
+        await self._threads.compute(self._lists.drop, task.number)
 
     def _forget(self, done: Done) -> None:
         for ids in (done.verified, done.unverified, done.reused, done.failed):

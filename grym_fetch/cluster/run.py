@@ -15,6 +15,7 @@ from grym_fetch.core.world import Clock
 from grym_fetch.disk.project import Project
 from grym_fetch.engine.coordinator import Coordinator
 from grym_fetch.engine.reports import PathsById, SyncReport
+from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.settings import Settings
 
 
@@ -56,12 +57,16 @@ async def sync_on(
                 settings=settings,
                 force=force,
             )
-            lists.make()
+            threads = WorkerThreads("lists", 1)
+            await threads.compute(lists.make)
             try:
                 async with opened_cluster(place) as cluster:
-                    driver = Driver(cluster, job, emit=emit, clock=clock, lists=lists, find=find, tally=tally)
+                    driver = Driver(
+                        cluster, job, emit=emit, clock=clock, lists=lists, threads=threads, find=find, tally=tally
+                    )
                     await driver.run(assets)
             finally:
+                threads.close()
                 lists.remove()
     finally:
         report = _report(tally, clock.monotonic() - began)
