@@ -149,6 +149,9 @@ class DaskCluster:
         """Close the client; end the processes of a local cluster."""
         for waiting in self._waiting:
             waiting.cancel()
+        if self._scratch is not None:
+            # First: whoever ends a program in a hurry does not let it come to the end of this.
+            shutil.rmtree(self._scratch, ignore_errors=True)
         with suppress(TimeoutError, OSError):
             async with asyncio.timeout(CLOSE_S):
                 await self._client.close()
@@ -156,8 +159,6 @@ class DaskCluster:
             with suppress(TimeoutError, OSError):
                 async with asyncio.timeout(CLOSE_S):
                     await self._local.close(CLOSE_S)
-        if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
 
 
 async def open_dask(address: str | None) -> DaskCluster:

@@ -18,7 +18,7 @@ def assets_of(sizes: list[int | None]) -> list[Asset]:
 
 @given(st.lists(st.lists(SIZES, max_size=20), max_size=5), st.integers(1, 200), st.integers(1, 9))
 def test_each_asset_is_in_one_task_within_its_bounds(batches: list[list[int | None]], size: int, count: int) -> None:
-    """However the assets come, each is in exactly one task, and none of these is bigger than asked for but one alone."""
+    """However the assets come, each is in exactly one task; a task is only too big if it has a single asset."""
     assets = assets_of([each for batch in batches for each in batch])
     rest = iter(assets)
     parts = [[next(rest) for _ in batch] for batch in batches]

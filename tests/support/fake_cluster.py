@@ -1,4 +1,4 @@
-"""An engine in memory: nodes that are lost, silent and slow to order. Implements `grym_fetch.cluster.protocol.Cluster`."""
+"""An engine in memory, with nodes that can be lost or silent. Implements `grym_fetch.cluster.protocol.Cluster`."""
 
 from __future__ import annotations
 
