@@ -186,7 +186,11 @@ async def connect(address: str, security: object) -> DaskCluster:
 async def _open_local() -> DaskCluster:
     """Start a scheduler here and a process for each core, which nobody else on this machine can use."""
     distributed = _distributed()
+    import dask
+
     scratch = tempfile.mkdtemp(prefix="grym-fetch-dask-")
+    # Scheduler and workers make folders for what they swap out, which they never do here.
+    dask.config.set({"temporary-directory": scratch})
     local = await distributed.LocalCluster(
         n_workers=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         threads_per_worker=1,

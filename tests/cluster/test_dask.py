@@ -18,8 +18,7 @@ from grym_fetch.core.events import AssetPlanned, AssetVerified, Event, ProgressM
 from grym_fetch.errors import ClusterError
 from grym_fetch.testing import AssetServer, Gate, Hold, SeededContent, Throttle
 from tests.support.dask_cluster import DaskProcesses
-from tests.support.invariants import CANARY
-from tests.support.project import Project, asset_entry
+from tests.support.project import CANARY, Project, asset_entry
 
 MIB = 1024 * 1024
 pytestmark = pytest.mark.package("distributed")
