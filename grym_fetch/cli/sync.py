@@ -91,6 +91,7 @@ def check_cluster(ctx: click.Context, param: click.Parameter, value: str | None)
     callback=check_cluster,
     help="Fetch on a cluster: dask, a process for each core; dask://HOST:PORT, a scheduler's workers.",
 )
+@option("--each-node", is_flag=True, help="With --on: give each machine a copy of its own; they share no folder.")
 @click.option("--header", multiple=True, hidden=True, expose_value=False, callback=refuse_header)
 @transfer_options
 @common_options
@@ -107,6 +108,7 @@ def sync_command(
     report: Path | None,
     metrics: Path | None,
     on: str | None,
+    each_node: bool,
     **transfer: Any,
 ) -> int:
     """Make assets present and verified: those chosen, or else all required ones (all, if none is required).
@@ -116,6 +118,9 @@ def sync_command(
     """
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from
+
+    if each_node and on is None:
+        raise click.UsageError("--each-node needs a cluster: --on dask, --on dask://HOST:PORT")
 
     async def body(manager: AssetManager) -> int:
         assets = manager.choose(ids + asset_ids, tags=tags, all=everything, exclude=exclude)
@@ -138,7 +143,7 @@ def sync_command(
             if on is None:
                 await manager.sync_assets(assets, force=force)
             else:
-                await manager.sync_assets_on(on, assets, force=force)
+                await manager.sync_assets_on(on, assets, force=force, each_node=each_node)
         return 0
 
     return run(common, body, settings=settings_from(transfer), minimal=minimal)

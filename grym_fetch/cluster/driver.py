@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from grym_fetch.cluster.cutting import WINDOW, Pace, TaskSize, cut, weight
-from grym_fetch.cluster.protocol import Answer, Cluster, Done, Ended, Job, Order, Share, Task
+from grym_fetch.cluster.protocol import Allowance, Answer, Cluster, Done, Ended, Job, NodeSeen, Order, Task
 from grym_fetch.cluster.shares import Shares
 from grym_fetch.core.errors import ClusterError, GrymFetchError
 from grym_fetch.core.events import AssetFailed, AssetReused, AssetVerified, Event
@@ -56,7 +56,7 @@ class Lists(Protocol):
 
 
 @dataclass(slots=True)
-class _Node:
+class Worker:
     """A node, as far as it has been heard."""
 
     heard: int = 0
@@ -114,11 +114,11 @@ class Driver:
         self._find = find
         self._shares = Shares(job.settings.parallel, job.settings.max_per_host)
         self._pace = Pace()
-        self._nodes: dict[str, _Node] = {}
+        self._nodes: dict[str, Worker] = {}
         self._under_way: dict[int, _UnderWay] = {}
         self._told: dict[str, str] = {}
         """How assets have ended, as events have told, until their tasks are over."""
-        self._fading: list[Done] = []
+        self._fading: list[tuple[str | None, Done]] = []
         """What is over, but of which events may still come in the next round of orders."""
         self._room = asyncio.Condition()
         self._is_handed_out = False
@@ -170,6 +170,8 @@ class Driver:
             if waited >= FIRST_NODE_S:
                 raise ClusterError(f"no worker has answered for {FIRST_NODE_S:.0f} s")
             await self._round()
+            if not any(node.is_good for node in self._nodes.values()):
+                await self._clock.sleep(ORDER_S)
             waited += ORDER_S
 
     async def _order(self) -> None:
@@ -183,24 +185,30 @@ class Driver:
         self._fading = []
         present = await self._cluster.nodes()
         for name in self._nodes.keys() - present.keys():
-            del self._nodes[name]
-            self._shares.lost(name, now + self._lease)
-            log.warning("the worker %s is gone", safe_text(name))
+            self._lost(name, now)
         for name in present.keys() - self._nodes.keys():
-            self._nodes[name] = _Node()
-            self._shares.joined(name)
+            self._joined(name, present[name])
         all_work = not self._is_handed_out or len(self._under_way) >= len(self._nodes)
         shares = self._shares.next_shares(self._nodes, now, all_work=all_work)
         orders = {
-            name: Order(self._job, Share() if stop else shares[name], node.heard, self._lease, stop=stop)
+            name: Order(self._job, Allowance() if stop else shares[name], node.heard, self._lease, stop=stop)
             for name, node in self._nodes.items()
         }
         for name, reply in (await self._cluster.tell(orders)).items():
             self._heard(name, reply)
-        for done in fading:
-            self._forget(done)
+        for node, done in fading:
+            self._forget(node, done)
         async with self._room:
             self._room.notify_all()
+
+    def _joined(self, name: str, _: NodeSeen) -> None:
+        self._nodes[name] = Worker()
+        self._shares.joined(name)
+
+    def _lost(self, name: str, now: float) -> None:
+        del self._nodes[name]
+        self._shares.lost(name, now + self._lease)
+        log.warning("the worker %s is gone", safe_text(name))
 
     def _heard(self, name: str, reply: Answer) -> None:
         if reply.problem is not None:
@@ -215,20 +223,24 @@ class Driver:
     def _tell(self, name: str, event: Event) -> None:
         """Tell an event of a node, unless its asset has ended before: then its task is done again."""
         assert event.asset is not None
-        if event.asset in self._told:
+        if (key := self._key(name, event.asset)) in self._told:
             return
         match event:
             case AssetVerified(unverified=unverified):
-                self._told[event.asset] = "unverified" if unverified else "verified"
+                self._told[key] = "unverified" if unverified else "verified"
             case AssetReused():
-                self._told[event.asset] = "reused"
+                self._told[key] = "reused"
             case AssetFailed():
-                self._told[event.asset] = "failed"
+                self._told[key] = "failed"
             case _:
                 pass
         # In place: it is ours alone, and has just been made from what the node has sent.
         object.__setattr__(event, "node", name)
         self._emit(event)
+
+    def _key(self, _: str | None, asset_id: str) -> str:
+        """What names an asset's end."""
+        return asset_id
 
     # -- tasks --------------------------------------------------------------------------------------------------------
 
@@ -294,7 +306,7 @@ class Driver:
         fetched = len(done.verified) + len(done.unverified)
         if fetched == under_way.task.count:
             self._pace.learn(under_way.task.bytes, fetched, done.seconds)
-        self._fading.append(done)
+        self._fading.append((ended.node, done))
         await self._threads.compute(self._lists.drop, ended.number)
 
     def _count(self, done: Done) -> None:
@@ -337,17 +349,17 @@ class Driver:
         self.tally.fail(failed)
         await self._threads.compute(self._lists.drop, task.number)
 
-    def _forget(self, done: Done) -> None:
+    def _forget(self, node: str | None, done: Done) -> None:
         for ids in (done.verified, done.unverified, done.reused, done.failed):
             for asset_id in ids:
-                self._told.pop(asset_id, None)
+                self._told.pop(self._key(node, asset_id), None)
 
     async def _stop(self) -> None:
         """The run ends before its time: stop the nodes. Takes `STOP_S` at most."""
         try:
             async with asyncio.timeout(STOP_S):
                 orders = {
-                    name: Order(self._job, Share(), node.heard, self._lease, stop=True)
+                    name: Order(self._job, Allowance(), node.heard, self._lease, stop=True)
                     for name, node in self._nodes.items()
                 }
                 for name, reply in (await self._cluster.tell(orders)).items():

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from grym_fetch._version import __version__
 from grym_fetch.cluster.packets import OtherVersion, Packet, pack, unpack
-from grym_fetch.cluster.protocol import Answer, Done, Job, Order, Share, Task
+from grym_fetch.cluster.protocol import Allowance, Answer, Done, Job, Order, Task
 from grym_fetch.cluster.work_list import WorkFolder
 from grym_fetch.core.errors import ClusterError, GrymFetchError
 from grym_fetch.core.events import Event, RunFinished, RunStarted
@@ -79,7 +79,7 @@ class Node:
         self._environ = environ
         self._on_end = on_end
         self._clock = SystemClock()
-        self._share = Share()
+        self._share = Allowance()
         self._expires = time.monotonic() + FIRST_LEASE_S
         self._tasks: dict[int, asyncio.Task[Done]] = {}
         self._unheard: list[Event] = []
@@ -175,7 +175,7 @@ class Node:
             project = find_project(
                 config=job.manifest, assets_dir=job.assets_dir, environ=self._environ, cwd=Path(job.manifest).parent
             )
-            if _digest_of(project.manifest_path) != job.manifest_digest:
+            if digest_of(project.manifest_path) != job.manifest_digest:
                 raise ClusterError(f"has another {safe_text(job.manifest)} than the driver")
             return project
         assert job.assets_dir is not None, "a shared folder is named"
@@ -290,14 +290,16 @@ class Node:
         self._engine.limit_rate(share.connections / self._job.settings.parallel)
         scheduler.allow(share.connections)
 
-    def _in_force(self) -> Share:
+    def _in_force(self) -> Allowance:
         """What may still be in use: the share, and what began before it got smaller."""
         if self._engine is None:
             return self._share
         share, scheduler = self._share, self._engine.scheduler
-        uses = scheduler.hosts.uses(self._clock.monotonic())
-        more = {host: use.at_work for host, use in uses.items() if use.at_work > share.at(host)}
-        return Share(max(share.connections, scheduler.in_use), share.per_host, {**share.hosts, **more})
+        used = scheduler.open_to()  # also what is idle
+        for host, use in scheduler.hosts.uses(self._clock.monotonic()).items():
+            used[host] = max(used[host], use.at_work)
+        more = {host: count for host, count in used.items() if count > share.at(host)}
+        return Allowance(max(share.connections, scheduler.in_use), share.per_host, {**share.hosts, **more})
 
 
 class _Nodes:
@@ -342,7 +344,8 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     return new_event_loop()
 
 
-def _digest_of(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hex."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(_BLOCK_BYTES):

@@ -87,7 +87,7 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class Allowance:
     """A node's part of the limits of the whole cluster, which holds until the next one.
 
     ``connections``: how many it may have open. ``per_host``: how many of them to one host that ``hosts`` does not name.
@@ -113,7 +113,7 @@ class Order:
     """
 
     job: Job
-    share: Share
+    share: Allowance
     heard: int
     lease: float
     stop: bool = False
@@ -130,7 +130,7 @@ class Answer:
     number: int
     events: Sequence[Event] = ()
     tasks: Collection[int] = ()
-    in_force: Share = field(default_factory=Share)
+    in_force: Allowance = field(default_factory=Allowance)
     hosts: Mapping[str, HostUse] = field(default_factory=dict)
     problem: str | None = None
 

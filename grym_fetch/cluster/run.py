@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from grym_fetch.cluster.driver import Driver, Tally
+from grym_fetch.cluster.each_node import EachNodeDriver
+from grym_fetch.cluster.node import digest_of
 from grym_fetch.cluster.opening import opened_cluster
 from grym_fetch.cluster.protocol import Job
 from grym_fetch.cluster.work_list import WorkFolder, new_run
@@ -19,70 +22,106 @@ from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.settings import Settings
 
 
-async def sync_on(
-    place: object,
-    assets: Collection[Asset],
-    *,
-    project: Project,
-    settings: Settings,
-    coordinator: Coordinator,
-    emit: Callable[[Event], None],
-    clock: Clock,
-    force: bool,
-) -> SyncReport:
-    """Have a cluster make these present and verified in the folder that its nodes share.
+@dataclass(frozen=True, slots=True)
+class ClusterRun:
+    """The parts of a manager that a run on a cluster needs. ``assets_dir``: the folder that the user has named."""
 
-    Raises `SyncFailed` if any of them failed; the others are there then. Raises `ClusterError`.
-    """
-    began = clock.monotonic()
-    local_files = coordinator.engine.local_files
+    project: Project
+    settings: Settings
+    coordinator: Coordinator
+    emit: Callable[[Event], None]
+    clock: Clock
+    minimal: bool
+    assets_dir: str | None
 
-    def find(some: Sequence[Asset]) -> Mapping[str, str]:
-        looks = zip(some, local_files.look_at(some), strict=True)
-        return {asset.id: look.path for asset, look in looks if look.path is not None and not asset.extract}
+    async def sync(self, place: object, assets: Collection[Asset], *, force: bool, each_node: bool) -> SyncReport:
+        """Have a cluster make these present and verified: in a shared folder, or on ``each_node``.
 
-    emit(RunStarted(assets=len(assets), bytes=known_bytes(assets)))
-    tally = Tally()
-    try:
-        if assets:
-            if (too_much := await coordinator.why_too_much(assets, force=force)) is not None:
-                raise too_much
-            run = new_run()
-            lists = WorkFolder(project.assets_dir, run)
+        Raises `SyncFailed` if any of them failed; the others are there then. Raises `ClusterError`.
+        """
+        began = self.clock.monotonic()
+        self.emit(RunStarted(assets=len(assets), bytes=known_bytes(assets)))
+        tally = Tally()
+        try:
+            if assets and each_node:
+                await self._to_each(place, assets, tally, force=force)
+            elif assets:
+                await self._to_shared(place, assets, tally, force=force)
+        finally:
+            report = _report(tally, self.clock.monotonic() - began)
+            self.emit(
+                RunFinished(
+                    verified=len(report.verified),
+                    unverified=len(report.unverified),
+                    reused=len(report.reused),
+                    failed=tally.counts["failed"],
+                    downloaded_bytes=report.downloaded_bytes,
+                    seconds=round(report.seconds, 3),
+                )
+            )
+        if tally.counts["failed"]:
+            raise SyncFailed(report.failed)
+        return report
+
+    async def _to_shared(self, place: object, assets: Collection[Asset], tally: Tally, *, force: bool) -> None:
+        local_files = self.coordinator.engine.local_files
+
+        def find(some: Sequence[Asset]) -> Mapping[str, str]:
+            looks = zip(some, local_files.look_at(some), strict=True)
+            return {asset.id: look.path for asset, look in looks if look.path is not None and not asset.extract}
+
+        if (too_much := await self.coordinator.why_too_much(assets, force=force)) is not None:
+            raise too_much
+        job = Job(
+            run=new_run(),
+            manifest=str(self.project.manifest_path),
+            assets_dir=str(self.project.assets_dir),
+            external_dir=str(self.project.external_dir),
+            settings=self.settings,
+            force=force,
+        )
+        threads = WorkerThreads("lists", 1)
+        lists = WorkFolder(self.project.assets_dir, job.run)
+        try:
+            await threads.compute(lists.make)
+            async with opened_cluster(place) as cluster:
+                driver = Driver(
+                    cluster,
+                    job,
+                    emit=self.emit,
+                    clock=self.clock,
+                    lists=lists,
+                    threads=threads,
+                    find=find,
+                    tally=tally,
+                )
+                await driver.run(assets)
+        finally:
+            threads.close()
+            lists.remove()
+
+    async def _to_each(self, place: object, assets: Collection[Asset], tally: Tally, *, force: bool) -> None:
+        threads = WorkerThreads("lists", 1)
+        try:
             job = Job(
-                run=run,
-                manifest=str(project.manifest_path),
-                assets_dir=str(project.assets_dir),
-                external_dir=str(project.external_dir),
-                settings=settings,
+                run=new_run(),
+                manifest=str(self.project.manifest_path),
+                manifest_digest=await threads.compute(digest_of, self.project.manifest_path),
+                assets_dir=self.assets_dir,
+                external_dir=None,
+                settings=self.settings,
+                each_node=True,
+                minimal=self.minimal,
                 force=force,
             )
-            threads = WorkerThreads("lists", 1)
-            await threads.compute(lists.make)
-            try:
-                async with opened_cluster(place) as cluster:
-                    driver = Driver(
-                        cluster, job, emit=emit, clock=clock, lists=lists, threads=threads, find=find, tally=tally
-                    )
-                    await driver.run(assets)
-            finally:
-                threads.close()
-                lists.remove()
-    finally:
-        report = _report(tally, clock.monotonic() - began)
-        emit(
-            RunFinished(
-                verified=len(report.verified),
-                unverified=len(report.unverified),
-                reused=len(report.reused),
-                failed=tally.counts["failed"],
-                downloaded_bytes=report.downloaded_bytes,
-                seconds=round(report.seconds, 3),
-            )
-        )
-    if tally.counts["failed"]:
-        raise SyncFailed(report.failed)
-    return report
+            async with opened_cluster(place) as cluster:
+                lists = WorkFolder(self.project.assets_dir, job.run)  # not used: nothing is shared
+                driver = EachNodeDriver(
+                    cluster, job, emit=self.emit, clock=self.clock, lists=lists, threads=threads, tally=tally
+                )
+                await driver.run(assets)
+        finally:
+            threads.close()
 
 
 def _report(tally: Tally, seconds: float) -> SyncReport:

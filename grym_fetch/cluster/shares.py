@@ -12,7 +12,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from grym_fetch.cluster.protocol import Answer, Share
+from grym_fetch.cluster.protocol import Allowance, Answer
 
 PROBE_S = 5.0
 """After this long without a refusal, allow one attempt more than a learned limit; each refusal doubles the time."""
@@ -62,8 +62,8 @@ def regrant(total: int, wants: Mapping[str, int], held: Mapping[str, int]) -> di
 class _Node:
     """What is known of a node. ``sent`` was told last; ``most`` is what it may be using, by limit."""
 
-    sent: Share = field(default_factory=Share)
-    in_force: Share = field(default_factory=Share)
+    sent: Allowance = field(default_factory=Allowance)
+    in_force: Allowance = field(default_factory=Allowance)
     is_working: bool = False
     hosts: set[str] = field(default_factory=set)
     """The hosts that it wants connections to."""
@@ -90,6 +90,11 @@ class Shares:
         self._per_host = min(per_host or parallel, parallel)
         self._nodes: dict[str, _Node] = {}
         self._lessons: dict[str, _Lesson] = {}
+
+    @property
+    def most_nodes(self) -> int:
+        """How many nodes can have a connection to one host at the same time."""
+        return self._per_host
 
     # -- what happened ----------------------------------------------------------------------------------------------
 
@@ -141,7 +146,7 @@ class Shares:
             lesson.probe_at = now + lesson.probe_wait
         return lesson.limit
 
-    def next_shares(self, nodes: Collection[str], now: float, *, all_work: bool = False) -> dict[str, Share]:
+    def next_shares(self, nodes: Collection[str], now: float, *, all_work: bool = False) -> dict[str, Allowance]:
         """Return the next share of each of these nodes. It counts as theirs from now on.
 
         ``all_work``: there is work for all of them, also for one that has none at this moment.
@@ -160,7 +165,7 @@ class Shares:
         shares = {}
         for name in nodes:
             named = {host: given[name] for host, given in hosts.items()}
-            share = Share(connections[name], common[name], named, pauses)
+            share = Allowance(connections[name], common[name], named, pauses)
             self._nodes[name].sent = shares[name] = share
         return shares
 

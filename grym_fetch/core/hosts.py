@@ -172,7 +172,8 @@ class Hosts:
         self._per_host, self._shares = per_host, dict(hosts)
         self._short.clear()
 
-    def _most(self, host: str) -> int:
+    def most(self, host: str) -> int:
+        """The user's limit for this host, or this process's share of it."""
         return self._shares.get(host, self._per_host)
 
     def uses(self, now: float) -> dict[str, HostUse]:
@@ -191,14 +192,14 @@ class Hosts:
         """Whether one more attempt may begin there."""
         known = self._hosts.get(host)
         if known is None:
-            if self._most(host) > 0:
+            if self.most(host) > 0:
                 return True
             self._short.add(host)
             return False
         count = len(known.at_work)
         if now < known.not_before or known.alone is not None:
             return False
-        if count >= self._most(host):
+        if count >= self.most(host):
             self._short.add(host)
             return False
         if known.limit is None or count < known.limit:
@@ -209,16 +210,16 @@ class Hosts:
     def has_too_many(self, host: str) -> bool:
         """Whether more is at work there than its share allows by now."""
         known = self._hosts.get(host)
-        return known is not None and len(known.at_work) > self._most(host)
+        return known is not None and len(known.at_work) > self.most(host)
 
     def room(self, host: str, now: float) -> int:
         """For how many more attempts connections may be opened early there."""
         known = self._hosts.get(host)
         if known is None:
-            return self._most(host)
+            return self.most(host)
         if now < known.not_before or known.refuses_early:
             return 0
-        most = self._most(host) if known.limit is None else min(self._most(host), known.limit)
+        most = self.most(host) if known.limit is None else min(self.most(host), known.limit)
         return most - len(known.at_work)
 
     def may_ask_together(self, host: str) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from functools import partial
@@ -150,7 +150,21 @@ class Scheduler:
         while self._aside and self.in_use < self._allowed:
             self._free.append(self._aside.pop())
         self._give_back()
+        for host, count in self.open_to().items():
+            self._close_idle(host, count - self.hosts.most(host))
         self.kick()
+
+    def open_to(self) -> Counter[str]:
+        """How many connections are open to each host, idle ones included."""
+        return Counter(connection.host for connection in self._connections if connection.host)
+
+    def _close_idle(self, host: str, most: int) -> None:
+        """Close up to so many connections that are open to a host and idle."""
+        for connection in [each for each in self._free if each.host == host][: max(0, most)]:
+            self._free.remove(connection)
+            task = asyncio.get_running_loop().create_task(connection.aclose(), name=f"let go of {host}")
+            self._tasks.add(task)
+            task.add_done_callback(partial(self._let_gone, connection))
 
     @property
     def in_use(self) -> int:
@@ -234,16 +248,13 @@ class Scheduler:
             silent[host] = since = self._silent_since.get(host, now)
             if now - since >= SILENT_S or (host in self._one_by_one and since < now):
                 self._one_by_one.add(host)
-                for connection in [each for each in self._free if each.host == host]:
-                    self._free.remove(connection)
-                    task = asyncio.get_running_loop().create_task(connection.aclose(), name=f"let go of {host}")
-                    self._tasks.add(task)
-                    task.add_done_callback(partial(self._let_gone, connection))
+                self._close_idle(host, len(self._free))
         self._silent_since = silent
 
     def _let_gone(self, connection: Connection, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._free.append(connection)
+        self._give_back()
         if not task.cancelled():
             task.exception()  # what became of it is no matter: it is opened again, or another is used
         self.kick()

@@ -14,7 +14,7 @@ from grym_fetch._version import __version__
 from grym_fetch.cluster import dask as module
 from grym_fetch.cluster import packets
 from grym_fetch.cluster.packets import Packet, pack
-from grym_fetch.core.events import AssetPlanned, AssetVerified, Event, ProgressMade, RunFinished
+from grym_fetch.core.events import AssetFailed, AssetPlanned, AssetVerified, Event, ProgressMade, RunFinished
 from grym_fetch.errors import ClusterError
 from grym_fetch.testing import AssetServer, Gate, Hold, SeededContent, Throttle
 from tests.support.dask_cluster import DaskProcesses
@@ -203,3 +203,27 @@ async def test_a_scheduler_that_is_not_there(
     async with AssetManager(project.manifest) as manager:
         with pytest.raises(ClusterError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
             await manager.sync_on("dask://127.0.0.1:9")
+
+
+@pytest.mark.sweep
+async def test_each_machine_gets_a_copy(server: AssetServer, project: Project, tmp_path: Path) -> None:
+    """In its own folder, with a connection limit for all; a machine that cannot is named, and the others have theirs."""
+    many(project, server, 3, size=100_000)
+    places = [tmp_path / name / "assets" for name in ("one", "two", "three")]
+    places[2].parent.write_text("a file is in the way")
+    events: list[Event] = []
+    with DaskProcesses(0) as dask:
+        for n, place in enumerate(places):
+            dask.add_worker(f"127.0.0.{n + 2}", GRYM_FETCH_ASSETS_DIR=str(place))
+        async with AssetManager(project.manifest, settings=Settings(max_per_host=1)) as manager:
+            manager.on_event(events.append)
+            with pytest.raises(SyncFailed):
+                await manager.sync_on(f"dask://{dask.address}", each_node=True)
+    for place in places[:2]:
+        for asset_id, path in project.finals().items():
+            assert (place / path.relative_to(project.assets)).read_bytes() == project.contents[asset_id]
+    assert not project.assets.exists()
+    assert server.stats.most_open_connections == 1
+    assert {event.node.partition(":")[0] for event in events if isinstance(event, AssetFailed) and event.node} == {
+        "127.0.0.4"
+    }

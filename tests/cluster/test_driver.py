@@ -11,7 +11,7 @@ import pytest
 
 from grym_fetch.cluster import driver as module
 from grym_fetch.cluster.driver import FIRST_NODE_S, LEASE_S, MAX_ATTEMPTS, ORDER_S, Driver, Tally
-from grym_fetch.cluster.protocol import Answer, Cluster, Done, Job, Order, Share, Task
+from grym_fetch.cluster.protocol import Allowance, Answer, Cluster, Done, Job, Order, Task
 from grym_fetch.core.errors import ClusterError, GrymFetchError
 from grym_fetch.core.events import AssetPlanned, AssetReused, AssetVerified, Event
 from grym_fetch.core.manifest import Asset
@@ -67,7 +67,7 @@ class Worker:
         self.told: list[Event] = []
         self.answers_lost = 0
         self.number = 0
-        self.share = Share()
+        self.share = Allowance()
         self.tasks: dict[int, Task] = {}
         self.problem: str | None = None
         self.stopped = 0
@@ -124,7 +124,7 @@ class Scene:
         self.disk: Counter[str] = Counter()
         self.events: list[Event] = []
         self.tally = Tally()
-        self.shares: list[dict[str, Share]] = []
+        self.shares: list[dict[str, Allowance]] = []
         self.workers = [Worker(self, f"w{n}") for n in range(workers)]
 
     def join(self, worker: Worker) -> None:

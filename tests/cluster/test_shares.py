@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grym_fetch.cluster.protocol import Answer, Share
+from grym_fetch.cluster.protocol import Allowance, Answer
 from grym_fetch.cluster.shares import PROBE_S, Shares, fair, regrant
 from grym_fetch.core.hosts import HostUse
 
@@ -41,7 +41,7 @@ class Node:
     """A node that obeys, after a while: what it has at work stays at work until it is done."""
 
     def __init__(self) -> None:
-        self.share = Share()
+        self.share = Allowance()
         self.at_work: dict[str, int] = {}
         self.wants: set[str] = set()
         self.refusals: dict[str, int] = {}

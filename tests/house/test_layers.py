@@ -128,7 +128,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"protocol", "cutting", "packets", "work_list"},
         {"shares", "node"},
         {"driver", "dask"},
-        {"opening"},
+        {"opening", "each_node"},
         {"run"},
     ],
     "sources": [

@@ -99,7 +99,7 @@ async def _schedule(address: Callable[[str], object]) -> None:
 async def _work(scheduler: str, host: str, scratch: str) -> None:
     from distributed import Worker
 
-    async with Worker(scheduler, nthreads=1, host=host, dashboard=False, local_directory=scratch) as worker:
+    async with Worker(scheduler, nthreads=1, host=host, dashboard_address=":0", local_directory=scratch) as worker:
         _say(node=worker.address.partition("://")[2], pid=os.getpid())
         await worker.finished()
 
