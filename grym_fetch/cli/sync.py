@@ -135,7 +135,9 @@ def sync_command(
             if report is not None:
                 from grym_fetch.cli.reporting import reporting
 
-                await stack.enter_async_context(reporting(manager, assets, report))
+                await stack.enter_async_context(
+                    reporting(manager, assets, report, goes_on=on is not None, each_node=each_node)
+                )
             if metrics is not None:
                 from grym_fetch.cli.metrics import metering
 

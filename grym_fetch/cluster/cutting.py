@@ -48,7 +48,7 @@ def weight(asset: Asset) -> int:
     return UNKNOWN_BYTES if asset.size is None else asset.size
 
 
-class Pace:
+class TaskPace:
     """What a node does in a second, learned from the tasks that are done; and how big the next one should be."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mappi
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from grym_fetch.cluster.cutting import WINDOW, Pace, TaskSize, cut, weight
+from grym_fetch.cluster.cutting import WINDOW, TaskPace, TaskSize, cut, weight
 from grym_fetch.cluster.protocol import Allowance, Answer, Cluster, Done, Ended, Job, NodeSeen, Order, Task
 from grym_fetch.cluster.shares import Shares
 from grym_fetch.core.errors import ClusterError, GrymFetchError
@@ -113,7 +113,7 @@ class Driver:
         self._threads = threads
         self._find = find
         self._shares = Shares(job.settings.parallel, job.settings.max_per_host)
-        self._pace = Pace()
+        self._pace = TaskPace()
         self._nodes: dict[str, Worker] = {}
         self._under_way: dict[int, _UnderWay] = {}
         self._told: dict[str, str] = {}

@@ -5,7 +5,17 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grym_fetch.cluster.cutting import FIRST_BYTES, FIRST_COUNT, LEAST_S, MAX_COUNT, TASK_S, Pace, TaskSize, cut, weight
+from grym_fetch.cluster.cutting import (
+    FIRST_BYTES,
+    FIRST_COUNT,
+    LEAST_S,
+    MAX_COUNT,
+    TASK_S,
+    TaskPace,
+    TaskSize,
+    cut,
+    weight,
+)
 from grym_fetch.core.manifest import Asset
 
 SIZES = st.one_of(st.none(), st.integers(0, 50), st.integers(0, 10**9))
@@ -46,7 +56,7 @@ def test_each_task_is_as_big_as_is_known_when_it_is_cut() -> None:
 
 def test_a_task_is_about_a_minute_of_what_a_node_does() -> None:
     """What has been measured decides, whether bytes or requests are what takes the time."""
-    pace = Pace()
+    pace = TaskPace()
     assert pace.next_size(10**15, 10**9, 4) == TaskSize(FIRST_BYTES, FIRST_COUNT)
     pace.learn(5 * 10**9, 10, 50.0)
     assert pace.next_size(10**15, 10**9, 4) == TaskSize(round(2 * 10**8 * TASK_S), round(0.4 * TASK_S))
@@ -59,7 +69,7 @@ def test_a_task_is_about_a_minute_of_what_a_node_does() -> None:
 
 def test_the_last_tasks_are_small() -> None:
     """What is left is divided among the nodes, so that they end together; but not into what is not worth a task."""
-    pace = Pace()
+    pace = TaskPace()
     pace.learn(1000, 10, 1.0)
     assert pace.next_size(80_000, 800, 4) == TaskSize(10_000, 100)
     assert pace.next_size(800, 8, 4) == TaskSize(round(1000 * LEAST_S), round(10 * LEAST_S))

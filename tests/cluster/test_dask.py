@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -207,7 +208,7 @@ async def test_a_scheduler_that_is_not_there(
 
 @pytest.mark.sweep
 async def test_each_machine_gets_a_copy(server: AssetServer, project: Project, tmp_path: Path) -> None:
-    """In its own folder, with a connection limit for all; a machine that cannot is named, and the others have theirs."""
+    """In its own folder, within the limits of all; a machine that cannot is named, and the others have theirs."""
     many(project, server, 3, size=100_000)
     places = [tmp_path / name / "assets" for name in ("one", "two", "three")]
     places[2].parent.write_text("a file is in the way")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
+from grym_fetch.cluster.driver import Tally
 from grym_fetch.cluster.each_node import GONE_S, EachNodeDriver
 from grym_fetch.cluster.protocol import Answer, Done, Job, NodeSeen, Order, Task
 from grym_fetch.core.events import Event
 from grym_fetch.core.manifest import Asset
 from grym_fetch.settings import Settings
-from tests.cluster.test_driver import LoopClock, MemoryLists, Tally, virtual
+from tests.cluster.test_driver import LoopClock, MemoryLists, virtual
 from tests.support.fake_cluster import FakeCluster, FakeNode
 from tests.support.fakes import InlineThreads
 
