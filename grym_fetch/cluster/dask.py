@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from grym_fetch._version import __version__
 from grym_fetch.cluster import node
 from grym_fetch.cluster.packets import OtherVersion, Packet, pack, unpack
-from grym_fetch.cluster.protocol import Answer, Done, Ended, NodeSeen, Order, Task
+from grym_fetch.cluster.protocol import Done, NodeSeen, Order, Reply, Task, TaskEnd
 from grym_fetch.core.errors import ClusterError
 from grym_fetch.core.text import safe_text
 
@@ -55,7 +55,7 @@ class DaskCluster:
         self._scratch = scratch
         self._futures: dict[int, Future[Packet]] = {}
         self._waiting: set[asyncio.Task[None]] = set()
-        self._ended: asyncio.Queue[Ended] = asyncio.Queue()
+        self._ended: asyncio.Queue[TaskEnd] = asyncio.Queue()
         self._submitted = 0
         self._addresses: dict[str, str] = {}
         """Dask's address of each node."""
@@ -93,19 +93,19 @@ class DaskCluster:
             # Of the future, if it was cancelled by `cancel`, or lost with the scheduler; or of this task.
             if number not in self._futures or self._client.status == "running":
                 raise
-            self._ended.put_nowait(Ended(number, error=ClusterError("the scheduler is gone")))
+            self._ended.put_nowait(TaskEnd(number, error=ClusterError("the scheduler is gone")))
         except OtherVersion as other:
-            self._ended.put_nowait(Ended(number, error=_wrong_version(other.version)))
+            self._ended.put_nowait(TaskEnd(number, error=_wrong_version(other.version)))
         except ImportError as error:
-            self._ended.put_nowait(Ended(number, error=_cannot_import(error)))
+            self._ended.put_nowait(TaskEnd(number, error=_cannot_import(error)))
         except Exception as error:  # noqa: BLE001 - whatever a worker raises
-            self._ended.put_nowait(Ended(number, error=error))
+            self._ended.put_nowait(TaskEnd(number, error=error))
         else:
-            self._ended.put_nowait(Ended(number, done))
+            self._ended.put_nowait(TaskEnd(number, done))
         self._futures.pop(number, None)
         future.release()
 
-    async def gather(self) -> Sequence[Ended]:
+    async def gather(self) -> Sequence[TaskEnd]:
         """Wait for the next ends."""
         ended = [await self._ended.get()]
         while not self._ended.empty():
@@ -118,9 +118,9 @@ class DaskCluster:
         if futures:
             await self._client.cancel(futures, force=True)
 
-    async def tell(self, orders: Mapping[str, Order]) -> Mapping[str, Answer]:
+    async def tell(self, orders: Mapping[str, Order]) -> Mapping[str, Reply]:
         """Send each order to its worker, all at once."""
-        answers: dict[str, Answer] = {}
+        answers: dict[str, Reply] = {}
 
         async def tell_one(name: str, order: Order) -> None:
             try:
@@ -131,14 +131,14 @@ class DaskCluster:
                 return
             reply = replies.get(address)
             if isinstance(reply, ImportError | AttributeError):
-                answers[name] = Answer(0, problem=f"cannot import this: {_cannot_import(reply)}")
+                answers[name] = Reply(0, problem=f"cannot import this: {_cannot_import(reply)}")
             elif isinstance(reply, Exception):
                 log.debug("the worker %s does not answer: %r", name, reply)
             elif reply is not None:
                 try:
-                    answers[name] = unpack(reply, Answer)
+                    answers[name] = unpack(reply, Reply)
                 except OtherVersion as other:
-                    answers[name] = Answer(0, problem=f"has grym-fetch {other.version}, and the driver {__version__}")
+                    answers[name] = Reply(0, problem=f"has grym-fetch {other.version}, and the driver {__version__}")
 
         async with asyncio.TaskGroup() as group:
             for name, order in orders.items():

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from grym_fetch.cluster.cutting import WINDOW, TaskPace, TaskSize, cut, weight
-from grym_fetch.cluster.protocol import Allowance, Answer, Cluster, Done, Ended, Job, NodeSeen, Order, Task
+from grym_fetch.cluster.protocol import Allowance, Cluster, Done, Job, NodeSeen, Order, Reply, Task, TaskEnd
 from grym_fetch.cluster.shares import Shares
 from grym_fetch.core.errors import ClusterError, GrymFetchError
 from grym_fetch.core.events import AssetFailed, AssetReused, AssetVerified, Event
@@ -210,7 +210,7 @@ class Driver:
         self._shares.lost(name, now + self._lease)
         log.warning("the worker %s is gone", safe_text(name))
 
-    def _heard(self, name: str, reply: Answer) -> None:
+    def _heard(self, name: str, reply: Reply) -> None:
         if reply.problem is not None:
             raise ClusterError(f"the worker {safe_text(name)} cannot take part: it {reply.problem}")
         if (node := self._nodes.get(name)) is None or reply.number <= node.heard:
@@ -293,7 +293,7 @@ class Driver:
             async with self._room:
                 self._room.notify_all()
 
-    async def _ended(self, ended: Ended) -> None:
+    async def _ended(self, ended: TaskEnd) -> None:
         under_way = self._under_way.get(ended.number)
         if under_way is None:
             return
@@ -321,7 +321,7 @@ class Driver:
         self.tally.fail(done.failed)
         self.tally.received += done.received
 
-    async def _failed(self, under_way: _UnderWay, ended: Ended) -> None:
+    async def _failed(self, under_way: _UnderWay, ended: TaskEnd) -> None:
         """A task has not come to its end: have it done again, or fail what is on it."""
         task, error = under_way.task, ended.error
         if isinstance(error, ClusterError):

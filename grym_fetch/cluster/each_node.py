@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from grym_fetch.cluster.cutting import FIRST_BYTES, FIRST_COUNT, TaskSize, cut, weight
 from grym_fetch.cluster.driver import MAX_ATTEMPTS, ORDER_S, Driver
-from grym_fetch.cluster.protocol import Done, Ended, NodeSeen, Task
+from grym_fetch.cluster.protocol import Done, NodeSeen, Task, TaskEnd
 from grym_fetch.core.errors import ClusterError, GrymFetchError
 from grym_fetch.core.events import AssetFailed
 from grym_fetch.core.manifest import Asset
@@ -34,7 +34,7 @@ class _Machine:
     workers: set[str] = field(default_factory=set)
     at_work: str | None = None
     """The worker that has its task."""
-    ended: asyncio.Future[Ended] | None = None
+    ended: asyncio.Future[TaskEnd] | None = None
 
 
 class EachNodeDriver(Driver):
@@ -49,7 +49,7 @@ class EachNodeDriver(Driver):
     async def run(self, assets: Collection[Asset]) -> None:
         """Have these fetched by each, and note how they ended. Raises `ClusterError`."""
         self._machines, self._where, self._copies = {}, {}, None
-        self._waiting: dict[int, asyncio.Future[Ended]] = {}
+        self._waiting: dict[int, asyncio.Future[TaskEnd]] = {}
         self._ends = {}
         """How each asset has ended: as fetched, if any machine had to fetch it."""
         self._turns = asyncio.Semaphore(self._shares.most_nodes)
@@ -79,7 +79,7 @@ class EachNodeDriver(Driver):
         machine = self._machines[self._where[name]]
         machine.workers.discard(name)
         if machine.at_work == name and machine.ended is not None and not machine.ended.done():
-            machine.ended.set_result(Ended(-1))
+            machine.ended.set_result(TaskEnd(-1))
 
     def _key(self, name: str | None, asset_id: str) -> str:
         return f"{self._where.get(name or '')} {asset_id}"
@@ -129,7 +129,7 @@ class EachNodeDriver(Driver):
             waited += ORDER_S
         return min(machine.workers)
 
-    async def _ended(self, ended: Ended) -> None:
+    async def _ended(self, ended: TaskEnd) -> None:
         waiting = self._waiting.get(ended.number)
         if waiting is not None and not waiting.done():
             waiting.set_result(ended)

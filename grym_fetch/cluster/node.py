@@ -13,7 +13,6 @@ import hashlib
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
@@ -21,7 +20,7 @@ from pathlib import Path
 
 from grym_fetch._version import __version__
 from grym_fetch.cluster.packets import OtherVersion, Packet, pack, unpack
-from grym_fetch.cluster.protocol import Allowance, Answer, Done, Job, Order, Task
+from grym_fetch.cluster.protocol import Allowance, Done, Job, Order, Reply, Task
 from grym_fetch.cluster.work_list import WorkFolder
 from grym_fetch.core.errors import ClusterError, GrymFetchError
 from grym_fetch.core.events import Event, RunFinished, RunStarted
@@ -62,7 +61,7 @@ async def answer(packet: Packet) -> Packet:
         return __version__, b""
     if order.stop:
         ending = _nodes.take(order.job.run)
-        return pack(Answer(order.heard + 1) if ending is None else await ending.call(lambda: ending.stop(order)))
+        return pack(Reply(order.heard + 1) if ending is None else await ending.call(lambda: ending.stop(order)))
     node = _nodes.get(order.job)
     return pack(await node.call(lambda: node.answer(order)))
 
@@ -80,7 +79,7 @@ class Node:
         self._on_end = on_end
         self._clock = SystemClock()
         self._share = Allowance()
-        self._expires = time.monotonic() + FIRST_LEASE_S
+        self._alarm: asyncio.TimerHandle | None = None
         self._tasks: dict[int, asyncio.Task[Done]] = {}
         self._unheard: list[Event] = []
         self._number = 0
@@ -112,9 +111,9 @@ class Node:
                     raise NodeStopped(_OVER) from error
         raise NodeStopped(_OVER)
 
-    async def call(self, work: Callable[[], Answer]) -> Answer:
+    async def call(self, work: Callable[[], Reply]) -> Reply:
         """Return what this gives in the node's loop. Raises `NodeStopped`."""
-        future: Future[Answer] = Future()
+        future: Future[Reply] = Future()
 
         def do() -> None:
             try:
@@ -152,14 +151,8 @@ class Node:
             self._problem = str(error)
         self._is_ready.set()
         try:
-            while not self._end.is_set() and (left := self._expires - time.monotonic()) > 0:
-                try:
-                    async with asyncio.timeout(left):
-                        await self._end.wait()
-                except TimeoutError:
-                    continue
-            if not self._end.is_set():
-                log.warning("no order has come for too long: the run is over here")
+            self._lease(FIRST_LEASE_S)
+            await self._end.wait()
         finally:
             self._cancel()
             if self._tasks:
@@ -244,9 +237,9 @@ class Node:
         assets = tuple(self._manifest.get(asset_id) for asset_id in task.ids)
         return tuple(asset.stand_in() for asset in assets) if task.job.minimal else assets
 
-    def answer(self, order: Order) -> Answer:
+    def answer(self, order: Order) -> Reply:
         """Take an order and tell what there is to tell."""
-        self._expires = time.monotonic() + order.lease
+        self._lease(order.lease)
         self._share = order.share
         self._obey()
         if order.heard == self._number:
@@ -259,7 +252,7 @@ class Node:
         if self._engine is not None:
             self._engine.scheduler.look()
             hosts = self._engine.scheduler.hosts.uses(self._clock.monotonic())
-        return Answer(
+        return Reply(
             number=self._number,
             events=tuple(self._unheard),
             tasks=tuple(self._tasks),
@@ -268,7 +261,17 @@ class Node:
             problem=self._problem,
         )
 
-    def stop(self, order: Order) -> Answer:
+    def _lease(self, seconds: float) -> None:
+        """Stop after this time, unless another order comes."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self._loop.call_later(seconds, self._expire)
+
+    def _expire(self) -> None:
+        log.warning("no order has come for too long: the run is over here")
+        self._end.set()
+
+    def stop(self, order: Order) -> Reply:
         """End the run here, and tell what has not been told."""
         last = self.answer(order)
         self._end.set()

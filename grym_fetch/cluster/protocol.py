@@ -2,7 +2,7 @@
 
 Rules: an engine (Dask, Ray) hands out tasks, gives those of a lost worker to another one, and carries messages; that is
 all it knows. On a worker it calls two functions of `node.py`, `run_task` and `answer`, with packets (`packets.py`). The
-driver asks: it sends an `Order` to each node a few times a second, and the `Answer` has what the node has to tell. So
+driver asks: it sends an `Order` to each node a few times a second, and the `Reply` has what the node has to tell. So
 both ends know that the other one is there, nothing is lost that was not acknowledged, and an engine needs no channel of
 its own for events.
 
@@ -77,7 +77,7 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class TaskEnd:
     """A task is over. Without ``done``, ``error`` says why it did not come to its end: then it may be tried again."""
 
     number: int
@@ -120,7 +120,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Reply:
     """What a node tells. ``number`` counts its answers; the events are those since the answer that was last heard.
 
     ``in_force``: what it may still be using; connections at work when its share got smaller count until they are done.
@@ -152,13 +152,13 @@ class Cluster(Protocol):
     async def submit(self, task: Task) -> None:
         """Have a worker do it: any, or the one it names. A worker that is lost with it is replaced by another one."""
 
-    async def gather(self) -> Sequence[Ended]:
+    async def gather(self) -> Sequence[TaskEnd]:
         """Wait until at least one task is over, and return those that are, each once."""
 
     async def cancel(self, numbers: Collection[int]) -> None:
         """Do not begin these tasks, and forget them. One that is under way is stopped by an `Order`."""
 
-    async def tell(self, orders: Mapping[str, Order]) -> Mapping[str, Answer]:
+    async def tell(self, orders: Mapping[str, Order]) -> Mapping[str, Reply]:
         """Give each of these nodes its order, and return the answers. A node that is silent or gone has none.
 
         Returns after a few seconds at most, whatever the nodes do.

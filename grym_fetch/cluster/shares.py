@@ -12,7 +12,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from grym_fetch.cluster.protocol import Allowance, Answer
+from grym_fetch.cluster.protocol import Allowance, Reply
 
 PROBE_S = 5.0
 """After this long without a refusal, allow one attempt more than a learned limit; each refusal doubles the time."""
@@ -110,7 +110,7 @@ class Shares:
             known.is_working = False
             known.hosts.clear()
 
-    def answered(self, node: str, answer: Answer, now: float) -> None:
+    def answered(self, node: str, answer: Reply, now: float) -> None:
         """A node has said what it uses, what it wants, and what hosts have taught it."""
         known = self._nodes[node]
         known.in_force = answer.in_force

@@ -11,7 +11,7 @@ import pytest
 
 from grym_fetch.cluster import driver as module
 from grym_fetch.cluster.driver import FIRST_NODE_S, LEASE_S, MAX_ATTEMPTS, ORDER_S, Driver, Tally
-from grym_fetch.cluster.protocol import Allowance, Answer, Cluster, Done, Job, Order, Task
+from grym_fetch.cluster.protocol import Allowance, Cluster, Done, Job, Order, Reply, Task
 from grym_fetch.core.errors import ClusterError, GrymFetchError
 from grym_fetch.core.events import AssetPlanned, AssetReused, AssetVerified, Event
 from grym_fetch.core.manifest import Asset
@@ -95,7 +95,7 @@ class Worker:
         finally:
             self.tasks.pop(task.number, None)
 
-    def answer(self, order: Order) -> Answer | None:
+    def answer(self, order: Order) -> Reply | None:
         self.share = order.share
         self.stopped += order.stop
         if order.heard == self.number:
@@ -107,7 +107,7 @@ class Worker:
         if self.answers_lost:
             self.answers_lost -= 1
             return None
-        return Answer(self.number, tuple(self.told), tuple(self.tasks), order.share, problem=self.problem)
+        return Reply(self.number, tuple(self.told), tuple(self.tasks), order.share, problem=self.problem)
 
 
 def verified_event(asset: Asset) -> AssetVerified:

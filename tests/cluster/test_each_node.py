@@ -7,7 +7,7 @@ from collections import Counter
 
 from grym_fetch.cluster.driver import Tally
 from grym_fetch.cluster.each_node import GONE_S, EachNodeDriver
-from grym_fetch.cluster.protocol import Answer, Done, Job, NodeSeen, Order, Task
+from grym_fetch.cluster.protocol import Done, Job, NodeSeen, Order, Reply, Task
 from grym_fetch.core.events import Event
 from grym_fetch.core.manifest import Asset
 from grym_fetch.settings import Settings
@@ -45,9 +45,9 @@ class Scene:
             self.copies[machine] += 1
             return Done(task.ids, (), (), {}, {asset_id: f"/{asset_id}" for asset_id in task.ids}, 1, TASK_S)
 
-        def answer(_: Order) -> Answer:
+        def answer(_: Order) -> Reply:
             numbers[0] += 1
-            return Answer(numbers[0])
+            return Reply(numbers[0])
 
         self.cluster.join(name, FakeNode(run, answer, NodeSeen(machine)))
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grym_fetch.cluster.protocol import Allowance, Answer
+from grym_fetch.cluster.protocol import Allowance, Reply
 from grym_fetch.cluster.shares import PROBE_S, Shares, fair, regrant
 from grym_fetch.core.hosts import HostUse
 
@@ -59,7 +59,7 @@ class Node:
         """End everything that is under way."""
         self.at_work = {}
 
-    def answer(self) -> Answer:
+    def answer(self) -> Reply:
         """Say what is in force, and what is wanted."""
         hosts = {host: max(count, self.share.at(host)) for host, count in self.at_work.items() if count}
         in_force = replace(
@@ -75,7 +75,7 @@ class Node:
             )
             for host in {*self.wants, *self.at_work}
         }
-        return Answer(1, tasks=(1,) if self.is_working else (), in_force=in_force, hosts=seen)
+        return Reply(1, tasks=(1,) if self.is_working else (), in_force=in_force, hosts=seen)
 
 
 STEPS = st.lists(

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from grym_fetch.cluster.protocol import Answer, Cluster, Done, Ended, NodeSeen, Order, Task
+from grym_fetch.cluster.protocol import Cluster, Done, NodeSeen, Order, Reply, Task, TaskEnd
 
 
 @dataclass
@@ -14,7 +14,7 @@ class FakeNode:
     """A worker. ``run`` does a task, ``answer`` takes an order; None for one that is silent."""
 
     run: Callable[[Task], Awaitable[Done]]
-    answer: Callable[[Order], Answer | None]
+    answer: Callable[[Order], Reply | None]
     seen: NodeSeen = field(default_factory=lambda: NodeSeen("machine"))
     queue: asyncio.Queue[Task] = field(default_factory=asyncio.Queue)
     worker: asyncio.Task[None] | None = None
@@ -27,7 +27,7 @@ class FakeCluster:
     def __init__(self) -> None:
         self._nodes: dict[str, FakeNode] = {}
         self._homeless: list[Task] = []
-        self._ended: asyncio.Queue[Ended] = asyncio.Queue()
+        self._ended: asyncio.Queue[TaskEnd] = asyncio.Queue()
         self._cancelled: set[int] = set()
         self.submitted: list[Task] = []
         self.is_closed = False
@@ -56,9 +56,9 @@ class FakeCluster:
             node.at_work = task = await node.queue.get()
             try:
                 if task.number not in self._cancelled:
-                    self._ended.put_nowait(Ended(task.number, await node.run(task), node=name))
+                    self._ended.put_nowait(TaskEnd(task.number, await node.run(task), node=name))
             except Exception as error:  # noqa: BLE001 - as an engine does
-                self._ended.put_nowait(Ended(task.number, error=error, node=name))
+                self._ended.put_nowait(TaskEnd(task.number, error=error, node=name))
             node.at_work = None
 
     def _place(self, task: Task) -> None:
@@ -78,7 +78,7 @@ class FakeCluster:
         self.submitted.append(task)
         self._place(task)
 
-    async def gather(self) -> Sequence[Ended]:
+    async def gather(self) -> Sequence[TaskEnd]:
         """Wait for the next ends."""
         ended = [await self._ended.get()]
         while not self._ended.empty():
@@ -89,7 +89,7 @@ class FakeCluster:
         """Forget these."""
         self._cancelled |= set(numbers)
 
-    async def tell(self, orders: Mapping[str, Order]) -> Mapping[str, Answer]:
+    async def tell(self, orders: Mapping[str, Order]) -> Mapping[str, Reply]:
         """Ask each node that is there."""
         await asyncio.sleep(0)
         answers = {name: self._nodes[name].answer(order) for name, order in orders.items() if name in self._nodes}
