@@ -17,7 +17,7 @@ ROUNDS = 16
 """One round compares this fraction of the pieces, unless something was found."""
 LEAST_PIECES = 4
 """And at least so many: as many as there are connections."""
-OTHER_CONTENT_RATIO = 0.75
+HOPELESS_RATIO = 0.75
 """If so much of what is spread over the whole differs, it is probably another content: the rest comes at once."""
 
 
@@ -76,7 +76,7 @@ class Comparison:
 
     def _is_hopeless(self) -> bool:
         other = sum(self._states[index] is _Is.OTHER for index in self._spread_out)
-        return other >= max(LEAST_PIECES, OTHER_CONTENT_RATIO * len(self._spread_out)) and not self.is_over
+        return other >= max(LEAST_PIECES, HOPELESS_RATIO * len(self._spread_out)) and not self.is_over
 
     def _spread(self, unknown: list[int]) -> list[int]:
         count = min(len(unknown), max(LEAST_PIECES, len(self._pieces) // ROUNDS))

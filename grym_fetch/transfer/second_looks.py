@@ -63,6 +63,11 @@ class SecondLooks:
         """Whether a connection is needed now."""
         return self.piece is not None and any(self.waits_for(origin) for origin in self._origins.usable)
 
+    @property
+    def is_pending(self) -> bool:
+        """Whether any look is under way."""
+        return bool(self._pending)
+
     def ended(self, origin: Origin) -> LeaveOrigins | None:
         """A look has ended. If all have, and they differ, return whom to trust."""
         self._pending.discard(origin)

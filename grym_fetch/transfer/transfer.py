@@ -37,7 +37,6 @@ from grym_fetch.core.origins import Origin, Origins
 from grym_fetch.core.piece_digests import piece_count
 from grym_fetch.core.policy import GiveUp, Leave, Retry
 from grym_fetch.core.ranges import ByteRange
-from grym_fetch.core.segments import HOPELESS_RATIO
 from grym_fetch.core.speeds import ROUND_TRIPS
 from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import Connection, Stage
@@ -68,7 +67,7 @@ from grym_fetch.transfer.result import TransferResult
 from grym_fetch.transfer.rivals import Rivals
 from grym_fetch.transfer.scheduler import InTurn, Scheduler
 from grym_fetch.transfer.second_looks import SecondLooks
-from grym_fetch.transfer.segment_choice import HUNG_WAITS, STEAL_S, SegmentChoice
+from grym_fetch.transfer.segment_choice import SegmentChoice
 from grym_fetch.transfer.state import DownloadState
 
 log = logging.getLogger(__name__)
@@ -630,15 +629,9 @@ class Transfer:
             self._leave_if_crawling(rate, now)
         if self._looks.is_waiting:
             self._shorten(attempt)
-        self._leave_slow_looks(attempt.rate(now), now)
+        if self._looks.is_pending:
+            _cancel(look.task for look in self._choice.slow_looks(attempt.rate(now), now) if look.task is not None)
         self._ask_ahead(attempt, now)
-
-    def _leave_slow_looks(self, rate: float, now: float) -> None:
-        """A look must not keep a connection that others would use far better; ``rate``: another one's, in B/s."""
-        for each in self._attempts:
-            patience = max(STEAL_S, HUNG_WAITS * each.origin.wait)
-            if each.segment.again and each.rate(now) * HOPELESS_RATIO < rate and each.is_known(now, patience):
-                _cancel([each.task] if each.task is not None else [])
 
     def _shorten(self, attempt: Attempt) -> None:
         """Let this connection end soon, so that somebody can be asked for a second look."""

@@ -22,7 +22,7 @@ LAYERS: list[set[str]] = [
     {"disk", "display", "transport"},
     {"transfer", "archive", "repo"},
     {"engine"},
-    {"sources"},
+    {"sources", "cluster"},
     {"project"},
     {"manager", "events", "reports"},
     {"blocking", "testing"},
@@ -123,6 +123,13 @@ ORDER: dict[str, list[set[str]]] = {
         {"engine"},
         {"checking", "coordinator"},
         {"adopting", "repairing", "reader"},
+    ],
+    "cluster": [
+        {"protocol", "cutting", "packets", "work_list"},
+        {"shares", "node"},
+        {"driver", "dask"},
+        {"opening", "each_node"},
+        {"run"},
     ],
     "sources": [
         {"protocol"},
