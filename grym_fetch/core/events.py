@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from functools import cache
 from typing import ClassVar
 
 FORMAT_VERSION = 1
@@ -60,9 +59,13 @@ class Event:
         return _remade, (kind, *(getattr(self, name) for name in _names(kind)))
 
 
-@cache
+_NAMES: dict[type[Event], tuple[str, ...]] = {}
+
+
 def _names(kind: type[Event]) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
+    if kind not in _NAMES:
+        _NAMES[kind] = tuple(field.name for field in fields(kind))
+    return _NAMES[kind]
 
 
 def _remade(kind: type[Event], *values: object) -> Event:
