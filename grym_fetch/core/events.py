@@ -14,8 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from functools import cache
-from typing import Any, ClassVar
+from typing import ClassVar
 
 FORMAT_VERSION = 1
 """The ``v`` of the JSON form. It increases when readers have to change."""
@@ -60,9 +59,13 @@ class Event:
         return _remade, (kind, *(getattr(self, name) for name in _names(kind)))
 
 
-@cache
-def _names(kind: type[Any]) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
+_NAMES: dict[type[Event], tuple[str, ...]] = {}
+
+
+def _names(kind: type[Event]) -> tuple[str, ...]:
+    if kind not in _NAMES:
+        _NAMES[kind] = tuple(field.name for field in fields(kind))
+    return _NAMES[kind]
 
 
 def _remade(kind: type[Event], *values: object) -> Event:
