@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from functools import cache
 from typing import ClassVar
 
 FORMAT_VERSION = 1
@@ -60,9 +59,14 @@ class Event:
         return _remade, (kind, *(getattr(self, name) for name in _names(kind)))
 
 
-@cache
 def _names(kind: type[Event]) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
+    names = _NAMES.get(kind.type)
+    if names is None:
+        names = _NAMES[kind.type] = tuple(field.name for field in fields(kind))
+    return names
+
+
+_NAMES: dict[str, tuple[str, ...]] = {}
 
 
 def _remade(kind: type[Event], *values: object) -> Event:
