@@ -303,7 +303,8 @@ class _Pen:
                 return "resuming", ""
             case Phase.WAITING:
                 holder = to_ascii(row.holder) if self._ascii else row.holder
-                wordings = [f"waiting for {holder}", f"waiting for {holder.partition(',')[0].partition(' ')[0]}"]
+                clause = holder.partition(",")[0]
+                wordings = [f"waiting for {each}" for each in (holder, clause, clause.partition(" ")[0])]
                 return self._fitting(wordings if holder else [], "waiting"), "magenta"
             case Phase.RETRYING:
                 left = row.retry_at - self._now
@@ -314,7 +315,9 @@ class _Pen:
                 number = retry_number(row.attempt, self._retries)
                 number = f"{number} in {when}" if when else number
                 # A long reason is cut rather than what comes next.
-                why = cut_end(why, max(_LEAST_NAME_CELLS, self._state_room() - len(number) - 2), ascii_only=self._ascii)
+                room = self._state_room() - len(number) - 2
+                if cell_len(why) > room:
+                    why = cut_end(why, room, ascii_only=self._ascii) if room >= _LEAST_NAME_CELLS else ""
                 return ", ".join(part for part in (why, number) if part), "magenta"
             case Phase.SWITCHED:
                 return ("mirror {} of {}".format(*row.mirror) if row.mirror else "next mirror"), "magenta"
