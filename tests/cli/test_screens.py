@@ -121,9 +121,6 @@ def failed(_: int) -> None:
     def exhausted(name: str, *codes: int) -> MirrorsExhausted:
         url = URL.format(name)
         return MirrorsExhausted(name, [OriginFailure(url, BadStatus(url, code, f"status {code}")) for code in codes])
-            name,
-            [OriginFailure(URL.format(name), BadStatus(URL.format(name), code, f"status {code}")) for code in codes],
-        )
 
     failures: dict[str, GrymFetchError] = {
         "private": exhausted("private", 401),
