@@ -59,14 +59,13 @@ class Event:
         return _remade, (kind, *(getattr(self, name) for name in _names(kind)))
 
 
+_NAMES: dict[type[Event], tuple[str, ...]] = {}
+
+
 def _names(kind: type[Event]) -> tuple[str, ...]:
-    names = _NAMES.get(kind.type)
-    if names is None:
-        names = _NAMES[kind.type] = tuple(field.name for field in fields(kind))
-    return names
-
-
-_NAMES: dict[str, tuple[str, ...]] = {}
+    if kind not in _NAMES:
+        _NAMES[kind] = tuple(field.name for field in fields(kind))
+    return _NAMES[kind]
 
 
 def _remade(kind: type[Event], *values: object) -> Event:
