@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from grym_fetch.cluster.protocol import Allowance, Reply
@@ -96,6 +96,7 @@ STEPS = st.lists(
 
 @given(STEPS, st.integers(1, 9), st.one_of(st.none(), st.integers(1, 9)))
 @pytest.mark.shows("P18")
+@example([("join", "a", ""), *[("want", "a", "x")] * 3, ("join", "b", ""), *[("want", "b", "x")] * 4], 8, None)
 def test_the_limits_hold_whatever_happens(
     steps: list[tuple[str, str, str]], parallel: int, per_host: int | None
 ) -> None:
