@@ -17,7 +17,7 @@ _EQUALS = re.compile(r"\s*=\s*(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?:[^/?#@]*@)?(?P<host>[^/?#]*)(?P<rest>.*)", re.DOTALL)
 _HOST = re.compile(r"(?P<name>.+?)\.?(?P<port>:[0-9]*)?", re.DOTALL)
 _OWN_PORTS = {"http://": (":80", ":"), "https://": (":443", ":")}
-_PREFIX = re.compile(r"(?:https?|s3|gs|az)://(?:[^/?#@\s\\]+/(?:[^?#\s\\]*/)?)?", re.IGNORECASE)
+_PREFIX = re.compile(r"(?:https?|s3|gs|az|lfs)://(?:[^/?#@\s\\]+/(?:[^?#\s\\]*/)?)?", re.IGNORECASE)
 PREFIX_RULE = "the beginning of an address that ends with /, such as https://huggingface.co/"
 
 

@@ -236,7 +236,7 @@ class Updater:
         return replace(
             asset,
             url=file.url,
-            fallback_urls=(),
+            fallback_urls=file.mirrors,
             checksum=file.checksum,
             size=file.size,
             version=resolved.revision,

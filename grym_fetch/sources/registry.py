@@ -16,6 +16,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 from grym_fetch.core.buckets import SCHEMES as BUCKETS
 from grym_fetch.core.errors import GrymFetchError, SourceFailed, UnknownSource
+from grym_fetch.core.lfs_addresses import SCHEME as LFS
 from grym_fetch.core.manifest_values import check_address, check_source
 from grym_fetch.core.text import safe_text
 from grym_fetch.sources.protocol import AssetSource, Resolved, Web
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 GROUP = "grym_fetch.sources"
 PLAIN = ("http", "https")
+_LISTED = (*PLAIN, *BUCKETS, LFS)
+"""Schemes of addresses that stand in a manifest as they are."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 
 
@@ -48,8 +51,8 @@ def source_of(address: str) -> AssetSource:
     scheme = scheme_of(address)
     known = schemes()
     if scheme not in known:
-        near = [f"{each}:" for each in difflib.get_close_matches(scheme, [*known, *PLAIN, *BUCKETS], n=1)]
-        shown = ", ".join(f"{each}:" for each in [*known, *PLAIN, *BUCKETS])
+        near = [f"{each}:" for each in difflib.get_close_matches(scheme, [*known, *_LISTED], n=1)]
+        shown = ", ".join(f"{each}:" for each in [*known, *_LISTED])
         raise UnknownSource(address, f"there is no source {scheme + ':'!r}; known are {shown}", near)
     return _load(scheme)
 
@@ -72,7 +75,7 @@ def recognize(text: str, environ: Mapping[str, str]) -> str | None:
     scheme = scheme_of(text)
     if not scheme:
         return None
-    if scheme in BUCKETS:
+    if scheme in BUCKETS or scheme == LFS:
         return None
     if scheme not in PLAIN:
         source_of(text)
@@ -97,16 +100,23 @@ async def resolve(address: str, web: Web, *, newest: bool = False) -> Resolved:
     try:
         found = await (source.newest if newest else source.resolve)(address, web)
         for file in found.files:
-            check_address(file.url)
+            for url in (file.url, *file.mirrors):
+                check_address(url)
             check_source(file.source)
     except GrymFetchError:
         raise
     except ValueError as error:
         reason = f"the answer makes no sense: {safe_text(str(error))}"
-        raise SourceFailed(address, source.hub, reason) from error
+        raise SourceFailed(_asked_last(web) or address, source.hub, reason) from error
     except Exception as error:
         log.debug("the source of %s failed", safe_text(address), exc_info=True)
-        raise SourceFailed(address, source.hub, f"the answer makes no sense ({type(error).__name__})") from error
+        reason = f"the answer makes no sense ({type(error).__name__})"
+        raise SourceFailed(_asked_last(web) or address, source.hub, reason) from error
     if not found.files:
         raise UnknownSource(address, "there are no files")
     return found
+
+
+def _asked_last(web: Web) -> str:
+    """The address whose answer is complained about, if it is known: it says more than a short address."""
+    return str(getattr(web, "asked", ""))

@@ -60,7 +60,7 @@ def _plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_ours_are_entry_points() -> None:
     """Our own sources are registered like everybody else's."""
-    assert schemes() == ["doi", "github", "hf", "modelscope", "oci", "ollama", "zenodo"]
+    assert schemes() == ["doi", "git-lfs", "github", "hf", "modelscope", "oci", "ollama", "zenodo"]
     for address, hub in (("hf://a/b", "Hugging Face"), ("github:a/b", "GitHub"), ("doi:10.5281/zenodo.1", "Zenodo")):
         source: AssetSource = source_of(address)
         assert source.hub == hub
