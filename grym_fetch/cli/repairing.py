@@ -30,7 +30,7 @@ def repair_command(
     checksum that are there.
 
     A damaged file stays until the right one, verified as a whole, takes its place. Which pieces are wrong is known if
-    the manifest lists them (`pin --pieces`), or if the file was verified on this machine before.
+    the manifest lists them (`pin --pieces`), or if this content was fetched, adopted or read here before.
     """
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from

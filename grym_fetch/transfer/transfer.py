@@ -21,28 +21,22 @@ from typing import assert_never
 from grym_fetch.core import http
 from grym_fetch.core.addresses import host_in, host_of
 from grym_fetch.core.errors import (
-    BadResponse,
-    BadStatus,
     ConnectFailed,
-    ConnectionLost,
     GrymFetchError,
     IntegrityError,
     MirrorsExhausted,
-    Stalled,
     StorageError,
     Throttled,
     TransferError,
 )
 from grym_fetch.core.events import AWAY
-from grym_fetch.core.hosts import GRACE_S, grace_of
 from grym_fetch.core.journal import Piece
 from grym_fetch.core.lfs_addresses import is_resolved_when_asked
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin, Origins
 from grym_fetch.core.piece_digests import piece_count
-from grym_fetch.core.policy import GiveUp, Leave, Retry, may_be_for_others
+from grym_fetch.core.policy import GiveUp, Leave, Retry
 from grym_fetch.core.ranges import ByteRange
-from grym_fetch.core.segments import UNBOUNDED, Segment, segment_length, share_of_slower
 from grym_fetch.core.speeds import ROUND_TRIPS
 from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import Connection, Stage
@@ -52,6 +46,7 @@ from grym_fetch.transfer.attempt import Attempt
 from grym_fetch.transfer.blame import Blame
 from grym_fetch.transfer.context import TransferContext
 from grym_fetch.transfer.first_asks import FirstAsks, withdraw_others
+from grym_fetch.transfer.lessons import Lessons
 from grym_fetch.transfer.openings import Foreseen
 from grym_fetch.transfer.outcome import (
     DoubtOrigin,
@@ -64,22 +59,19 @@ from grym_fetch.transfer.outcome import (
 )
 from grym_fetch.transfer.readers import Readers
 from grym_fetch.transfer.reporter import Reporter
-from grym_fetch.transfer.request import JudgedResponse
-from grym_fetch.transfer.response import ResponseReader, is_no_content
+from grym_fetch.transfer.response import ResponseReader
 from grym_fetch.transfer.result import TransferResult
+from grym_fetch.transfer.rivals import Rivals
 from grym_fetch.transfer.scheduler import InTurn, Scheduler
+from grym_fetch.transfer.segment_choice import SegmentChoice
 from grym_fetch.transfer.state import DownloadState
 
 log = logging.getLogger(__name__)
 
-STEAL_S = 0.5
-"""A connection with more work left than this shares it with an idle one."""
 WORTH_TELLING_S = 1.0
 """A pause of at least this long is reported, if nothing is received meanwhile."""
 WORTH_LEAVING_S = 2.0
 """A host that must be left alone for this long is left for a mirror."""
-HUNG_WAITS = 4
-"""A connection whose first byte takes this many times as long as the others' is taken for hung."""
 
 
 class Transfer:
@@ -106,8 +98,11 @@ class Transfer:
         )
         self._blame = Blame(asset, self._state, self._origins)
         self._reporter = Reporter(asset.id, self._state, context.emit, now=context.clock.monotonic())
-        self._first_asks = FirstAsks(asset, self._hosts)
         self._attempts: set[Attempt] = set()
+        first_asks = FirstAsks(asset, self._hosts)
+        self._choice = SegmentChoice(self._state, self._attempts, first_asks, context.scheduler, settings)
+        self._lessons = Lessons(asset.id, self._origins, self._attempts, first_asks, context.scheduler, context.clock)
+        self._rivals = Rivals(self._hosts)
         self._timers: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
         self._restart: Restart | None = None
@@ -115,11 +110,6 @@ class Transfer:
         """Bytes that will arrive once more before there is progress again; see `StartAfresh.repeats`."""
         self._waits_for = ""
         """What it was last reported to wait for."""
-        self._rivals: dict[Origin, tuple[str, int, float]] = {}
-        """The origins that were given up for an answer that came while their host was busy with others of us: which
-        host, how many others, and when."""
-        self._alone: set[Origin] = set()
-        """Those that are asked once more, or were: when nothing else of us is at that host."""
         self._is_over = False
 
     @property
@@ -299,20 +289,17 @@ class Transfer:
         now = self._clock.monotonic()
         for origin in self._origins.to_ask(now, Counter(attempt.origin for attempt in self._attempts)):
             host = _host_asked(origin)
-            is_alone = origin in self._rivals
-            if is_alone and not self._may_ask_alone(origin):
+            if origin in self._rivals and not self._may_ask_alone(origin):
                 continue
             if not has_room(host):
                 self._leave_if_told_to_wait(origin, host, now)
                 self._tell_waiting(host, now)
-            elif (segment := self._next_segment(origin, host, now)) is not None:
-                is_early = origin.ranges is None and self._is_asked(origin)
+            elif (segment := self._choice.next(origin, host, now)) is not None:
+                is_early = origin.ranges is None and self._choice.is_asked(origin)
                 attempt = Attempt(segment, origin, host, now, is_early=is_early)
                 self._waits_for = ""
                 self._attempts.add(attempt)
-                if is_alone:
-                    del self._rivals[origin]
-                    self._hosts.asks_alone(attempt, host)
+                self._rivals.asks(attempt)
                 return attempt
         return None
 
@@ -331,7 +318,7 @@ class Transfer:
             is_for_here = _host_asked(origin) == host
             if not is_for_here or not self.asset.pinned or segments.unpromised is None or origin.ranges is False:
                 raise InTurn
-            if (segment := self._next_segment(origin, host, now, may_steal=False)) is not None:
+            if (segment := self._choice.next(origin, host, now, may_steal=False)) is not None:
                 attempt = Attempt(segment, origin, host, now, is_ahead=True)
                 self._attempts.add(attempt)
                 return attempt
@@ -342,11 +329,9 @@ class Transfer:
         origin, missing = self._origins.current, self._state.segments.unpromised
         if origin.ranges is not None or origin.failures or not missing or not self.asset.pinned:
             return None
-        if self._is_over or self._failure is not None or self._restart is not None or not self._is_asked(origin):
+        if self._is_over or self._failure is not None or self._restart is not None or not self._choice.is_asked(origin):
             return None
-        connections = self._settings.connections
-        length = segment_length(missing, connections, origin.rate, self._settings.sizes, wait=origin.wait)
-        count = min(connections - len(self._attempts), -(-missing // length))
+        count = self._choice.connections_to_come(origin, missing)
         there = origin.leads_to or origin.target
         if there is None and is_resolved_when_asked(origin.url):
             return None  # where it leads is not known before it is asked
@@ -359,71 +344,14 @@ class Transfer:
         attempt.sent_ahead = self._context.requester.ask_ahead(connection, attempt.origin, self._asked(attempt))
         return attempt.sent_ahead is not None
 
-    def _next_segment(self, origin: Origin, host: str, now: float, *, may_steal: bool = True) -> Segment | None:
-        segments, connections, sizes = self._state.segments, self._settings.connections, self._settings.sizes
-        if segments.is_complete:
-            return None
-        if origin.ranges is None and self._hosts.refuses_wholes(host) and segments.fits(sizes.first):
-            origin.lost_ranges()  # a refused range would only be followed by this
-        if origin.ranges is False:
-            return segments.promise_all()
-        if self._attempts if segments.size is None else origin.ranges is None and self._is_asked(origin):
-            # The response under way will show how to go on, unless the next question is clear without it.
-            if not self._first_asks.may_join(origin, host) or not self._context.scheduler.is_open_far_away(host):
-                return None
-            may_steal = False
-        if segments.unpromised is None:
-            return segments.promise(length=sizes.first, horizon=UNBOUNDED)
-        length = segment_length(segments.unpromised, connections, origin.rate, sizes, wait=origin.wait)
-        segment = segments.promise_wanted(connections) or segments.promise(
-            length=length, horizon=self._state.frontier.reach + sizes.window + connections * length
-        )
-        return segment or (self._steal(origin, now) if may_steal else None)
-
-    def _is_asked(self, origin: Origin) -> bool:
-        return any(attempt.origin is origin for attempt in self._attempts)
-
     def _make_way(self) -> None:
         """A reader waits for bytes: bring them before what is under way."""
         segments = self._state.segments
         segments.cut_before_wanted()
         self._changed()
-        if not segments.has_wanted or self._context.scheduler.can_begin(_host_asked(self._origins.current)):
-            return
-        working = [attempt for attempt in self._attempts if attempt.task is not None]
-        if any(attempt.task is not None and attempt.task.cancelling() for attempt in working):
-            return  # one is ending already
-        spare = [each for each in working if not each.segment.whole and not segments.is_wanted(each.segment)]
-        if (last := max(spare, key=lambda attempt: attempt.segment.start, default=None)) is not None:
-            _cancel([last.task] if last.task is not None else [])
-
-    def _steal(self, origin: Origin, now: float) -> Segment | None:
-        """Share what the slowest connection has left, so that both end at about the same time.
-
-        If the window ends before the first unpromised bytes, all others are waiting for that connection.
-        """
-        if origin.rate is None:
-            return None
-        working = [
-            (attempt.segment.remaining / max(attempt.rate(now), 1.0), attempt)
-            for attempt in self._attempts
-            if not attempt.segment.whole
-            and attempt.segment.remaining > 0
-            and attempt.is_known(now, max(STEAL_S, HUNG_WAITS * origin.wait))
-        ]
-        if self._state.segments.unpromised:
-            working = sorted(working, key=lambda entry: entry[1].segment.position)[:1]
-        seconds_left, victim = max(working, key=lambda entry: entry[0], default=(0.0, None))
-        if victim is None or seconds_left < max(STEAL_S, 2 * origin.wait):
-            return None
-        kept = share_of_slower(victim.segment.remaining, victim.rate(now), origin.rate, self._settings.sizes)
-        if kept is None:
-            return None
-        share = victim.segment.remaining - kept
-        self._state.segments.cut(victim.segment, victim.segment.position + kept)
-        if kept == 0 and victim.task is not None:
-            victim.task.cancel()
-        return self._state.segments.promise(length=share, horizon=UNBOUNDED)
+        if segments.has_wanted and not self._context.scheduler.can_begin(_host_asked(self._origins.current)):
+            spare = self._choice.least_urgent()
+            _cancel([spare.task] if spare is not None and spare.task is not None else [])
 
     async def fetch(self, attempt: Attempt, connection: Connection) -> None:
         """Carry out an attempt over a connection, and act on the outcome."""
@@ -436,7 +364,7 @@ class Transfer:
             asked, sent = self._asked(attempt), attempt.sent_ahead
             answer = await self._context.requester.open(connection, attempt.origin, asked, sent_ahead=sent)
             try:
-                self._reached(attempt, answer)
+                self._lessons.of_answer(attempt, answer, self._state.size)
                 reader = ResponseReader(
                     self.asset, self._state, self._context, on_bytes=self._arrived, on_whole=self._whole_comes
                 )
@@ -457,51 +385,17 @@ class Transfer:
             self._context.requester.secrets.hide_in(error)
             release_frames(error)
             error.__traceback__ = None  # the origin keeps the error, and its frames would keep this transfer alive
-            if not self._is_lesson(attempt, error):
+            pause = self._lessons.of_failure(attempt, error)
+            if pause is None:
                 self._failed(attempt, error)
+            elif pause >= WORTH_TELLING_S and len(self._attempts) == 1:
+                self._reporter.retries(attempt.origin, 1, pause, _reason(error))
+                self._waits_for = attempt.host  # this has been reported
         except StorageError as error:
             self.fail(error.with_traceback(None))
 
     def _whole_comes(self, attempt: Attempt) -> None:
         withdraw_others(attempt, self._attempts, self._state.segments)
-
-    def _reached(self, attempt: Attempt, answer: JudgedResponse) -> None:
-        """A host has answered, perhaps another one than was asked first. Raises what means "one too many"."""
-        now, origin, verdict = self._clock.monotonic(), attempt.origin, answer.verdict
-        if answer.host != attempt.host:
-            self._hosts.redirects(attempt.host)
-        is_refusal = (
-            origin.ranges is True
-            and not attempt.segment.whole
-            and self._is_served(origin, now)
-            and is_no_content(answer, self._state.size)
-        )
-        if not is_refusal or self._hosts.is_serving(answer.host):
-            # A redirect that leads a surplus request elsewhere says nothing of the server there.
-            self._hosts.moved(attempt, answer.host)
-            attempt.reached = answer.host
-        if is_refusal and not isinstance(verdict, http.ErrorStatus):
-            status = answer.response.head.status
-            raise BadResponse(origin.url, f"status {status} and not the content, which it sends to another request")
-        if isinstance(verdict, http.Partial) and verdict.range.stop < attempt.segment.stop:
-            self._hosts.lost_ahead(answer.host)  # each rest would be a request of its own
-        if isinstance(verdict, http.Partial | http.Whole):
-            self._hosts.receives(attempt, now, whole=attempt.segment.whole)
-            if answer.is_ahead:
-                self._hosts.kept_ahead(answer.host)
-        elif (
-            isinstance(verdict, http.UnusableRange)
-            and answer.response.head.status == 403
-            and self._hosts.is_busy(attempt, now)
-        ):
-            # Before it is taken for a refusal of the range: a server may say so that there are too many of us.
-            raise BadStatus(origin.url, 403, "status 403: access denied")
-
-    def _is_served(self, origin: Origin, now: float) -> bool:
-        """Whether its content comes over another connection, or just came."""
-        return now - origin.sent_at < GRACE_S or any(
-            other.origin is origin and other.first_byte_at is not None for other in self._attempts
-        )
 
     def release(self, attempt: Attempt) -> None:
         """The attempt is over: the bytes that did not arrive are missing again."""
@@ -531,36 +425,6 @@ class Transfer:
 
     # -- failures ---------------------------------------------------------------------------------------------------
 
-    def _is_lesson(self, attempt: Attempt, error: TransferError | IntegrityError) -> bool:
-        """Whether the host has only refused one more than it allows at once, one too soon, or one sent ahead."""
-        if isinstance(error, ConnectionLost | Stalled) and any(self._context.scheduler.ahead_of(attempt)):
-            # Perhaps because of a request sent behind it: a reset there also loses what came before.
-            self._hosts.lost_ahead(attempt.reached or attempt.host)
-            return True
-        origin = attempt.origin
-        now = self._clock.monotonic()
-        if self._first_asks.is_surplus(attempt, error, self._attempts):
-            self._hosts.refused(attempt, now, error, took=now - attempt.began, is_served=self._is_served(origin, now))
-            self._hosts.ended(attempt, now)  # it is no rival of those that still wait for their answers
-            return True
-        is_served = self._is_served(origin, now)
-        if grace_of(error, is_served=is_served) is None or attempt.first_byte_at is not None:
-            return False
-        if isinstance(error, ConnectFailed | ConnectionLost) and not (
-            is_served and not self._hosts.is_serving(host_of(error.url))
-        ):
-            self._hosts.moved(attempt, host_of(error.url))
-        is_lesson = self._hosts.refused(attempt, now, error, took=now - attempt.began, is_served=is_served)
-        pause = self._hosts.opens_at(attempt.host) - now
-        is_idle = pause > 0 or not self._hosts.is_serving(attempt.host)
-        if not is_lesson or (is_idle and self._origins.is_replaceable(origin, now)):
-            return False  # another origin is ready: do not wait for this one
-        log.debug("%s: %s: not now: %s", self.asset.id, origin.shown, error)
-        if pause >= WORTH_TELLING_S and len(self._attempts) == 1:
-            self._reporter.retries(origin, 1, pause, _reason(error))
-            self._waits_for = attempt.host  # this has been reported
-        return True
-
     def _failed(self, attempt: Attempt, error: TransferError | IntegrityError) -> None:
         """An attempt failed: ask again later, turn to another origin, or give up."""
         now = self._clock.monotonic()
@@ -577,9 +441,8 @@ class Transfer:
             had_begun=attempt.first_byte_at is not None,
             is_empty=not self._state.segments.on_hand_bytes,
         )
-        rivals = self._hosts.rivals(attempt, now) if attempt.first_byte_at is None else 0
-        if rivals and isinstance(decision, GiveUp) and origin not in self._alone and may_be_for_others(error):
-            self._rivals[origin] = attempt.reached or attempt.host, rivals, now
+        if isinstance(decision, GiveUp):
+            self._rivals.given_up(attempt, error, now)
         if isinstance(error, Throttled) and error.status == 429 and not isinstance(decision, GiveUp):
             self._hosts.left_alone(attempt.host, origin.ready_at)
         reason = origin.last_reason
@@ -619,32 +482,19 @@ class Transfer:
 
     def _reconsider(self) -> bool:
         """No origin is left. Return whether one is, whose host may have meant "one too many" with its last answer."""
-        origin = next(iter(self._rivals), None)
-        if origin is None:
+        if (again := self._rivals.reconsider()) is None:
             return False
-        self._alone.add(origin)
-        origin.reconsidered()
+        origin, host = again
         self._origins.turn_to(origin)
-        host = self._rivals[origin][0]
         self._reporter.waits(safe_text(f"{host}, to ask it alone: {origin.last_reason}"))
         self._changed()
         return True
 
     def _may_ask_alone(self, origin: Origin) -> bool:
-        """Whether nothing else of us is at the host that refused while it was busy.
-
-        If it serves more at once, or served nobody, it meant what it said.
-        """
-        host, rivals, since = self._rivals[origin]
-        is_idle = self._hosts.is_idle(host)
-        if self._hosts.has_served_more(host, rivals, since) or (
-            is_idle and not self._hosts.has_served_since(host, since)
-        ):
-            del self._rivals[origin]
-            origin.given_up()
+        may_ask = self._rivals.may_ask(origin)
+        if may_ask is None:
             self._leave(origin, origin.last_reason, self._clock.monotonic())
-            return False
-        return is_idle
+        return bool(may_ask)
 
     def _leave_if_told_to_wait(self, origin: Origin, host: str, now: float) -> None:
         """Turn to another origin if this one's host asked for a pause, perhaps because of another asset."""
