@@ -40,6 +40,17 @@ def refuse_header(ctx: click.Context, param: click.Parameter, value: tuple[str, 
         )
 
 
+def check_cluster(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Refuse what is not the name of a cluster."""
+    if not value:
+        return None
+    from grym_fetch.cluster.opening import problem_of
+
+    if (problem := problem_of(value)) is not None:
+        raise click.BadParameter(problem, ctx, param)
+    return value
+
+
 @click.command("sync", cls=Command)
 @ids_argument
 @option("--all", "everything", is_flag=True, help="Choose every asset, not only the required ones.")
@@ -74,6 +85,13 @@ def refuse_header(ctx: click.Context, param: click.Parameter, value: tuple[str, 
     callback=check_folder,
     help="Keep metrics of the run in FILE, in Prometheus' text format.",
 )
+@option(
+    "--on",
+    metavar="CLUSTER",
+    callback=check_cluster,
+    help="Fetch on a cluster: dask, a process for each core; dask://HOST:PORT, a scheduler's workers.",
+)
+@option("--each-node", is_flag=True, help="With --on: give each machine a copy of its own; they share no folder.")
 @click.option("--header", multiple=True, hidden=True, expose_value=False, callback=refuse_header)
 @transfer_options
 @common_options
@@ -89,6 +107,8 @@ def sync_command(
     dry_run: bool,
     report: Path | None,
     metrics: Path | None,
+    on: str | None,
+    each_node: bool,
     **transfer: Any,
 ) -> int:
     """Make assets present and verified: those chosen, or else all required ones (all, if none is required).
@@ -98,6 +118,9 @@ def sync_command(
     """
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from
+
+    if each_node and on is None:
+        raise click.UsageError("--each-node needs a cluster: --on dask, --on dask://HOST:PORT")
 
     async def body(manager: AssetManager) -> int:
         assets = manager.choose(ids + asset_ids, tags=tags, all=everything, exclude=exclude)
@@ -112,12 +135,17 @@ def sync_command(
             if report is not None:
                 from grym_fetch.cli.reporting import reporting
 
-                await stack.enter_async_context(reporting(manager, assets, report))
+                await stack.enter_async_context(
+                    reporting(manager, assets, report, goes_on=on is not None, each_node=each_node)
+                )
             if metrics is not None:
                 from grym_fetch.cli.metrics import metering
 
                 await stack.enter_async_context(metering(manager, assets, metrics))
-            await manager.sync_assets(assets, force=force)
+            if on is None:
+                await manager.sync_assets(assets, force=force)
+            else:
+                await manager.sync_assets_on(on, assets, force=force, each_node=each_node)
         return 0
 
     return run(common, body, settings=settings_from(transfer), minimal=minimal)

@@ -107,9 +107,7 @@ class Chronicle:
                 size = f", {format_size(event.bytes)}" if event.bytes else ""
                 yield said(f"{count_files(event.assets)}{size}", Mark.NEWS)
             case events.AssetDamaged():
-                least = "at least " if event.guess else ""
-                what = f"{event.bad:,} of {event.pieces:,} pieces are {'probably ' if event.guess else ''}bad"
-                yield _line(Mark.NEWS, name, f"damaged: {what}; fetching {least}{format_size(event.bytes)}")
+                yield _line(Mark.NEWS, name, f"damaged: {_damage(event)}")
             case events.AssetRepaired():
                 self._has_repaired = True
                 what = f"{event.fetched:,} of {event.pieces:,} pieces fetched"
@@ -259,3 +257,12 @@ def _line(mark: Mark, name: str, detail: str) -> Line:
 
 def _first(text: str) -> str:
     return safe_text(next((line.strip() for line in text.splitlines() if line.strip()), ""))
+
+
+def _damage(event: events.AssetDamaged) -> str:
+    size, most = format_size(event.bytes), format_size(event.at_most or 0)
+    if not event.guess:
+        return f"{event.bad:,} of {event.pieces:,} pieces are bad; fetching {size}"
+    if event.bad:
+        return f"{event.bad:,} of {event.pieces:,} pieces are probably bad; fetching {size}, or up to {most}"
+    return f"nothing says which part; comparing with an origin until the whole is right, up to {most}"

@@ -190,3 +190,21 @@ def test_what_waits_for_a_host_from_the_start_is_queued() -> None:
     assert (totals.active, totals.queued) == (1, 1)
     model = model_after(planned("a"), progress(10), waiting)
     assert model.snapshot(0.0).totals.active == 1
+
+
+def test_a_cluster_has_a_row_for_each_worker() -> None:
+    """With its files, its bytes and its speed; one that is silent goes. The totals are those of the run."""
+    model = DisplayModel()
+    model.apply(events.RunStarted(assets=3, bytes=300), 0.0)
+    for n, node in enumerate(("one:1", "two:2", "one:1")):
+        model.apply(events.AssetPlanned(asset=f"a{n}", size=100, resumed_bytes=20, node=node), 1.0)
+        model.apply(events.ProgressMade(asset=f"a{n}", bytes=60, total=100, rate=1.0, node=node), 2.0)
+    done = events.AssetVerified(
+        asset="a0", path="/a0", checksum="", size=100, seconds=1.0, downloaded_bytes=80, node="one:1"
+    )
+    model.apply(done, 9.0)
+    snapshot = model.snapshot(9.0)
+    assert [(row.name, row.bytes) for row in snapshot.rows] == [("one:1 · 1 file", 120), ("two:2 · 0 files", 40)]
+    assert snapshot.rows[0].rate > 0
+    assert (snapshot.totals.assets, snapshot.totals.verified, snapshot.totals.bytes) == (3, 1, 220)
+    assert [row.asset for row in model.snapshot(12.5).rows] == ["one:1"]
