@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from grym_fetch.cli import streams
 from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import Common, common_options, ids_argument, option, transfer_options
 
@@ -49,7 +50,7 @@ def repair_command(
             except GrymFetchError as error:
                 failed[asset.id] = error
         if not count and not common.quiet:
-            click.echo("nothing to repair: no asset with a checksum is there", err=True)
+            streams.say("nothing to repair: no asset with a checksum is there")
         if failed:
             raise SyncFailed(failed)
         return 0

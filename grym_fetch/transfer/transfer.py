@@ -547,7 +547,7 @@ class Transfer:
             return False
         origin, host = again
         self._origins.turn_to(origin)
-        self._reporter.waits(safe_text(f"{host}, to ask it alone: {origin.last_reason}"))
+        self._reporter.waits(safe_text(f"{host} to be free, to ask it again: {origin.last_reason}"))
         self._changed()
         return True
 
@@ -576,7 +576,7 @@ class Transfer:
             return  # what this asset itself waits for was reported when it failed
         until, allowed = self._hosts.opens_at(host), self._hosts.allows(host)
         if until - now >= WORTH_TELLING_S:
-            holder = f"{host}, which asks for a pause of {until - now:.0f} s"
+            holder = f"{host}, which asks for a pause"
         elif allowed is not None and not self.received:
             holder = f"{host}, which allows {allowed} at a time"
         else:

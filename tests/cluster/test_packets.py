@@ -19,6 +19,7 @@ def test_there_and_back() -> None:
     assert unpack(pack(TASK), Task) == TASK
 
 
+@pytest.mark.shows("P19")
 async def test_another_version_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """The version is looked at before the bytes, which may mean anything; both ends say who has which."""
     monkeypatch.setattr(packets, "__version__", "9.9")

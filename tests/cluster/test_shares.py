@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,6 +27,7 @@ def test_fair_shares(total: int, wants: dict[str, int]) -> None:
 
 
 @given(st.integers(0, 30), st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=7))
+@pytest.mark.shows("P18")
 def test_nothing_is_given_before_it_is_free(total: int, nodes: list[tuple[int, int]]) -> None:
     """What anybody may use, before or after, is never more than there is; and what is not wanted is given back."""
     wants = {str(n): wanted for n, (wanted, _) in enumerate(nodes)}
@@ -93,6 +95,7 @@ STEPS = st.lists(
 
 
 @given(STEPS, st.integers(1, 9), st.one_of(st.none(), st.integers(1, 9)))
+@pytest.mark.shows("P18")
 def test_the_limits_hold_whatever_happens(
     steps: list[tuple[str, str, str]], parallel: int, per_host: int | None
 ) -> None:

@@ -157,7 +157,7 @@ ORDER: dict[str, list[set[str]]] = {
     ],
     "cli": [
         {"exit_codes", "help", "streams", "repository_text", "demo_report"},
-        {"usage"},
+        {"findings", "usage"},
         {"options", "demo_stage", "unexpected"},
         {"settings", "logs"},
         {"runner", "demo_story", "local_work", "reporting"},
