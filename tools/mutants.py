@@ -7,7 +7,7 @@ those that reach the line. A survivor is a guard without a test, or one that is 
 
 Which modules: ``python -m tools.mutants grym_fetch/archive grym_fetch/core/archives.py``. ``--sample 100`` tries a
 random hundred (``--seed``), since all of them take hours. ``--own`` leaves out the second step, and with it the map of
-tests to lines, which takes minutes: its survivors are those that the module's own tests miss.
+tests to lines, which takes minutes, and the modules without such a file.
 """
 
 from __future__ import annotations
@@ -158,9 +158,9 @@ def run_tests(
 
 
 def own_tests(module: Path) -> list[str]:
-    """The test file named after the module."""
+    """The test file named after the module, if there is one."""
     found = Path("tests", *module.parts[1:-1], f"test_{module.stem}.py")
-    return [str(found)] if (TREE / found).is_file() else []
+    return [str(found)] if (ROOT / found).is_file() else []
 
 
 def lives_among_own(tests: list[str]) -> bool:
@@ -241,6 +241,8 @@ def main() -> int:
     paths = [ROOT / name for name in options.modules]
     modules = sorted(found for path in paths for found in ([path] if path.is_file() else path.rglob("*.py")))
     sources = {module.relative_to(ROOT): module.read_bytes() for module in modules}
+    if options.own:
+        sources = {module: source for module, source in sources.items() if own_tests(module)}
     mutants = [mutant for module, source in sources.items() for mutant in mutants_of(module, source)]
     if options.sample is not None and options.sample < len(mutants):
         mutants = random.Random(options.seed).sample(mutants, options.sample)
