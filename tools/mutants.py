@@ -45,6 +45,8 @@ SLOW = ("end_to_end", "house", "torture", "support", "__init__.py", "__pycache__
 MOST_TESTS = 200
 MOST_MEMORY_BYTES = 4 * 1024**3
 """A test of a limit makes something a little larger than the limit, and a mutant may have none."""
+HANGS_S = 20
+"""A test of a module's own that takes longer hangs."""
 ENOUGH_S = 120
 """A mutant whose tests take longer is taken for noticed."""
 
@@ -194,6 +196,7 @@ def _become_pytest(tests: list[str]) -> None:
         os.dup2(nowhere, descriptor)
     options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:xdist.looponfail"]
     options += ["-W", "ignore::pytest.PytestAssertRewriteWarning", "-m", "not sweep and not alone"]
+    options += [f"--timeout={HANGS_S}"]
     os._exit(pytest.main([*options, *tests]))
 
 

@@ -43,6 +43,12 @@ def test_what_is_listed_already_is_not_added(tmp_path: Path) -> None:
     assert added == ["b-model"]
 
 
+def test_files_of_one_name_that_are_moved_together(tmp_path: Path) -> None:
+    """Each gets an id of its own, and content that two of them share is listed once."""
+    files = [moved("a/model.bin", b"1"), moved("b/model.bin", b"2"), moved("c/model.bin", b"1")]
+    assert add_to_manifest(tmp_path / "assets.json", files, "https://example.org", NOW) == ["model", "b-model"]
+
+
 def test_a_manifest_that_would_not_be_good_is_not_written(tmp_path: Path) -> None:
     """Two contents for one place are refused, and the file stays as it was."""
     path = tmp_path / "assets.json"
