@@ -12,6 +12,7 @@ from grym_fetch.core.errors import ManifestError, UnsafePath
 from grym_fetch.disk.project import load_manifest
 from grym_fetch.repo.entries import add_to_gitignore, add_to_manifest, check_gitignore
 from grym_fetch.repo.placeholder import Placeholder
+from tests.support.system import descriptors
 
 NOW = 1_773_000_000.0
 
@@ -64,10 +65,12 @@ def test_lines_are_added_once(tmp_path: Path) -> None:
     path = tmp_path / ".gitignore"
     path.write_bytes(b"*.log\n/a\nlast without end")
     path.chmod(0o640)
+    before = descriptors()
     assert add_to_gitignore(tmp_path, ["/a", "/b", "/b"]) == ["/b"]
     assert path.read_bytes() == b"*.log\n/a\nlast without end\n/b\n"
     assert path.stat().st_mode & 0o777 == 0o640
     assert add_to_gitignore(tmp_path, ["/a", "/b"]) == []
+    assert descriptors() == before
 
 
 def test_lines_end_as_those_that_are_there(tmp_path: Path) -> None:
