@@ -86,8 +86,8 @@ fuzz: $(READY)  ## look for inputs that break a reader: FUZZ_SECONDS (600) for e
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: 'atheris>=3.0' 2>/dev/null || true
 	$(BIN)/python -m fuzz
 
-mutants: $(READY)  ## take guards out one at a time and say which no test misses; MODULES="…", SAMPLE=100
-	$(BIN)/python -m tools.mutants $(MODULES) $(if $(SAMPLE),--sample $(SAMPLE))
+mutants: $(READY)  ## take guards out one at a time and say which no test misses; MODULES="…", SAMPLE=100, OWN=1
+	$(BIN)/python -m tools.mutants $(MODULES) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(OWN),--own)
 
 constraints:  ## write constraints.txt anew from the newest versions there are; run the checks afterwards
 	$(PYTHON) -m venv --clear .venv/newest

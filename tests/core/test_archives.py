@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grym_fetch.core.archives import MAX_DEPTH, MIB, Census, Limits, Member, archive_kind, member_path, unpacked_path
+from grym_fetch.core.archives import (
+    MAX_DEPTH,
+    MIB,
+    PLACE_BYTES,
+    Census,
+    Limits,
+    Member,
+    archive_kind,
+    member_path,
+    unpacked_path,
+)
 from grym_fetch.core.errors import ManifestError, UnsafeArchive
 from grym_fetch.core.manifest_parser import parse_manifest
 
@@ -41,6 +52,7 @@ def file(path: str, size: int = 1) -> Member:
         ("b.tar.gz", "tar.gz", "b"),
         ("b.TGZ", "tar.gz", "b"),
         ("v1.2.tar.zst", "tar.zst", "v1.2"),
+        ("minimal/b.zip", "zip", "minimal/b"),
     ],
 )
 def test_kinds_and_folders(path: str, kind: str, folder: str) -> None:
@@ -131,6 +143,10 @@ def test_a_folder_may_come_twice() -> None:
         [("a", "")],
         [("a", "x\ny")],
         [("a", "c:x")],
+        [("a", "x\x1fy")],
+        [(f"l{n}", f"l{n + 1}") for n in range(41)],
+        [("l", "."), ("a", "/".join(["l"] * 40))],
+        [("a", "/".join("x" * 241))],
     ],
 )
 @pytest.mark.shows("S5")
@@ -144,6 +160,41 @@ def test_symlinks_that_stay_inside() -> None:
     """Links to members, to folders, through other links and to what does not exist are allowed."""
     made = census(file("d/a"), link("b", "d/a"), link("d/up", "../d"), link("c", "d/up/a"), link("e", "not/there"))
     assert set(made.links) == {"b", "d/up", "c", "e"}
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        [("a", "b" * 1024)],
+        [(f"l{n}", f"l{n + 1}") for n in range(40)],
+        [("l", "."), ("a", "/".join(["l"] * 39))],
+        [("a", "/".join("x" * 240))],
+        [("a", "x y")],
+    ],
+)
+def test_symlinks_as_long_as_they_may_be(links: list[tuple[str, str]]) -> None:
+    """Forty links in a row are followed, and 240 folders deep, as Linux does; a target has at most 1,024 characters."""
+    census(*(link(*pair) for pair in links))
+
+
+@pytest.mark.parametrize(
+    ("members", "refused"),
+    [
+        ([file("a/HEAD"), file("a/objects/x"), Member("a/refs", "folder")], True),
+        ([Member("refs", "folder"), Member("objects", "folder"), file("Head")], True),
+        ([file("a/HEAD"), file("a/commondir")], True),
+        ([link("a/HEAD", "b"), file("a/commondir")], True),
+        ([file("a/HEAD"), file("a/objects/x"), Member("b/refs", "folder")], False),
+        ([Member("a/HEAD", "folder"), file("a/objects/x"), Member("a/refs", "folder")], False),
+        ([file("a/AHEAD"), file("a/objects/x"), Member("a/refs", "folder")], False),
+    ],
+)
+@pytest.mark.shows("S17")
+def test_members_that_make_a_repository(members: list[Member], refused: bool) -> None:
+    """A folder that git would take for a repository refuses the archive, in whatever order its parts come."""
+    for order in (members, members[::-1]):
+        with pytest.raises(UnsafeArchive, match="makes a git repository") if refused else nullcontext():
+            census(*order)
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../x", "later", "folder", "sym"])
@@ -199,6 +250,44 @@ def test_a_stream_that_is_longer_than_what_is_in_it() -> None:
     made.check_stream(1000 + 17 * 2048 + MIB)
     with pytest.raises(UnsafeArchive, match="unpacks to more"):
         made.check_stream(1001 + 17 * 2048 + MIB)
+
+
+@pytest.mark.shows("S4")
+def test_a_list_of_members_is_bounded_before_it_is_made() -> None:
+    """The number that an archive states is judged, and the memory that so many members and such a list would take."""
+    made = Census("a.zip", 1, Limits(members=20, memory=20 * PLACE_BYTES + 9, memory_ratio=1))
+    made.check_directory(20, 9)
+    with pytest.raises(UnsafeArchive, match="more than 20 members"):
+        made.check_directory(21, 0)
+    with pytest.raises(UnsafeArchive, match="more members, or longer names"):
+        made.check_directory(20, 10)
+
+
+@pytest.mark.parametrize(
+    ("member", "too_little", "enough"),
+    [(file("a/b"), 5000, 8000), (file("a" * 200), 1350, 2500), (link("a", "b" * 1000), 2500, 3500)],
+)
+@pytest.mark.shows("S4")
+def test_memory_that_a_member_takes(member: Member, too_little: int, enough: int) -> None:
+    """Its place counts, its name, its target, and a block for an implied folder; a large archive may have more."""
+    census(member, packed=1, limits=Limits(memory=enough, memory_ratio=4))
+    census(member, packed=enough // 4, limits=Limits(memory=1, memory_ratio=4))
+    with pytest.raises(UnsafeArchive, match="more members, or longer names"):
+        census(member, packed=1, limits=Limits(memory=too_little, memory_ratio=4))
+
+
+@pytest.mark.shows("S4")
+def test_long_work_can_be_stopped() -> None:
+    """Whether to stop is asked at every part of a stream, and at every 1,024th link when all are judged."""
+    asked: list[int] = []
+    made = Census("a.tar", MIB, Limits(), lambda: asked.append(1))
+    for number in range(1025):
+        made.admit(link(f"l{number}", "x"))
+    assert not asked
+    made.check_stream(0)
+    assert len(asked) == 1
+    made.close()
+    assert len(asked) == 3
 
 
 @pytest.mark.shows("S4")

@@ -34,7 +34,9 @@ from grym_fetch.core.http import (
     Whole,
     WrongDigest,
     WrongLength,
+    is_transient,
     judge,
+    may_be_for_the_range,
     parse_retry_after,
 )
 from grym_fetch.core.ranges import ByteRange
@@ -174,6 +176,14 @@ TABLE: list[Row] = [
         ["Content-Range: bytes 0-99/134"],
         WrongLength(134, "so short a file may be a git-lfs pointer, which only names the file"),
     ),
+    (
+        "C13 the length of a pointer, of a file that may be so short",
+        Asked(None, 1024),
+        200,
+        ["Content-Length: 134"],
+        WrongLength(134),
+    ),
+    ("C13 longer than a pointer", Asked(None, 1_000_000), 200, ["Content-Length: 201"], WrongLength(201)),
     ("C13 nothing", ALL, 200, ["Content-Length: 0"], WrongLength(0, "it sent an empty file")),
     # -- R15: encoded content
     ("R15 206 gzip", KNOWN, 206, [CR, CL, TAG, "Content-Encoding: gzip"], UnusableRange),
@@ -198,6 +208,34 @@ TABLE: list[Row] = [
         PINNED,
         200,
         ["Content-Length: 1000", TAG, "Content-Encoding: aws-chunked"],
+        Whole(1000, V1, framed=True),
+    ),
+    (
+        "R15 206 of an unknown total",
+        Asked(FIRST, checksum=PINNED.checksum),
+        206,
+        ["Content-Range: bytes 0-99/*", TAG, "Content-Encoding: gzip"],
+        UnusableRange,
+    ),
+    (
+        "R15 206 while the total is unknown",
+        Asked(FIRST, checksum=PINNED.checksum),
+        206,
+        ["Content-Range: bytes 0-99/1000", TAG, "Content-Encoding: gzip"],
+        UnusableRange,
+    ),
+    (
+        "R15 200 while the total is unknown",
+        Asked(FIRST, checksum=PINNED.checksum),
+        200,
+        ["Content-Length: 1000", TAG, "Content-Encoding: gzip"],
+        UnusableRange,
+    ),
+    (
+        "R15 200 to a whole request, while the total is unknown",
+        Asked(None, checksum=PINNED.checksum),
+        200,
+        ["Content-Length: 1000", TAG, "Content-Encoding: gzip"],
         Whole(1000, V1, framed=True),
     ),
     ("R15 200 of another length", PINNED, 200, ["Content-Length: 400", "Content-Encoding: gzip"], Broken),
@@ -261,6 +299,10 @@ TABLE: list[Row] = [
     ("C1 308", KNOWN, 308, ["Location: y"], Redirected("y")),
     ("C1 302 to nowhere", KNOWN, 302, [], Broken),
     ("C1 302 to an empty address", KNOWN, 302, ["Location: "], Broken),
+    ("C1 302 to two addresses", KNOWN, 302, ["Location: x", "Location: y"], Broken),
+    ("C1 302 to one address, twice", KNOWN, 302, ["Location: y", "Location: y", "Location: "], Redirected("y")),
+    ("C1 203 where a checksum decides", PINNED, 203, ["Content-Length: 1000", TAG], Whole(1000, V1, framed=True)),
+    ("C1 203 without a checksum", KNOWN, 203, ["Content-Length: 1000", TAG], Broken),
     ("C1 300", KNOWN, 300, ["Location: y"], Broken),
     ("C1 304", KNOWN, 304, [TAG], Broken),
     ("C1 305", KNOWN, 305, ["Location: y"], Broken),
@@ -278,6 +320,7 @@ TABLE: list[Row] = [
     ("C1 226", KNOWN, 226, [CR, CL, TAG], Broken),
     ("C1 401", KNOWN, 401, [], ErrorStatus(401, "status 401: the server wants credentials")),
     ("C1 404", KNOWN, 404, [], ErrorStatus(404, "status 404: not found")),
+    ("C1 404 with a page", KNOWN, 404, [PAGE], ErrorStatus(404, "status 404: not found")),
     ("C1 404 with Retry-After", KNOWN, 404, ["Retry-After: 5"], ErrorStatus(404, "status 404: not found")),
     (
         "C1 407",
@@ -381,6 +424,18 @@ def test_the_decision_table(asked: Asked, status: int, lines: Sequence[str], exp
         assert type(verdict) is expected
     else:
         assert verdict == expected
+
+
+@pytest.mark.parametrize("field", ["Content-Range", "Content-Length"])
+@pytest.mark.shows("S8")
+def test_a_field_is_shown_only_if_no_secret_fits(field: str) -> None:
+    """A short plain value is shown whole; of any other nothing is, since a part could be a part of a secret."""
+    good = {"Content-Range": "bytes 100-199/1000", "Content-Length": "100"}
+    for value, shown in (("x" * 60, True), ("x" * 61, False), ("pass\u00e9", False), ("x\ty", False)):
+        verdict = judge(KNOWN, head(206, *(f"{name}: {text}" for name, text in {**good, field: value}.items())))
+        assert isinstance(verdict, UnusableRange)
+        assert (repr(value) in verdict.reason) == shown
+        assert (value[:3] in verdict.reason) == shown
 
 
 def test_the_reason_of_a_wrong_range_names_both() -> None:
@@ -752,6 +807,28 @@ def test_how_long_a_server_wants_to_be_left_alone(status: int, fields: dict[str,
     assert isinstance(verdict, ErrorStatus)
     assert verdict.retry_after == seconds
     assert verdict.is_throttling
+
+
+@pytest.mark.shows("A3")
+def test_which_statuses_may_pass() -> None:
+    """The same request may succeed later after 408, 425, throttling, and server errors that are not for good."""
+    transient = {status for status in range(1000) if is_transient(status)}
+    assert transient == {408, 420, 425, 429, 430, *range(500, 600)} - {501, 505, 511}
+
+
+@pytest.mark.shows("R22")
+def test_which_refusals_may_be_for_the_range() -> None:
+    """Any error may be, unless it asks for credentials or patience, or says that the content is gone."""
+    possible = {status for status in range(1000) if may_be_for_the_range(status)}
+    assert possible == {*range(400, 600)} - {401, 407, 410, 420, 429, 430}
+
+
+@pytest.mark.shows("A25")
+def test_which_statuses_are_throttling() -> None:
+    """A status that says so, or any other with a stated wait, however short."""
+    throttling = {status for status in range(1000) if ErrorStatus(status, "").is_throttling}
+    assert throttling == {420, 429, 430, 503, 509, 529}
+    assert ErrorStatus(403, "", 0.0).is_throttling
 
 
 def test_a_403_that_speaks_of_other_limits_is_no_throttling() -> None:

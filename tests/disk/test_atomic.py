@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from grym_fetch.disk.atomic import PRIVATE, NewFile, create_file, rename_new, replace_file
+from tests.support.system import descriptors
 from tests.support.system_calls import fail_at
 
 OLD, NEW = b"the old file", b"the new one, which is longer"
@@ -184,3 +185,14 @@ def test_the_longest_names(tmp_path: Path, folder: int, name: str) -> None:
     create_file(folder, name, OLD)
     replace_file(folder, name, NEW)
     assert (tmp_path / name).read_bytes() == NEW
+
+
+def test_nothing_stays_open(folder: int) -> None:
+    """Neither after success, nor where the file gets no name."""
+    before = descriptors()
+    replace_file(folder, "a", NEW)
+    with NewFile(folder, "b") as file:
+        file.write(NEW)
+    with pytest.raises(FileExistsError):
+        create_file(folder, "a", NEW)
+    assert descriptors() == before

@@ -54,6 +54,19 @@ def test_a_copy_is_a_file_of_its_own(source: Path, tmp_path: Path) -> None:
     assert source.stat().st_mode & 0o777 == 0o644
 
 
+def test_where_no_way_is_open_nothing_is_made(source: Path, tmp_path: Path) -> None:
+    """The error names the file that could not be shared."""
+    opened, here = OpenFile.opened(source), os.open(tmp_path, os.O_RDONLY)
+    try:
+        with pytest.raises(OSError, match="cannot be shared") as caught:
+            share(opened, opened.signature, here, "made", [], room=tmp_path)
+    finally:
+        opened.close()
+        os.close(here)
+    assert (caught.value.errno, caught.value.filename) == (errno.EOPNOTSUPP, str(source))
+    assert not (tmp_path / "made").exists()
+
+
 @pytest.mark.shows("X11")
 def test_a_hard_link_is_read_only(source: Path, tmp_path: Path) -> None:
     """Both names are of one file, to which nobody may write by accident."""

@@ -288,6 +288,15 @@ def test_no_symlink_is_read_or_written(log: Path, file: Path, tmp_path: Path) ->
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_another_checksum_of_one_kind_condemns_and_of_another_kind_says_nothing(log: Path, file: Path) -> None:
+    """A file known by its SHA-256 has no other; what its SHA-512 is, only a read can tell."""
+    remember(log, file)
+    known = [Checksum.of(CONTENT), Checksum.of(b"other"), Checksum("sha512", "0" * 128)]
+    assert [cache_of(log).judge(str(file), checksum, file.stat()) for checksum in known] == [True, False, None]
+    file.write_bytes(CONTENT + b"!")
+    assert [cache_of(log).judge(str(file), checksum, file.stat()) for checksum in known] == [None, None, None]
+
+
 @pytest.mark.shows("S1")
 def test_the_word_of_another_user_is_not_taken(log: Path, file: Path) -> None:
     """Another user who can write the log cannot make us trust a file."""

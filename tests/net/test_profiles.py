@@ -28,3 +28,28 @@ def test_a_file_that_cannot_be_read_has_no_keys(tmp_path: Path, data: bytes) -> 
     (tmp_path / ".aws/credentials").write_bytes(data)
     found = find_s3_access({"HOME": str(tmp_path)})
     assert (found.key_id, found.secret, found.region, found.endpoint) == ("", "", "us-east-1", "")
+
+
+def test_where_the_files_are_and_which_part_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the home folder, unless named; a variable comes before a file, and a profile is one part of both files."""
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws/credentials").write_text(
+        "[default]\naws_access_key_id = A\naws_secret_access_key = a\n"
+        "[work]\naws_access_key_id = B\naws_secret_access_key = b\n"
+    )
+    config = "[default]\nregion = eu-1\n[profile work]\nregion = eu-2\nendpoint_url = https://s3.example/\n"
+    (tmp_path / ".aws/config").write_text(config)
+    (tmp_path / "other").write_text(config.replace("eu-", "us-"))
+    monkeypatch.setenv("HOME", str(tmp_path / "nowhere"))
+    home = {"HOME": str(tmp_path)}
+
+    def found(environ: dict[str, str]) -> tuple[str, str, str]:
+        access = find_s3_access(environ)
+        return access.key_id, access.region, access.endpoint
+
+    assert found(home) == ("A", "eu-1", "")
+    assert found(home | {"AWS_PROFILE": "work"}) == ("B", "eu-2", "https://s3.example")
+    assert found(home | {"AWS_DEFAULT_PROFILE": "work", "AWS_REGION": "x"}) == ("B", "x", "https://s3.example")
+    assert found(home | {"AWS_CONFIG_FILE": str(tmp_path / "other")}) == ("A", "us-1", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert found({"AWS_DEFAULT_REGION": "y", "AWS_ENDPOINT_URL": "https://e"}) == ("A", "y", "https://e")

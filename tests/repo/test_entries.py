@@ -12,6 +12,7 @@ from grym_fetch.core.errors import ManifestError, UnsafePath
 from grym_fetch.disk.project import load_manifest
 from grym_fetch.repo.entries import add_to_gitignore, add_to_manifest, check_gitignore
 from grym_fetch.repo.placeholder import Placeholder
+from tests.support.system import descriptors
 
 NOW = 1_773_000_000.0
 
@@ -43,6 +44,12 @@ def test_what_is_listed_already_is_not_added(tmp_path: Path) -> None:
     assert added == ["b-model"]
 
 
+def test_files_of_one_name_that_are_moved_together(tmp_path: Path) -> None:
+    """Each gets an id of its own, and content that two of them share is listed once."""
+    files = [moved("a/model.bin", b"1"), moved("b/model.bin", b"2"), moved("c/model.bin", b"1")]
+    assert add_to_manifest(tmp_path / "assets.json", files, "https://example.org", NOW) == ["model", "b-model"]
+
+
 def test_a_manifest_that_would_not_be_good_is_not_written(tmp_path: Path) -> None:
     """Two contents for one place are refused, and the file stays as it was."""
     path = tmp_path / "assets.json"
@@ -58,10 +65,12 @@ def test_lines_are_added_once(tmp_path: Path) -> None:
     path = tmp_path / ".gitignore"
     path.write_bytes(b"*.log\n/a\nlast without end")
     path.chmod(0o640)
+    before = descriptors()
     assert add_to_gitignore(tmp_path, ["/a", "/b", "/b"]) == ["/b"]
     assert path.read_bytes() == b"*.log\n/a\nlast without end\n/b\n"
     assert path.stat().st_mode & 0o777 == 0o640
     assert add_to_gitignore(tmp_path, ["/a", "/b"]) == []
+    assert descriptors() == before
 
 
 def test_lines_end_as_those_that_are_there(tmp_path: Path) -> None:

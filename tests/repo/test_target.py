@@ -181,6 +181,14 @@ def test_a_target_around_which_git_does_not_answer(root: Path, tmp_path: Path) -
 
 
 @pytest.mark.shows("S17")
+@pytest.mark.parametrize("place", ["home/repo", "home/repo/a/new", "home/repo/.git"])
+def test_a_target_inside_the_repository(root: Path, tmp_path: Path, place: str) -> None:
+    """Git would take the large files in again."""
+    with pytest.raises(RepositoryError, match="lies inside the repository; name a folder outside"):
+        plan_clean(root, root, tmp_path / place, LIMIT)
+
+
+@pytest.mark.shows("S17")
 @pytest.mark.parametrize("place", ["bare", "bare/objects/new", "home/other/.git/modules"])
 def test_a_target_in_a_repository(root: Path, tmp_path: Path, place: str) -> None:
     """Nothing is put among git's own files."""
