@@ -306,6 +306,56 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         """Like `sync`, for assets already chosen."""
         return self._run(asynchronous.AssetManager.sync_assets, assets, force=force)
 
+    def sync_on(
+        self,
+        cluster: object,
+        ids: Collection[str] | None = None,
+        *,
+        tags: Collection[str] | None = None,
+        all: bool = False,
+        minimal: bool | None = None,
+        force: bool = False,
+        exclude: Collection[str] = (),
+        each_node: bool = False,
+    ) -> SyncReport:
+        """Like `sync`, on many machines at once, which share the assets folder.
+
+        ``cluster`` is ``"dask"`` for a process for each core of this machine, ``"dask://HOST:PORT"`` for a scheduler,
+        or a `dask.distributed.Client`. Each worker needs this version of grym-fetch, and sees the assets folder at the
+        same path and as the same user. Tokens and proxies are those of each worker's own environment. ``parallel`` and
+        ``max_per_host`` bound all workers together. Events come from all of them; their ``node`` says from which.
+
+        ``each_node``: nothing is shared, and each machine gets a copy of its own: in the manager's ``assets_dir`` if it
+        was named, or else where its own environment says. Each reads the manifest at the same path.
+
+        Raises what `sync` raises, and `ClusterError` if the cluster cannot be reached or a worker cannot take part.
+        """
+        return self._run(
+            asynchronous.AssetManager.sync_on,
+            cluster,
+            ids,
+            tags=tags,
+            all=all,
+            minimal=minimal,
+            force=force,
+            exclude=exclude,
+            each_node=each_node,
+        )
+
+    def sync_assets_on(
+        self,
+        cluster: object,
+        assets: Collection[Asset],
+        *,
+        minimal: bool | None = None,
+        force: bool = False,
+        each_node: bool = False,
+    ) -> SyncReport:
+        """Like `sync_on`, for assets already chosen; ``minimal``: as it was when they were."""
+        return self._run(
+            asynchronous.AssetManager.sync_assets_on, cluster, assets, minimal=minimal, force=force, each_node=each_node
+        )
+
     def restore_asset(self, path: str | Path, *, force: bool = False) -> Path:
         """Bring back a file that ``grym-fetch clean`` moved out of the repository, and return its path.
 

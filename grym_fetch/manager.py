@@ -502,6 +502,59 @@ class AssetManager:
         async with self._freshness.using(self.manifest):
             return await coordinator.sync(assets, force=force)
 
+    async def sync_on(
+        self,
+        cluster: object,
+        ids: Collection[str] | None = None,
+        *,
+        tags: Collection[str] | None = None,
+        all: bool = False,  # noqa: A002 - the word of the command line and of the public API
+        minimal: bool | None = None,
+        force: bool = False,
+        exclude: Collection[str] = (),
+        each_node: bool = False,
+    ) -> SyncReport:
+        """Like `sync`, on many machines at once, which share the assets folder.
+
+        ``cluster`` is ``"dask"`` for a process for each core of this machine, ``"dask://HOST:PORT"`` for a scheduler,
+        or a `dask.distributed.Client`. Each worker needs this version of grym-fetch, and sees the assets folder at the
+        same path and as the same user. Tokens and proxies are those of each worker's own environment. ``parallel`` and
+        ``max_per_host`` bound all workers together. Events come from all of them; their ``node`` says from which.
+
+        ``each_node``: nothing is shared, and each machine gets a copy of its own: in the manager's ``assets_dir`` if it
+        was named, or else where its own environment says. Each reads the manifest at the same path.
+
+        Raises what `sync` raises, and `ClusterError` if the cluster cannot be reached or a worker cannot take part.
+        """
+        self._owner.claim()
+        chosen = self.choose(ids, tags=tags, all=all, minimal=minimal, exclude=exclude)
+        return await self.sync_assets_on(cluster, chosen, minimal=minimal, force=force, each_node=each_node)
+
+    async def sync_assets_on(
+        self,
+        cluster: object,
+        assets: Collection[Asset],
+        *,
+        minimal: bool | None = None,
+        force: bool = False,
+        each_node: bool = False,
+    ) -> SyncReport:
+        """Like `sync_on`, for assets already chosen; ``minimal``: as it was when they were."""
+        from grym_fetch.cluster.run import ClusterRun
+
+        coordinator, named = self._ready(), self._places[1]
+        run = ClusterRun(
+            project=self.project,
+            settings=self.settings,
+            coordinator=coordinator,
+            emit=self._bus.emit,
+            clock=self._clock,
+            minimal=self.minimal if minimal is None else minimal,
+            assets_dir=None if named is None else str(self.project.assets_dir),
+        )
+        async with self._freshness.using(self.manifest):
+            return await coordinator.run(run.sync(cluster, assets, force=force, each_node=each_node))
+
     async def restore_asset(self, path: str | Path, *, force: bool = False) -> Path:
         """Bring back a file that ``grym-fetch clean`` moved out of the repository, and return its path.
 

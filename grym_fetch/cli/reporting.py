@@ -20,10 +20,13 @@ from grym_fetch.display.report import Report
 
 if TYPE_CHECKING:
     from grym_fetch.core.manifest import Asset
+    from grym_fetch.display.report_rows import Row
     from grym_fetch.manager import AssetManager
 
 log = logging.getLogger(__name__)
 
+ROWS = (".jsonl", ".parquet")
+"""The endings of reports for programs."""
 LOOK_S = 0.1
 """Between two looks at what has happened: progress within it counts as one step."""
 
@@ -34,23 +37,42 @@ def write_whole(path: Path, content: bytes) -> None:
         replace_file(folder, path.name, content)
 
 
-def written(report: Report, kind: str, place: str) -> bytes:
-    """Return the content of a report in the form that belongs to a name's ending. ``place``: where the files are."""
+def written(report: Report, kind: str, place: str, earlier: Iterable[Row] = ()) -> bytes:
+    """Return the content of a report in the form that belongs to a name's ending. ``place``: where the files are.
+
+    ``earlier``: the rows of the run that it continues.
+    """
     from grym_fetch.display import report_rows
 
     if kind == ".jsonl":
-        return report_rows.as_json_lines(report)
+        return report_rows.as_json_lines(report, earlier)
     if kind == ".parquet":
-        return report_rows.as_parquet(report)
+        return report_rows.as_parquet(report, earlier)
     from grym_fetch.display.page import report_page
 
     return report_page(report, place).encode()
 
 
+def _earlier(path: Path, kind: str) -> list[Row]:
+    from grym_fetch.display.report_rows import read_rows
+
+    try:
+        return read_rows(path.read_bytes(), kind)
+    except OSError:
+        return []
+
+
 @asynccontextmanager
-async def reporting(manager: AssetManager, assets: Iterable[Asset], path: Path) -> AsyncIterator[None]:
-    """Write a report to ``path`` about what happens in the block. Raises `StorageError` if that alone fails."""
-    report = Report({asset.id: redact_url(asset.urls[0]) for asset in assets})
+async def reporting(
+    manager: AssetManager, assets: Iterable[Asset], path: Path, *, goes_on: bool = False, each_node: bool = False
+) -> AsyncIterator[None]:
+    """Write a report to ``path`` about what happens in the block. Raises `StorageError` if that alone fails.
+
+    ``goes_on``: the run continues the one whose report is there. ``each_node``: with a row for each node's copy.
+    """
+    report = Report({asset.id: redact_url(asset.urls[0]) for asset in assets}, each_node=each_node)
+    kind = path.suffix.lower()
+    earlier = await asyncio.to_thread(_earlier, path, kind) if goes_on and kind in ROWS else []
     subscription = manager.events()
 
     async def follow() -> None:
@@ -64,7 +86,7 @@ async def reporting(manager: AssetManager, assets: Iterable[Asset], path: Path) 
 
     def write() -> None:
         take()
-        write_whole(path, written(report, path.suffix.lower(), str(manager.project.assets_dir)))
+        write_whole(path, written(report, kind, str(manager.project.assets_dir), earlier))
 
     task = asyncio.create_task(follow(), name="report")
     try:

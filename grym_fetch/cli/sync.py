@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from grym_fetch.cli import streams
 from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import (
     REPORTS,
@@ -38,6 +39,17 @@ def refuse_header(ctx: click.Context, param: click.Parameter, value: tuple[str, 
             "(a dot as _, a dash as __), HF_TOKEN, or ~/.netrc.",
             ctx,
         )
+
+
+def check_cluster(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Refuse what is not the name of a cluster."""
+    if not value:
+        return None
+    from grym_fetch.cluster.opening import problem_of
+
+    if (problem := problem_of(value)) is not None:
+        raise click.BadParameter(problem, ctx, param)
+    return value
 
 
 @click.command("sync", cls=Command)
@@ -74,6 +86,13 @@ def refuse_header(ctx: click.Context, param: click.Parameter, value: tuple[str, 
     callback=check_folder,
     help="Keep metrics of the run in FILE, in Prometheus' text format.",
 )
+@option(
+    "--on",
+    metavar="CLUSTER",
+    callback=check_cluster,
+    help="Fetch on a cluster: dask, a process for each core; dask://HOST:PORT, a scheduler's workers.",
+)
+@option("--each-node", is_flag=True, help="With --on: give each machine a copy of its own; they share no folder.")
 @click.option("--header", multiple=True, hidden=True, expose_value=False, callback=refuse_header)
 @transfer_options
 @common_options
@@ -89,6 +108,8 @@ def sync_command(
     dry_run: bool,
     report: Path | None,
     metrics: Path | None,
+    on: str | None,
+    each_node: bool,
     **transfer: Any,
 ) -> int:
     """Make assets present and verified: those chosen, or else all required ones (all, if none is required).
@@ -99,12 +120,15 @@ def sync_command(
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from
 
+    if each_node and on is None:
+        raise click.UsageError("--each-node needs a cluster: --on dask, --on dask://HOST:PORT")
+
     async def body(manager: AssetManager) -> int:
         assets = manager.choose(ids + asset_ids, tags=tags, all=everything, exclude=exclude)
         if not (ids or asset_ids or tags or everything):
             say_default(manager, common, exclude=exclude)
         if exclude and not assets and not common.quiet:
-            click.echo("nothing to fetch: everything chosen is excluded", err=True)
+            streams.say("nothing to fetch: everything chosen is excluded")
         if dry_run:
             await print_plan(manager, assets, common, force=force)
             return 0
@@ -112,12 +136,17 @@ def sync_command(
             if report is not None:
                 from grym_fetch.cli.reporting import reporting
 
-                await stack.enter_async_context(reporting(manager, assets, report))
+                await stack.enter_async_context(
+                    reporting(manager, assets, report, goes_on=on is not None, each_node=each_node)
+                )
             if metrics is not None:
                 from grym_fetch.cli.metrics import metering
 
                 await stack.enter_async_context(metering(manager, assets, metrics))
-            await manager.sync_assets(assets, force=force)
+            if on is None:
+                await manager.sync_assets(assets, force=force)
+            else:
+                await manager.sync_assets_on(on, assets, force=force, each_node=each_node)
         return 0
 
     return run(common, body, settings=settings_from(transfer), minimal=minimal)
@@ -128,11 +157,11 @@ def say_default(manager: AssetManager, common: Common, *, exclude: tuple[str, ..
     if common.quiet:
         return
     if not manager.manifest.assets:
-        click.echo("nothing to fetch: the manifest lists no assets", err=True)
+        streams.say("nothing to fetch: the manifest lists no assets; `grym-fetch add URL` adds one")
     elif manager.manifest.chooses_all(manager.minimal):
         count = len(manager.choose(exclude=exclude))
         but = f" but {len(manager.manifest.assets) - count} excluded" if exclude else ""
-        click.echo(f"no asset is marked as required: taking all {len(manager.manifest.assets)}{but}", err=True)
+        streams.say(f"no asset is marked as required: taking all {len(manager.manifest.assets)}{but}")
 
 
 async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) -> None:
@@ -200,8 +229,9 @@ async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) 
     resumed = f", {format_size(plan.bytes_staged)} there from an earlier run" if plan.bytes_staged else ""
     unknown = f", {plan.unknown_sizes} of unknown size" if plan.unknown_sizes else ""
     from_store = f"{taken} to take from the store, " if taken else ""
-    click.echo(f"{fetched} to fetch, {from_store}{kept} already there{unknown}")
-    click.echo(f"{format_size(plan.bytes_to_fetch)} to download{resumed}")
+    streams.say_result(f"{fetched} to fetch, {from_store}{kept} already there{unknown}")
+    streams.say_result(f"{format_size(plan.bytes_to_fetch)} to download{resumed}")
     fits = "" if plan.space_needed <= plan.space_free else ": NOT ENOUGH"
     archives = f", and what is in {unpacked} to be unpacked" if unpacked else ""
-    click.echo(f"space needed {format_size(plan.space_needed)}{archives}, free {format_size(plan.space_free)}{fits}")
+    needed, free = format_size(plan.space_needed), format_size(plan.space_free)
+    streams.say_result(f"space needed {needed}{archives}, free {free}{fits}")

@@ -39,6 +39,7 @@
     │   └── Locked               another process still holds the asset after the wait
     ├── MirrorsExhausted         every origin failed; each one's reason
     ├── SyncFailed               what a sync raises at its end: a group of each asset's error
+    ├── ClusterError             a cluster cannot be reached, or one of its nodes cannot take part
     └── RepositoryError          a git repository does not allow this, or it makes no sense there
 
 Rules: an error keeps what it was made from, as attributes and in ``args``, and builds its text in `__str__`: what
@@ -529,6 +530,10 @@ def _count(failures: Collection[object]) -> str:
 def _naming(asset: str, error: GrymFetchError) -> str:
     text = str(error)
     return text if error.asset_id == asset else f"{asset}: {text}"
+
+
+class ClusterError(GrymFetchError):
+    """A cluster cannot be reached, is gone, or has a node that cannot take part: another version, no shared folder."""
 
 
 class RepositoryError(GrymFetchError):

@@ -11,6 +11,7 @@ changes what is known about a host.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from grym_fetch.core.errors import (
@@ -62,6 +63,19 @@ def grace_of(error: GrymFetchError, *, is_served: bool = False) -> float | None:
     return 0.0 if is_connection else None
 
 
+@dataclass(frozen=True, slots=True)
+class HostUse:
+    """What one process does at a host. ``at_work``: its attempts there now. ``waits``: whether it wants more.
+
+    ``refusals``: how often the host has refused one more, so far. ``pause``: for how many seconds to leave it alone.
+    """
+
+    at_work: int
+    waits: bool = False
+    refusals: int = 0
+    pause: float = 0.0
+
+
 @dataclass(eq=False, slots=True)
 class _Host:
     """One host. ``at_work`` and ``receiving`` hold attempts; those that receive, since when, are at work as well."""
@@ -98,6 +112,8 @@ class _Host:
     """Whether the first requests for an asset go there one at a time: it has refused several, or redirects."""
     in_vain: int = 0
     """How many requests for the whole it has refused since it last served one."""
+    lessons: int = 0
+    """How often its limit was lowered."""
 
     def steady(self, now: float) -> int:
         """How many it certainly serves at once."""
@@ -106,6 +122,7 @@ class _Host:
     def lower(self, limit: int, now: float) -> None:
         self.limit = limit if self.limit is None else min(limit, self.limit)
         self.probe_at = now + self.probe_wait
+        self.lessons += 1
 
     def raise_to(self, limit: int, now: float) -> None:
         self.limit, self.probe, self.probe_wait = limit, None, PROBE_S
@@ -117,6 +134,9 @@ class _Host:
         self.not_before = max(self.not_before, now + step)
 
 
+_NOTHING = HostUse(0)
+
+
 class Hosts:
     """What is known about all hosts. ``per_host``: the most attempts at one host at once, whatever it allows.
 
@@ -125,6 +145,9 @@ class Hosts:
 
     def __init__(self, per_host: int, *, ahead: bool = False) -> None:
         self._per_host = per_host
+        self._shares: Mapping[str, int] = {}
+        self._short: set[str] = set()
+        """Where more would be at work, but for the user's limits."""
         self._ahead = ahead
         self._hosts: dict[str, _Host] = {}
         self._liars: set[str] = set()
@@ -139,29 +162,64 @@ class Hosts:
         """Whether it should be asked last, for all assets of this run."""
         return host in self._liars
 
+    # -- shared with other processes --------------------------------------------------------------------------------
+
+    def share(self, per_host: int, hosts: Mapping[str, int]) -> None:
+        """From now on, at most so many attempts at one host at once; ``hosts`` has those with a number of their own.
+
+        0 is none at all. What is at work goes on.
+        """
+        self._per_host, self._shares = per_host, dict(hosts)
+        self._short.clear()
+
+    def most(self, host: str) -> int:
+        """The user's limit for this host, or this process's share of it."""
+        return self._shares.get(host, self._per_host)
+
+    def uses(self, now: float) -> dict[str, HostUse]:
+        """What others should know of the hosts: all that are in use or wanted, or have refused something."""
+        found = {}
+        for host in {*self._hosts, *self._short}:
+            known = self._hosts.get(host) or _Host()
+            use = HostUse(len(known.at_work), host in self._short, known.lessons, max(0.0, known.not_before - now))
+            if use != _NOTHING:
+                found[host] = use
+        return found
+
     # -- what is read -----------------------------------------------------------------------------------------------
 
     def has_room(self, host: str, now: float) -> bool:
         """Whether one more attempt may begin there."""
         known = self._hosts.get(host)
         if known is None:
-            return True
+            if self.most(host) > 0:
+                return True
+            self._short.add(host)
+            return False
         count = len(known.at_work)
-        if now < known.not_before or count >= self._per_host or known.alone is not None:
+        if now < known.not_before or known.alone is not None:
+            return False
+        if count >= self.most(host):
+            self._short.add(host)
             return False
         if known.limit is None or count < known.limit:
             return True
         is_quiet = len(known.receiving) == count and now >= known.probe_at
         return count == known.limit and known.probe is None and is_quiet
 
+    def has_too_many(self, host: str) -> bool:
+        """Whether more is at work there than its share allows by now."""
+        known = self._hosts.get(host)
+        return known is not None and len(known.at_work) > self.most(host)
+
     def room(self, host: str, now: float) -> int:
         """For how many more attempts connections may be opened early there."""
         known = self._hosts.get(host)
         if known is None:
-            return self._per_host
+            return self.most(host)
         if now < known.not_before or known.refuses_early:
             return 0
-        most = self._per_host if known.limit is None else min(self._per_host, known.limit)
+        most = self.most(host) if known.limit is None else min(self.most(host), known.limit)
         return most - len(known.at_work)
 
     def may_ask_together(self, host: str) -> bool:

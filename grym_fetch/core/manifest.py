@@ -114,12 +114,12 @@ class AssetBatches(Protocol):
         """The same assets, as their small stand-ins where they have one."""
 
 
-def known_bytes(assets: Collection[Asset]) -> int:
+def known_bytes(assets: Collection[Asset] | AssetBatches) -> int:
     """Return the sum of the sizes that are known."""
     return assets.known_bytes() if isinstance(assets, AssetBatches) else sum(asset.size or 0 for asset in assets)
 
 
-def in_batches(assets: Collection[Asset]) -> Iterator[tuple[Asset, ...]]:
+def in_batches(assets: Collection[Asset] | AssetBatches) -> Iterator[tuple[Asset, ...]]:
     """Yield assets some at a time if they are too many to be held, and else all at once. May block, as a file does."""
     if isinstance(assets, AssetBatches):
         yield from assets.batches()

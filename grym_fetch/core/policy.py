@@ -159,6 +159,10 @@ class TokenBucket:
         self._rate = rate
         self._free_at = now
 
+    def set_rate(self, rate: float) -> None:
+        """Allow this many bytes per second from now on."""
+        self._rate = rate
+
     def spend(self, count: int, now: float) -> float:
         """Account for ``count`` bytes that came at ``now``; return the seconds to wait before reading more."""
         # Save up at most a tenth of a second of unused time: a limit is a limit, not an hourly average.

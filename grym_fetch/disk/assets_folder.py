@@ -17,6 +17,7 @@ writers never share a file.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 import os
 import stat
@@ -53,10 +54,16 @@ PROBE_BYTES = 64 * 1024
 
 
 class AssetsFolder:
-    """The assets folder, which need not exist yet: nothing is made before `prepare`."""
+    """The assets folder, which need not exist yet: nothing is made before `prepare`.
 
-    def __init__(self, assets_dir: Path, *, threads: int = 2, make_threads: ThreadPools = WorkerThreads) -> None:
+    ``part`` names a part of the assets that only this process fetches: then no other part has to wait for it.
+    """
+
+    def __init__(
+        self, assets_dir: Path, *, threads: int = 2, make_threads: ThreadPools = WorkerThreads, part: str = ""
+    ) -> None:
         self.assets_dir = assets_dir
+        self._part = part
         self.state = StateFolder(assets_dir)
         self._threads = make_threads("disk", threads)
         reading, flushing = make_threads("read", threads), make_threads("flush", threads)
@@ -92,7 +99,8 @@ class AssetsFolder:
     @property
     def lock_of_small_files(self) -> FileLock:
         """The lock of the process that fetches small assets, many at a time."""
-        return FileLock(self.state.open_locks, f"{PATH_KEY}.lock")
+        key = hashlib.sha256(self._part.encode()).hexdigest()[: len(PATH_KEY)] if self._part else PATH_KEY
+        return FileLock(self.state.open_locks, f"{key}.lock")
 
     async def try_lock(self, lock: FileLock) -> bool:
         """Take a lock if it is free."""

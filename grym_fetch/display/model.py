@@ -7,7 +7,7 @@ assets there are. Rows keep their order: active ones by when they started, then 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from itertools import chain, islice
@@ -20,7 +20,11 @@ from grym_fetch.core.text import safe_text
 
 STALLED_AFTER_S = 5.0
 """Report a connection as stalled after this long without data."""
+_QUIET_AFTER_S = 1.0
+"""After this long without data, a speed sinks, until it is gone after `STALLED_AFTER_S`."""
 _MAX_NAME_CHARS = 200
+_GONE_AFTER_S = 10.0
+"""A worker of a cluster that has told nothing for this long is not shown."""
 _MAX_ENDED = 100_000
 """So many ended assets are remembered."""
 MAX_ROWS = 500
@@ -79,12 +83,15 @@ class Row:
         return silence if self.phase in _FLOWING and silence >= STALLED_AFTER_S else None
 
     def rate_at(self, now: float) -> float:
-        """Bytes per second; 0 if nothing flows."""
-        return self.rate if self.phase in _FLOWING and self.stalled_for(now) is None else 0.0
+        """Bytes per second; 0 if nothing flows. It sinks while no data comes."""
+        if self.phase not in _FLOWING:
+            return 0.0
+        quiet = (now - self.moved_at - _QUIET_AFTER_S) / (STALLED_AFTER_S - _QUIET_AFTER_S)
+        return self.rate * min(1.0, max(0.0, 1.0 - quiet))
 
     def eta_at(self, now: float) -> float | None:
-        """Seconds left, counted down from when they were reported."""
-        if self.eta is None or self.rate_at(now) <= 0:
+        """Seconds left, counted down from when they were reported; None as soon as no data comes."""
+        if self.eta is None or self.rate_at(now) <= 0 or now - self.moved_at > _QUIET_AFTER_S:
             return None
         return max(0.0, self.eta - (now - self.read_at))
 
@@ -130,6 +137,16 @@ class Snapshot:
     totals: Totals
 
 
+@dataclass(slots=True)
+class _NodeSum:
+    """What a worker of a cluster does: files that have ended, bytes received, and their speed."""
+
+    meter: Meter
+    heard_at: float
+    files: int = 0
+    bytes: int = 0
+
+
 class DisplayModel:
     """Follows the events of a run. ``names`` maps an asset's id to its name; both are made harmless here."""
 
@@ -150,6 +167,7 @@ class DisplayModel:
         self.longest_name = 0
         """The width of the longest name, in cells."""
         self._mirrors = False
+        self._nodes: dict[str, _NodeSum] = {}
         self._meter: Meter | None = None
         self.saved_bytes = 0
         """Bytes that did not have to be fetched again thanks to resuming, over all fetched assets."""
@@ -170,6 +188,19 @@ class DisplayModel:
 
     def apply(self, event: Event, now: float) -> None:
         """Process ``event``, which was read at ``now`` (monotonic seconds)."""
+        bytes_before, ended_before = self._bytes, self._ended_count
+        self._apply(event, now)
+        if event.node is not None:
+            node = self._nodes.get(event.node)
+            if node is None:
+                node = self._nodes[event.node] = _NodeSum(Meter(now=now), now)
+            node.heard_at = now
+            node.files += self._ended_count - ended_before
+            if not isinstance(event, events.AssetPlanned):  # what was there is not received
+                node.bytes += max(0, self._bytes - bytes_before)
+            node.meter.advance(now, on_hand=node.bytes, received=node.bytes, total=None)
+
+    def _apply(self, event: Event, now: float) -> None:
         match event:
             case events.RunStarted():
                 self._reset()
@@ -208,15 +239,28 @@ class DisplayModel:
     def snapshot(self, now: float, max_rows: int = MAX_ROWS) -> Snapshot:
         """Return the state at ``now`` as values."""
         rows = tuple(islice(chain(self._working.values(), self._queued.values()), max_rows))
+        working, longest_name = min(len(self._working), max_rows), self.longest_name
+        if self._nodes:
+            rows = tuple(islice(self._node_rows(now), max_rows))
+            working, longest_name = len(rows), max((cells(row.name) for row in rows), default=0)
         return Snapshot(
             rows=rows,
-            working=min(len(self._working), max_rows),
+            working=working,
             # At its very start a run is known by what it announces.
             under_way=len(self._working) + len(self._queued) or (0 if self._ended else self._assets),
-            longest_name=self.longest_name,
+            longest_name=longest_name,
             mirrors=self._mirrors,
             totals=self._totals(now),
         )
+
+    def _node_rows(self, now: float) -> Iterator[Row]:
+        """A row for each worker that has been heard lately, in place of its assets'."""
+        for name, node in self._nodes.items():
+            if now - node.heard_at < _GONE_AFTER_S:
+                files = f"{node.files:,} file{'' if node.files == 1 else 's'}"
+                rate = node.meter.read(now).rate
+                shown = f"{safe_text(name, limit=_MAX_NAME_CHARS)} · {files}"
+                yield Row(name, shown, Phase.DOWNLOADING, bytes=node.bytes, rate=rate, read_at=now, moved_at=now)
 
     def _totals(self, now: float) -> Totals:
         seen = self._ended_count + len(self._working) + len(self._queued)

@@ -57,6 +57,8 @@ class Life:
     retries: int = 0
     switches: int = 0
     restarts: int = 0
+    node: str = ""
+    """The worker of a cluster that told of it last."""
 
     def enter(self, what: Stretch, time: float) -> None:
         """From now on it does this."""
@@ -83,10 +85,14 @@ class Life:
 
 
 class Report:
-    """Follows a run. ``first_origins``: the address that each asset is asked for first, already without secrets."""
+    """Follows a run. ``first_origins``: the address that each asset is asked for first, already without secrets.
 
-    def __init__(self, first_origins: Mapping[str, str]) -> None:
+    ``each_node``: each worker of a cluster has its own copy of an asset, which has a life of its own.
+    """
+
+    def __init__(self, first_origins: Mapping[str, str], *, each_node: bool = False) -> None:
         self._first_origins = first_origins
+        self._each_node = each_node
         self._lives: dict[str, Life] = {}
         self.origins: dict[str, Share] = {}
         self.began = self.ended = 0.0
@@ -104,8 +110,9 @@ class Report:
     def everyone(self) -> Iterator[Life]:
         """All assets that were asked for: `lives`, then those that have not begun."""
         yield from self._lives.values()
+        begun = {life.asset for life in self._lives.values()}
         for asset, origin in self._first_origins.items():
-            if asset not in self._lives:
+            if asset not in begun:
                 yield Life(asset, 0.0, origin)
 
     def apply(self, event: Event) -> None:
@@ -119,11 +126,12 @@ class Report:
             self.assets = event.assets
         if event.asset is None:
             return
-        life = self._lives.get(event.asset)
+        key = f"{event.asset}\0{event.node}" if self._each_node else event.asset
+        life = self._lives.get(key)
         if life is None:
             origin = self._first_origins.get(event.asset, "")
-            life = self._lives[event.asset] = Life(event.asset, event.time, origin, ended=event.time)
-        life.ended = event.time
+            life = self._lives[key] = Life(event.asset, event.time, origin, ended=event.time)
+        life.ended, life.node = event.time, event.node or life.node
         match event:
             case events.AssetPlanned():
                 life.size, life.resumed = event.size, event.resumed_bytes

@@ -11,15 +11,15 @@ import asyncio
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Coroutine, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from grym_fetch.core.errors import DiskFull, GrymFetchError, StorageError, SyncFailed
 from grym_fetch.core.events import AssetFailed, AssetReused, RunFinished, RunStarted
 from grym_fetch.core.figures import lacking
-from grym_fetch.core.manifest import Asset, AssetBatches
+from grym_fetch.core.manifest import Asset, AssetBatches, in_batches, known_bytes
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.local_files import Look, Presence
 from grym_fetch.engine.protocol import AssetEngine
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+R = TypeVar("R")
 _Key = tuple[str, bool, bool, bool]
 
 
@@ -223,15 +224,25 @@ class Coordinator:
 
         If the run would not fit on the disk, the cause is a `DiskFull`.
         """
-        # A task of its own, so that closing the manager in the middle of it ends it, and it alone.
-        run = asyncio.get_running_loop().create_task(self._sync(assets, force=force), name="sync")
+        if isinstance(assets, AssetBatches):
+            return await self.run(self._sync_long(assets, len(assets), force=force))
+        report, cause = await self.run(self._sync_held(assets, force=force))
+        if report.failed:
+            raise SyncFailed(report.failed) from cause
+        return report
+
+    async def sync_some(self, assets: Collection[Asset], *, force: bool = False) -> SyncReport:
+        """`sync`, but failures are in the report only: these are some of the assets of a longer run."""
+        return (await self.run(self._sync_held(assets, force=force)))[0]
+
+    async def run(self, work: Coroutine[Any, Any, R]) -> R:
+        """Do this in a task of its own, so that closing the manager in the middle of it ends it, and it alone."""
+        run = asyncio.get_running_loop().create_task(work, name="sync")
         self._runs.add(run)
         run.add_done_callback(self._runs.discard)
         return await run
 
-    async def _sync(self, assets: Collection[Asset], *, force: bool) -> SyncReport:
-        if isinstance(assets, AssetBatches):
-            return await self._sync_long(assets, len(assets), force=force)
+    async def _sync_held(self, assets: Collection[Asset], *, force: bool) -> tuple[SyncReport, GrymFetchError | None]:
         assets = list({_key(asset): asset for asset in assets}.values())
         began, received = self._clock.monotonic(), self.engine.received
         self._bus.emit(RunStarted(assets=len(assets), bytes=sum(asset.size or 0 for asset in assets)))
@@ -250,9 +261,7 @@ class Coordinator:
             )
             self._finish(report, len(tally.failed))
         await self._bus.settle()
-        if tally.failed:
-            raise SyncFailed(tally.failed) from tally.cause
-        return report
+        return report, tally.cause
 
     async def _sync_long(self, assets: AssetBatches, count: int, *, force: bool) -> SyncReport:
         """A run over more assets than are held: batch after batch, as one run."""
@@ -264,7 +273,7 @@ class Coordinator:
         cause: GrymFetchError | None = None
         try:
             if not self._offline:
-                cause = await self._why_all_is_too_much(assets, force=force)
+                cause = await self.why_too_much(assets, force=force)
             is_too_much = cause is not None
             batches = assets.batches()
             while batch := await asyncio.to_thread(next, batches, None):
@@ -347,11 +356,11 @@ class Coordinator:
         tally.cause = error = self._too_much(plan.space_needed, plan.space_free)
         return self._without_fetching(plan, tally, error)
 
-    async def _why_all_is_too_much(self, assets: AssetBatches, *, force: bool) -> DiskFull | None:
-        """As above, for a long run: the error if what is to be fetched of all of it does not fit."""
-        if assets.known_bytes() <= (free := await self.engine.assets_folder.free_bytes()):
+    async def why_too_much(self, assets: Collection[Asset] | AssetBatches, *, force: bool) -> DiskFull | None:
+        """Return the error if what is to be fetched of all these does not fit on the disk."""
+        if known_bytes(assets) <= (free := await self.engine.assets_folder.free_bytes()):
             return None
-        needed, batches = 0, assets.batches()
+        needed, batches = 0, in_batches(assets)
         while batch := await asyncio.to_thread(next, batches, None):
             needed += (await self.plan(batch, force=force)).space_needed
         return self._too_much(needed, free) if needed > free else None

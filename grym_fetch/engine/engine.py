@@ -43,7 +43,7 @@ class Engine:
     """Does the work of a manager. Created in a running event loop and bound to it; `aclose` ends everything.
 
     Without a ``transport`` it creates its own and closes it; it leaves a given one open. ``threads`` makes the worker
-    threads.
+    threads. ``part`` names the part of the assets that this engine fetches, if others fetch the rest.
     """
 
     def __init__(
@@ -57,7 +57,9 @@ class Engine:
         version: str,
         transport: Transport | None = None,
         threads: ThreadPools = WorkerThreads,
+        part: str = "",
     ) -> None:
+        self._part = part
         self._settings = settings
         self._clock = clock
         self._emit = emit
@@ -84,7 +86,7 @@ class Engine:
         """The part of the disk that is written to."""
         from grym_fetch.disk.assets_folder import AssetsFolder
 
-        return AssetsFolder(self._assets_dir, make_threads=self._threads)
+        return AssetsFolder(self._assets_dir, make_threads=self._threads, part=self._part)
 
     @cached_property
     def _own_transport(self) -> Transport:
@@ -242,6 +244,16 @@ class Engine:
             limiter=TokenBucket(settings.limit_rate, self._clock.monotonic()) if settings.limit_rate else None,
             on_received=self._count,
         )
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """Gives out the connections."""
+        return self._context.scheduler
+
+    def limit_rate(self, share: float) -> None:
+        """Use only this part of the bytes per second that the user allows, if there is a limit; from 0 to 1."""
+        if self._settings.limit_rate and self._context.limiter is not None:
+            self._context.limiter.set_rate(max(1.0, self._settings.limit_rate * share))
 
     @property
     def requester(self) -> Requester:

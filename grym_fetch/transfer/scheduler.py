@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from functools import partial
@@ -30,6 +30,7 @@ MAX_AHEAD = 3
 """The most work that a connection is given ahead of its turn."""
 HEARTBEAT_S = 0.1
 """How often to look for work while some connections are busy and others idle: a slow one may have to share by then."""
+_GIVEN_BACK = "given back"
 SILENT_S = 1.0
 """If a host sends nothing to any of us for this long, what is open to it and idle is closed."""
 
@@ -97,6 +98,9 @@ class Scheduler:
         self._clock = clock or SystemClock()
         self._free = [transport.connection() for _ in range(connections)]
         self._connections = tuple(self._free)
+        self._allowed = connections
+        self._aside: list[Connection] = []
+        """Those that must not be used now. All of them are closed."""
         self._sources: dict[Source[Any], int] = {}
         """How many attempts each has under way."""
         self._ranks: dict[Source[Any], int] = {}
@@ -137,6 +141,61 @@ class Scheduler:
     def can_begin(self, host: str) -> bool:
         """Whether a connection is free, and this host allows one more."""
         return bool(self._free) and self._has_room(host)
+
+    # -- a share of what several processes may use together -----------------------------------------------------------
+
+    def allow(self, connections: int) -> None:
+        """From now on, use at most so many connections, up to as many as there are. What is at work goes on."""
+        self._allowed = min(max(connections, 0), len(self._connections))
+        while self._aside and self.in_use < self._allowed:
+            self._free.append(self._aside.pop())
+        self._give_back()
+        for host, count in self.open_to().items():
+            self._close_idle(host, count - self.hosts.most(host))
+        self.kick()
+
+    def open_to(self) -> Counter[str]:
+        """How many connections are open to each host, idle ones included."""
+        return Counter(connection.host for connection in self._connections if connection.host)
+
+    def _close_idle(self, host: str, most: int) -> None:
+        """Close up to so many connections that are open to a host and idle."""
+        for connection in [each for each in self._free if each.host == host][: max(0, most)]:
+            self._free.remove(connection)
+            task = asyncio.get_running_loop().create_task(connection.aclose(), name=f"let go of {host}")
+            self._tasks.add(task)
+            task.add_done_callback(partial(self._let_gone, connection))
+
+    @property
+    def in_use(self) -> int:
+        """How many connections are open or may be opened: those allowed, and others until their work is done."""
+        return len(self._connections) - len(self._aside)
+
+    def look(self) -> None:
+        """Look for work now, so that what is known of the hosts says where more is wanted."""
+        if not self._is_closed:
+            self._give_out()
+
+    def _give_back(self) -> None:
+        """Close free connections until there are no more than allowed: first those that are not open."""
+        closing = sum(task.get_name() == _GIVEN_BACK for task in self._tasks)
+        while self._free and self.in_use - closing > self._allowed:
+            connection = min(self._free, key=lambda each: each.host != "")
+            self._free.remove(connection)
+            if not connection.host:
+                self._aside.append(connection)
+                continue
+            closing += 1
+            task = asyncio.get_running_loop().create_task(connection.aclose(), name=_GIVEN_BACK)
+            self._tasks.add(task)
+            task.add_done_callback(partial(self._given_back, connection))
+
+    def _given_back(self, connection: Connection, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        (self._free if self.in_use <= self._allowed else self._aside).append(connection)
+        if not task.cancelled():
+            task.exception()  # what became of it is no matter: it is opened again, or another is used
+        self.kick()
 
     def kick(self) -> None:
         """There may be new work: look for it soon. Many kicks in one turn of the loop cost one look."""
@@ -189,16 +248,13 @@ class Scheduler:
             silent[host] = since = self._silent_since.get(host, now)
             if now - since >= SILENT_S or (host in self._one_by_one and since < now):
                 self._one_by_one.add(host)
-                for connection in [each for each in self._free if each.host == host]:
-                    self._free.remove(connection)
-                    task = asyncio.get_running_loop().create_task(connection.aclose(), name=f"let go of {host}")
-                    self._tasks.add(task)
-                    task.add_done_callback(partial(self._let_gone, connection))
+                self._close_idle(host, len(self._free))
         self._silent_since = silent
 
     def _let_gone(self, connection: Connection, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._free.append(connection)
+        self._give_back()
         if not task.cancelled():
             task.exception()  # what became of it is no matter: it is opened again, or another is used
         self.kick()
@@ -274,6 +330,7 @@ class Scheduler:
         self._release(source, attempt)
         if not self._go_on(connection):
             self._free.append(connection)
+            self._give_back()
         self.kick()
 
     def _release(self, source: Source[Any], work: Work) -> None:
@@ -298,6 +355,7 @@ class Scheduler:
 
     def _opened(self, opening: Opening, error: GrymFetchError | None) -> None:
         self._free.append(opening.connection)
+        self._give_back()
         if error is None and opening.connection.host == opening.host:
             self.speeds.opened(opening.host, asyncio.get_running_loop().time() - opening.began)
         if error is not None:
@@ -318,6 +376,8 @@ class Scheduler:
             return None
         queue = self._ahead.setdefault(connection, deque())
         host = connection.host
+        if self.in_use > self._allowed or self.hosts.has_too_many(host):
+            return None
         if len(queue) >= self.hosts.may_ask_ahead(connection, host, self._clock.monotonic(), MAX_AHEAD):
             return None
         try:
@@ -357,7 +417,8 @@ class Scheduler:
         kept, queue = cast("AheadConnection", connection), self._ahead.get(connection, deque())
         if queue and kept.lost_ahead():
             self.hosts.lost_ahead(queue[0][1].host)
-        if queue and kept.ahead == len(queue) and not self._is_closed:
+        is_allowed = self.in_use <= self._allowed
+        if queue and kept.ahead == len(queue) and is_allowed and not self._is_closed:
             source, work = queue.popleft()
             self._begin(source, work, connection)
             return True

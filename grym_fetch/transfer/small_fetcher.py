@@ -51,6 +51,8 @@ class SmallFileFetcher:
         self._local_files = local_files
         self._is_here = is_here
         self._keep = keep
+        self._turn = asyncio.Lock()
+        """Held while some are fetched: the writer ends with them."""
 
     def choose(self, assets: Iterable[Asset]) -> list[Asset]:
         """Return the assets that `fetch` can take; none if there are too few to gain by it."""
@@ -60,6 +62,12 @@ class SmallFileFetcher:
 
     async def fetch(self, assets: Sequence[Asset], on_fetched: Callable[[Asset, FetchResult], None]) -> list[Asset]:
         """Make these present and verified, as far as nothing is unusual; return the ones left over for `Fetcher`."""
+        async with self._turn:
+            return await self._fetch_in_turn(assets, on_fetched)
+
+    async def _fetch_in_turn(
+        self, assets: Sequence[Asset], on_fetched: Callable[[Asset, FetchResult], None]
+    ) -> list[Asset]:
         # A file that is there in part or unverified is for `Fetcher` to judge.
         left_over, missing = self._split(assets)
         if len(missing) < MIN_SMALL_FILES:

@@ -111,9 +111,10 @@ def test_rows_at_work_come_first_and_keep_their_order() -> None:
 
 
 def test_a_silent_transfer_has_no_speed() -> None:
-    """A row without a byte for five seconds shows neither its last speed nor a time left."""
+    """Without data a speed sinks, until it is gone after five seconds; a time left is gone at once."""
     row = only_row(model_after(planned(), progress(600)))
-    assert (row.rate_at(4.9), row.eta_at(4.0), row.stalled_for(4.9)) == (10.0, 3.0, None)
+    assert (row.rate_at(1.0), row.eta_at(1.0), row.stalled_for(4.9)) == (10.0, 6.0, None)
+    assert (row.rate_at(3.0), row.eta_at(1.5)) == (5.0, None)
     assert (row.rate_at(5.0), row.eta_at(5.0), row.stalled_for(5.0)) == (0.0, None, 5.0)
 
 
@@ -190,3 +191,21 @@ def test_what_waits_for_a_host_from_the_start_is_queued() -> None:
     assert (totals.active, totals.queued) == (1, 1)
     model = model_after(planned("a"), progress(10), waiting)
     assert model.snapshot(0.0).totals.active == 1
+
+
+def test_a_cluster_has_a_row_for_each_worker() -> None:
+    """With its files, its bytes and its speed; one that is silent goes. The totals are those of the run."""
+    model = DisplayModel()
+    model.apply(events.RunStarted(assets=3, bytes=300), 0.0)
+    for n, node in enumerate(("one:1", "two:2", "one:1")):
+        model.apply(events.AssetPlanned(asset=f"a{n}", size=100, resumed_bytes=20, node=node), 1.0)
+        model.apply(events.ProgressMade(asset=f"a{n}", bytes=60, total=100, rate=1.0, node=node), 2.0)
+    done = events.AssetVerified(
+        asset="a0", path="/a0", checksum="", size=100, seconds=1.0, downloaded_bytes=80, node="one:1"
+    )
+    model.apply(done, 9.0)
+    snapshot = model.snapshot(9.0)
+    assert [(row.name, row.bytes) for row in snapshot.rows] == [("one:1 · 1 file", 120), ("two:2 · 0 files", 40)]
+    assert snapshot.rows[0].rate > 0
+    assert (snapshot.totals.assets, snapshot.totals.verified, snapshot.totals.bytes) == (3, 1, 220)
+    assert [row.asset for row in model.snapshot(12.5).rows] == ["one:1"]

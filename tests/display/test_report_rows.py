@@ -11,7 +11,7 @@ import pytest
 from grym_fetch.core import events
 from grym_fetch.core.events import Event
 from grym_fetch.display.report import Report
-from grym_fetch.display.report_rows import COLUMNS, as_json_lines, as_parquet, report_rows
+from grym_fetch.display.report_rows import COLUMNS, as_json_lines, as_parquet, read_rows, report_rows
 
 A, B = "https://one.example/a.bin", "https://two.example/a.bin"
 REPORT = Report({"a": A, "bad": B, "late": B, "there": B})
@@ -35,8 +35,8 @@ def test_every_asset_has_a_row() -> None:
     a, there, bad, late = report_rows(REPORT)
     assert list(a) == list(COLUMNS)
     assert a == {
-        "asset": "a", "end": "verified", "origin": B, "size": 1000, "bytes": 800, "resumed_bytes": 200, "began": 101.0,
-        "seconds": 10.5, "attempts": 3, "checksum": "c", "path": "/p", "error": None, "message": None,
+        "asset": "a", "end": "verified", "node": None, "origin": B, "size": 1000, "bytes": 800, "resumed_bytes": 200,
+        "began": 101.0, "seconds": 10.5, "attempts": 3, "checksum": "c", "path": "/p", "error": None, "message": None,
     }  # fmt: skip
     assert (there["end"], there["origin"], there["attempts"]) == ("reused", None, 0)
     assert (bad["end"], bad["attempts"], bad["error"]) == ("failed", 1, "BadStatus")
@@ -61,3 +61,28 @@ def test_parquet_has_the_same_rows() -> None:
     expected = list(report_rows(REPORT))
     expected[1]["path"] = "/p/there-\\udcff"
     assert table.to_pylist() == expected
+
+
+@pytest.mark.package("pyarrow")
+@pytest.mark.parametrize("kind", [".jsonl", ".parquet"])
+def test_a_report_that_goes_on_keeps_what_was_fetched_before(kind: str) -> None:
+    """What is there by now is told as the earlier run has fetched it; all else as it is now. Damage says nothing."""
+    data = as_parquet(REPORT) if kind == ".parquet" else as_json_lines(REPORT)
+    earlier = read_rows(data, kind)
+    assert len(earlier) == 4
+    again = Report({"a": A, "bad": B})
+    again.apply(events.AssetReused(asset="a", path="/p"))
+    again.apply(events.AssetReused(asset="bad", path="/bad"))
+    a, bad = report_rows(again, earlier)
+    assert a == next(report_rows(REPORT))
+    assert bad["end"] == "reused"
+    assert read_rows(data[:-9], kind) == []
+    assert read_rows(b"[1, 2]", ".jsonl") == []
+
+
+def test_each_nodes_copy_has_a_row() -> None:
+    """Where nodes share nothing, an asset is fetched by each."""
+    report = Report({"a": A, "b": B}, each_node=True)
+    for node in ("one", "two"):
+        report.apply(events.AssetReused(asset="a", path="/p", node=node))
+    assert [(row["asset"], row["node"]) for row in report_rows(report)] == [("a", "one"), ("a", "two"), ("b", None)]

@@ -88,9 +88,9 @@ def check_finals(project: Project, *, all_new: bool = False) -> None:
             assert path.read_bytes() in ((content, OLD) if name == "one" else (content,))
 
 
-def traced(project: Project, log: Path, *options: str, program: str = PROGRAM) -> Done:
-    """Run the program under strace, which sees it from its first line on."""
-    running = start_program(program, project.root, environment(), is_held=True)
+def traced(project: Project, log: Path, *options: str, program: str = PROGRAM, folder: Path | None = None) -> Done:
+    """Run the program under strace, which sees it from its first line on; in the project, or in another folder."""
+    running = start_program(program, folder or project.root, environment(), is_held=True)
     strace = ["strace", "-f", "-qq", "-y", "-o", str(log), "-e", f"trace={CHANGES}", *options, "-p", str(running.pid)]
     with subprocess.Popen(strace) as tracer:
         try:

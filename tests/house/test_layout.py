@@ -28,6 +28,8 @@ ELSEWHERE = {
     "archive/reader": "archive/test_unpack",
     "archive/tar": "archive/test_costly_archives",
     "archive/tree": "archive/test_unpack",
+    "cluster/protocol": "cluster/test_driver",
+    "cluster/run": "cluster/test_dask",
     "cli/demo_report": "cli/test_demo",
     "cli/demo_stage": "cli/test_demo",
     "cli/demo_story": "cli/test_demo",

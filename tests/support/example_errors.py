@@ -33,6 +33,7 @@ _ALL: tuple[GrymFetchError, ...] = (
     errors.UnpinnedAsset("model"),
     errors.UnverifiedRead("model"),
     errors.AssetMissing("model", "not on disk"),
+    errors.ClusterError("no scheduler answers at tcp://127.0.0.1:8786"),
     errors.RepositoryError("this is a folder"),
     errors.TransferError(URL, "failed"),
     errors.ConnectFailed(URL, "refused"),

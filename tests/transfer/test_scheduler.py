@@ -899,3 +899,58 @@ async def test_closing_ends_what_is_being_opened(pool: Pool, schedulers: Make) -
     await scheduler.aclose()
     assert not [task for task in before if task.get_name().startswith("open ") and not task.done()]
     assert all(connection.closed for connection in transport.connections)
+
+
+async def test_a_share_is_taken_while_it_works() -> None:
+    """A smaller one takes effect as work ends: its connections are closed. A bigger one gives them back at once."""
+    pool = Pool()
+    transport = ScriptedTransport()
+    scheduler = Scheduler(transport, connections=4)
+    source = FakeSource(pool, "a", 100)
+    scheduler.add(source, 0)
+    await turns()
+    assert len(pool.at_work) == 4
+    scheduler.allow(1)
+    await turns()
+    assert (len(pool.at_work), scheduler.in_use) == (4, 4)
+    source.finish()
+    source.finish()
+    await turns()
+    assert (len(pool.at_work), scheduler.in_use) == (2, 2)
+    source.finish()
+    source.finish()
+    await turns()
+    assert (len(pool.at_work), scheduler.in_use) == (1, 1)
+    scheduler.allow(0)
+    source.finish()
+    await turns()
+    assert (len(pool.at_work), scheduler.in_use) == (0, 0)
+    assert not scheduler.open_to()
+    scheduler.allow(9)
+    await turns()
+    assert (len(pool.at_work), scheduler.in_use) == (4, 4)
+    await scheduler.aclose()
+
+
+@pytest.mark.shows("P18")
+async def test_a_hosts_share_counts_idle_connections() -> None:
+    """What is open to a host that others may use now is closed, and who wants more there is known."""
+    pool = Pool()
+    scheduler = Scheduler(ScriptedTransport(), connections=4)
+    source = FakeSource(pool, "a", 3)
+    scheduler.add(source, 0)
+    await turns()
+    for _ in range(3):
+        source.finish()
+    await turns()
+    assert scheduler.open_to() == {source.host: 3}
+    scheduler.hosts.share(4, {source.host: 1})
+    scheduler.allow(4)
+    await turns()
+    assert scheduler.open_to() == {source.host: 1}
+    assert scheduler.hosts.uses(0.0) == {}
+    source.work = 2
+    scheduler.look()
+    use = scheduler.hosts.uses(0.0)[source.host]
+    assert (use.at_work, use.waits) == (1, True)
+    await scheduler.aclose()
