@@ -7,6 +7,7 @@ import signal
 import sys
 from types import ModuleType, SimpleNamespace
 
+import psutil  # noqa: F401 - before: its module for Linux imports what is taken away
 import pytest
 
 _LACKING = (
