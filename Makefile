@@ -56,9 +56,10 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/python -m tools.generate_blocking --check
 
-types: $(READY)  ## also for macOS, in a cache of its own: what is not there is an error
+types: $(READY)  ## also for macOS and Windows, in caches of their own: what is not there is an error
 	$(BIN)/mypy
 	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin grym_fetch
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 grym_fetch
 
 blocking: $(READY)  ## write grym_fetch/blocking.py anew from manager.py
 	$(BIN)/python -m tools.generate_blocking

@@ -18,6 +18,7 @@ from grym_fetch.archive.tree import TreeStore, Unpacked
 from grym_fetch.core.archives import Census, Limits, Member
 from grym_fetch.disk.folders import FILE, open_below
 from grym_fetch.disk.verified import FileSignature, wait_for_tick
+from grym_fetch.runtime import system
 
 
 class _Differs(Exception):
@@ -101,7 +102,7 @@ def _compare(place: int, member: Member, read: Read, census: Census) -> tuple[Fi
             at = 0
             while data := read(BLOCK_BYTES):
                 census.count(len(data))
-                if os.pread(descriptor, len(data), at) != data:
+                if system.pread(descriptor, len(data), at) != data:
                     raise _Differs
                 at += len(data)
                 census.check_stopped()
@@ -118,7 +119,7 @@ def _open_member(place: int, path: str) -> int:
     try:
         above = open_below(place, parents)
         try:
-            return os.open(name, FILE, dir_fd=above)
+            return system.open_descriptor(name, FILE, dir_fd=above)
         finally:
             os.close(above)
     except OSError:

@@ -24,6 +24,7 @@ from grym_fetch.core.archives import MIB, ArchiveKind, Census, Limits, Member, M
 from grym_fetch.core.errors import GrymFetchError, UnsafePath
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import storage_error
+from grym_fetch.runtime import system
 
 MAX_DIRECTORY_BYTES = 128 * MIB
 """The longest central directory of a zip, which is read in one piece."""
@@ -86,7 +87,7 @@ def opened(
             on_read(at, packed)
 
     # It was a file when it was verified; do not wait for a pipe that may be there now.
-    descriptor = os.open(archive, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    descriptor = system.open_descriptor(archive, os.O_RDONLY | system.O_NONBLOCK | system.O_NOCTTY)
     with open(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise UnsafePath(safe_text(str(archive)), "this is not a file")

@@ -40,6 +40,7 @@ from grym_fetch.disk.folders import (
 from grym_fetch.disk.owner import Owner, is_left_behind
 from grym_fetch.disk.state import StateFolder, read_state
 from grym_fetch.disk.verified import FileSignature
+from grym_fetch.runtime import system
 from grym_fetch.runtime.system import exchange
 
 log = logging.getLogger(__name__)
@@ -246,18 +247,18 @@ class TreeStore:
             raise StorageError(safe_text(str(self.place)), _UNMOVABLE[error.errno]) from error
 
     def _exchange(self, stage: TreeStage) -> None:
-        os.close(os.open("exchanged", NEW_FILE, 0o600, dir_fd=stage.folder))
+        os.close(system.open_descriptor("exchanged", NEW_FILE, 0o600, dir_fd=stage.folder))
         sync(stage.folder)
         *parents, name = self.folder.split("/")
         above = open_folder(self._assets_dir, tuple(parents), create=True)
         here = stage.folder
         try:
             if not exists(above, name):
-                os.rename("tree", name, src_dir_fd=here, dst_dir_fd=above)
+                system.rename("tree", name, folder=here, into=above)
             elif not exchange(here, "tree", above, name):
                 # Not possible here: for an instant there is no tree; after a crash right then, the next run makes it.
-                os.rename(name, "old", src_dir_fd=above, dst_dir_fd=here)
-                os.rename("tree", name, src_dir_fd=here, dst_dir_fd=above)
+                system.rename(name, "old", folder=above, into=here)
+                system.rename("tree", name, folder=here, into=above)
             sync(above)
             sync(here)
         finally:
@@ -311,7 +312,7 @@ class TreeStore:
             number = 1
             while exists(above, kept := f"{name}.old{number if number > 1 else ''}"):
                 number += 1
-            os.rename(old, kept, src_dir_fd=stage.folder, dst_dir_fd=above)
+            system.rename(old, kept, folder=stage.folder, into=above)
         finally:
             os.close(above)
         place = safe_text(str(self.place.with_name(kept)), limit=1000)
@@ -324,7 +325,7 @@ def remove_known(above: int, name: str, known: Unpacked) -> None:
     The tree is the folder ``name`` in the open folder ``above``.
     """
     files, links = known.all_files, known.all_links
-    for at, folders, names, here in os.fwalk(name, topdown=False, dir_fd=above):
+    for at, folders, names, here in system.fwalk(name, above):
         for each in (*names, *folders):
             relative = os.path.relpath(os.path.join(at, each), name)
             figures = os.stat(each, dir_fd=here, follow_symlinks=False)
@@ -407,7 +408,7 @@ def _whole(value: object) -> int:
 
 def flush(path: str, above: int) -> None:
     """Flush one file or folder to the disk. ``path`` is relative to an open folder."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=above)
+    descriptor = system.open_descriptor(path, os.O_RDONLY | system.O_NOFOLLOW | system.O_NONBLOCK, dir_fd=above)
     try:
         sync(descriptor)
     finally:

@@ -50,6 +50,7 @@ from grym_fetch.disk.folders import (
 )
 from grym_fetch.disk.repository import check_makes_no_repository
 from grym_fetch.disk.verified import FileSignature, mark_time
+from grym_fetch.runtime import system
 from grym_fetch.runtime.system import flush_everything
 from grym_fetch.runtime.waiting import wait_uncancelled
 
@@ -340,7 +341,7 @@ def _write(tree: int, shown: Path, member: Member, read: Read, census: Census) -
     with storage_errors(shown):
         # Less the umask, as for any new file: neither setuid bits nor other permissions are taken from the archive.
         mode = 0o777 if member.is_executable else 0o666
-        descriptor = os.open(member.path, NEW_FILE, mode, dir_fd=tree)
+        descriptor = system.open_descriptor(member.path, NEW_FILE, mode, dir_fd=tree)
     try:
         total = 0
         while data := read(BLOCK_BYTES):

@@ -29,6 +29,7 @@ from grym_fetch.cli.demo_stage import CONNECTIONS, DemoFailed, Mirrors, Scenario
 from grym_fetch.cli.options import Common
 from grym_fetch.core.figures import count_files, format_rate, format_size
 from grym_fetch.display.plain import can_move
+from grym_fetch.runtime import system
 
 DEMO_TIMEOUT_S = 120.0
 """Give up after this long, because something hangs."""
@@ -166,7 +167,7 @@ class Demo:
         finally:
             if child.returncode is None:
                 with suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)
+                    system.kill_group(child.pid)
                 await child.wait()
 
     async def _count_right_files(self) -> int:
@@ -229,8 +230,7 @@ async def _until_signalled(scenario: Scenario, folder: Path, tell: Narrator, opt
         received.append(number)
         work.cancel()
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, stop, number)
+    system.on_end_signals(asyncio.get_running_loop(), stop)
     try:
         return await asyncio.wait_for(work, DEMO_TIMEOUT_S)
     except asyncio.CancelledError:

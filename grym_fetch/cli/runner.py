@@ -37,7 +37,7 @@ from grym_fetch.display.github import annotation, is_github
 from grym_fetch.display.lines import Tells
 from grym_fetch.display.sheet import as_sentence
 from grym_fetch.manager import AssetManager
-from grym_fetch.runtime import descriptors, threads
+from grym_fetch.runtime import descriptors, system, threads
 from grym_fetch.runtime.bus import Subscription
 from grym_fetch.settings import Settings
 
@@ -199,7 +199,7 @@ async def _main(this: _Run) -> int:
         received.append(number)
         if len(received) > 1:
             end()
-        signal.setitimer(signal.ITIMER_REAL, GRACE_S)
+        system.set_alarm(GRACE_S)
         loop.call_soon_threadsafe(work.cancel)
 
     def end(*_: object) -> NoReturn:
@@ -216,7 +216,7 @@ async def _main(this: _Run) -> int:
             streams.tell_and_go(below + said)
         os._exit(exit_codes.ended_by(received[0]))
 
-    signal.signal(signal.SIGALRM, end)
+    system.on_alarm(end)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     try:
@@ -226,7 +226,7 @@ async def _main(this: _Run) -> int:
             raise
         end()
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        system.set_alarm(0)
 
 
 def interrupted(progress: str, *, at_once: bool) -> str:

@@ -46,6 +46,7 @@ from grym_fetch.disk.repository import check_makes_no_repository
 from grym_fetch.disk.small_files import CONTENT_KEY, PATH_KEY, SmallFileWriter
 from grym_fetch.disk.stage import DiskStage, StageKey, StageThreads
 from grym_fetch.disk.state import StateFolder
+from grym_fetch.runtime import system
 from grym_fetch.runtime.threads import WorkerThreads
 
 PROBE_BYTES = 64 * 1024
@@ -126,7 +127,7 @@ class AssetsFolder:
                 with storage_errors(self.assets_dir):
                     os.mkdir(name, 0o700, dir_fd=root)
                     for each, size in (("part", PROBE_BYTES), ("journal", 1)):
-                        descriptor = os.open(f"{name}/{each}", NEW_FILE, 0o600, dir_fd=root)
+                        descriptor = system.open_descriptor(f"{name}/{each}", NEW_FILE, 0o600, dir_fd=root)
                         try:
                             write_all(descriptor, bytes(size))
                         finally:
@@ -249,6 +250,6 @@ def _owner_of(name: str) -> Owner | None:
 
 def _allocated(root: int, path: str) -> int:
     try:
-        return os.stat(path, dir_fd=root, follow_symlinks=False).st_blocks * 512
+        return system.allocated_bytes(os.stat(path, dir_fd=root, follow_symlinks=False))
     except OSError:
         return 0

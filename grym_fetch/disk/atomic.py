@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from grym_fetch.disk.folders import NEW_FILE, exists, sync, write_all
+from grym_fetch.runtime import system
 
 PRIVATE = 0o600
 """The mode of a file that only this user may read and write."""
@@ -34,7 +35,7 @@ class NewFile:
         self._name = name
         # Shortened: the name itself may be as long as the file system allows.
         self.temporary = f".{name[:40]}.{secrets.token_hex(8)}.tmp"
-        self._descriptor = os.open(self.temporary, NEW_FILE, mode, dir_fd=folder)
+        self._descriptor = system.open_descriptor(self.temporary, NEW_FILE, mode, dir_fd=folder)
         self._is_named = False
 
     def __enter__(self) -> Self:
@@ -57,8 +58,8 @@ class NewFile:
     def take_after(self, old: os.stat_result) -> None:
         """Give the file the permissions of another file, and its owner where that is allowed."""
         with suppress(OSError):  # only root may give a file away
-            os.fchown(self._descriptor, old.st_uid, old.st_gid)
-        os.fchmod(self._descriptor, old.st_mode & 0o7777)
+            system.fchown(self._descriptor, old.st_uid, old.st_gid)
+        system.fchmod(self._descriptor, old.st_mode & 0o7777)
 
     @property
     def descriptor(self) -> int:
@@ -74,7 +75,7 @@ class NewFile:
     def replace(self) -> None:
         """Give the file its name, durably, replacing any file that has it."""
         self.flush()
-        os.rename(self.temporary, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        system.rename(self.temporary, self._name, folder=self._folder, into=self._folder)
         self._is_named = True
         sync(self._folder)
 
@@ -104,7 +105,7 @@ def rename_new(folder: int, old: str, new: str) -> None:
             raise
         if exists(folder, new):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new) from None
-        os.rename(old, new, src_dir_fd=folder, dst_dir_fd=folder)
+        system.rename(old, new, folder=folder, into=folder)
     else:
         os.unlink(old, dir_fd=folder)
 

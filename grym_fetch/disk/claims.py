@@ -17,6 +17,7 @@ from contextlib import suppress
 from grym_fetch.disk.folders import close_each, is_at, open_child, remove_tree
 from grym_fetch.disk.locks import Flock, try_flock
 from grym_fetch.disk.owner import Owner
+from grym_fetch.runtime import system
 
 ABANDONED_AFTER_S = 180.0
 """A stage of another machine counts as abandoned once nobody has written to it for this long. No wait for a server
@@ -117,7 +118,7 @@ def _hold(root: int, name: str, owner: Owner | None) -> int | None:
 
 def _take_over(root: int, old: str, new: str) -> None:
     try:
-        os.rename(old, new, src_dir_fd=root, dst_dir_fd=root)
+        system.rename(old, new, folder=root, into=root)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
@@ -125,14 +126,14 @@ def _take_over(root: int, old: str, new: str) -> None:
         os.mkdir(new, 0o700, dir_fd=root)
         for each in ("part", "journal"):
             with suppress(FileNotFoundError):
-                os.rename(f"{old}/{each}", f"{new}/{each}", src_dir_fd=root, dst_dir_fd=root)
+                system.rename(f"{old}/{each}", f"{new}/{each}", folder=root, into=root)
         remove_tree(root, old)
 
 
 def open_ours(folder: int, name: str, flags: int, mode: int) -> int:
     """Open or make a file of a stage. Raises ``OSError`` if it is not a file, or has another owner or a second name."""
-    flags |= os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    descriptor = os.open(name, flags, mode, dir_fd=folder)
+    flags |= os.O_RDWR | os.O_CREAT | system.O_NOFOLLOW | system.O_NONBLOCK | system.O_NOCTTY
+    descriptor = system.open_descriptor(name, flags, mode, dir_fd=folder)
     figures = os.fstat(descriptor)
     # The owner of the folder is this user, whatever number the file system gives them.
     if stat.S_ISREG(figures.st_mode) and figures.st_nlink == 1 and figures.st_uid == os.fstat(folder).st_uid:

@@ -16,6 +16,7 @@ from grym_fetch.core.errors import ConfigurationError, Problem
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import storage_errors, user_name
 from grym_fetch.disk.repository import repository_root
+from grym_fetch.runtime import system
 
 PROJECT_FILE = "pyproject.toml"
 
@@ -74,8 +75,8 @@ def owners(path: Path, environ: Mapping[str, str]) -> set[int]:
 
     As in git (``safe.directory``), root under ``sudo`` also accepts the files of the user who called it.
     """
-    trusted = {0, os.geteuid()}
-    if os.geteuid() == 0 and (caller := environ.get("SUDO_UID", "")).isascii() and caller.isdigit():
+    trusted = {0, system.user_id()}
+    if system.user_id() == 0 and (caller := environ.get("SUDO_UID", "")).isascii() and caller.isdigit():
         trusted.add(int(caller))
     with storage_errors(path):
         return {os.lstat(path).st_uid, os.stat(path).st_uid} - trusted

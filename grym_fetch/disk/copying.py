@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterator, Sequence
 
 from grym_fetch.core.journal import Piece
 from grym_fetch.core.ranges import ByteRange
 from grym_fetch.disk.folders import write_at
+from grym_fetch.runtime import system
 from grym_fetch.runtime.system import copy_in_kernel
 
 _BLOCK_BYTES = 4 * 1024 * 1024
@@ -50,7 +50,7 @@ def copy_range(source: int, target: int, stretch: ByteRange) -> bool:
     at = _copy_in_kernel(source, target, stretch)
     while at < stretch.stop:
         try:
-            block = os.pread(source, min(_BLOCK_BYTES, stretch.stop - at), at)
+            block = system.pread(source, min(_BLOCK_BYTES, stretch.stop - at), at)
         except OSError:
             return False
         if not block:

@@ -22,6 +22,7 @@ from grym_fetch.core.errors import StorageError
 from grym_fetch.core.paths import STATE_FOLDER
 from grym_fetch.disk.state import StateFolder
 from grym_fetch.disk.users import store_users
+from grym_fetch.runtime import system
 
 _SKIPPED = frozenset({STATE_FOLDER, ".git", ".locks", ".no_exist"})
 _POOCH = ("pooch", "scipy-data", "scikit-image", "xarray_tutorial_data")
@@ -100,7 +101,7 @@ class FilesElsewhere:
         if self._store is not None:
             with suppress(OSError, StorageError):
                 users = store_users(StateFolder(self._store))
-                yield from [user.assets_dir for user in users if user.owner == os.geteuid()]
+                yield from [user.assets_dir for user in users if user.owner == system.user_id()]
         yield from cache_folders(self._environ)
 
 

@@ -28,11 +28,11 @@ _READ_BYTES = 1024 * 1024
 RESERVE_BYTES = 1024 * 1024
 """Bytes kept free for journals and folders when space is counted."""
 
-NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | system.O_NOFOLLOW
 """Flags to create a file for writing; fails if it exists."""
-FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+FILE = os.O_RDONLY | system.O_NOFOLLOW | system.O_NONBLOCK | system.O_NOCTTY
 """Flags to open a file that others may have put there: follows no link, waits for no pipe. Check its type."""
-FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+FOLDER = os.O_RDONLY | system.O_DIRECTORY | system.O_NOFOLLOW
 """Flags to open a folder, but not through a symlink."""
 # The errors of file systems that have no fsync for this kind of file (SMB, some FUSE).
 _SYNC_UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOTTY})
@@ -85,8 +85,7 @@ def _has_inodes(path: object) -> bool:
     """Whether the file system of this path, which need not exist, has inodes left for new files."""
     for place in (Path(str(path)), *Path(str(path)).parents):
         with suppress(OSError, ValueError):
-            figures = os.statvfs(place)
-            return figures.f_files == 0 or figures.f_favail > 0  # 0 of 0: some file systems do not count them
+            return system.has_inodes(place)
     return True
 
 
@@ -117,14 +116,14 @@ def write_at(descriptor: int, data: bytes | bytearray | memoryview, at: int) -> 
     """Write all of it there: one call may write only a part."""
     view = memoryview(data)
     while view:
-        count = os.pwrite(descriptor, view, at)
+        count = system.pwrite(descriptor, view, at)
         view, at = view[count:], at + count
 
 
 def read_into(descriptor: int, memory: memoryview, start: int) -> int:
     """Fill the memory from ``start`` on, as far as there are bytes; return how many there were."""
     at = 0
-    while at < len(memory) and (count := os.preadv(descriptor, [memory[at:]], start + at)):
+    while at < len(memory) and (count := system.preadv(descriptor, memory[at:], start + at)):
         at += count
     return at
 
@@ -160,7 +159,7 @@ def make_root(root: Path) -> None:
             raise UnsafePath(safe_text(str(folder)), "this is a symlink that leads nowhere; create its target")
         folder.mkdir(exist_ok=True)
         try:
-            above = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            above = system.open_descriptor(folder.parent, os.O_RDONLY | system.O_DIRECTORY)
         except PermissionError:
             continue  # a folder that may be entered but not read cannot be flushed either
         try:
@@ -180,7 +179,7 @@ def open_folder(
     """
     if create and not root.is_dir():
         make_root(root)
-    here = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    here = system.open_descriptor(root, os.O_RDONLY | system.O_DIRECTORY)
     try:
         for depth, part in enumerate(parts):
             made = False
@@ -212,7 +211,7 @@ def open_folder(
 def open_child(above: int, name: str) -> int:
     """Return a descriptor of a folder in an open one, never through a symlink."""
     try:
-        return os.open(name, FOLDER, dir_fd=above)
+        return system.open_descriptor(name, FOLDER, dir_fd=above)
     except NotADirectoryError:
         # O_NOFOLLOW with O_DIRECTORY reports a symlink as ENOTDIR; tell the two apart for the message.
         if stat.S_ISLNK(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode):
@@ -235,7 +234,7 @@ def open_below(above: int, parts: Sequence[str]) -> int:
 @contextmanager
 def opened_folder(path: Path) -> Iterator[int]:
     """Open a folder that the user has named, through symlinks too, for the length of the block."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = system.open_descriptor(path, os.O_RDONLY | system.O_DIRECTORY)
     try:
         yield descriptor
     finally:
@@ -331,7 +330,7 @@ def _check_writable_above(root: Path, parents: list[str]) -> None:
 def _check_writable(folder: int, shown: Path) -> None:
     if os.access(".", os.W_OK | os.X_OK, dir_fd=folder, effective_ids=True):
         return
-    if os.fstatvfs(folder).f_flag & os.ST_RDONLY:
+    if system.is_read_only(folder):
         raise storage_error(OSError(errno.EROFS, os.strerror(errno.EROFS)), shown)
     raise NotWritable(safe_text(str(shown)), f"permission denied: {shut_out(os.fstat(folder))}")
 
@@ -346,12 +345,8 @@ def shut_out(figures: os.stat_result) -> str:
 
 def user_name(number: int) -> str:
     """What to call a user in a message."""
-    import pwd
-
-    try:
-        return f"'{safe_text(pwd.getpwuid(number).pw_name, limit=80)}'"
-    except KeyError:
-        return f"user {number}"
+    name = system.user_name(number)
+    return f"user {number}" if name is None else f"'{safe_text(name, limit=80)}'"
 
 
 def exists(folder: int, name: str) -> bool:
@@ -377,8 +372,7 @@ def free_bytes(path: Path) -> int:
     while not os.path.exists(probe) and probe != probe.parent:  # unlike Path.exists, never raises
         probe = probe.parent
     with storage_errors(path):
-        figures = os.statvfs(probe)
-        return figures.f_bavail * figures.f_frsize
+        return system.free_bytes(probe)
 
 
 def usable_bytes(path: Path) -> int:
@@ -395,8 +389,8 @@ def require_space(path: Path, missing: int) -> None:
 
 def open_regular(name: str, folder: int | None = None, *, follow: bool = False) -> int:
     """Open a file to read it. Raises ``OSError`` for anything but a regular file; ``follow``: but not for symlinks."""
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
-    descriptor = os.open(name, flags, dir_fd=folder)
+    flags = os.O_RDONLY | system.O_NONBLOCK | system.O_NOCTTY | (0 if follow else system.O_NOFOLLOW)
+    descriptor = system.open_descriptor(name, flags, dir_fd=folder)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EISDIR, "not a file", name)

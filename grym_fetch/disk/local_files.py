@@ -32,6 +32,7 @@ from grym_fetch.disk.piece_sums import PieceSumsStore
 from grym_fetch.disk.state import StateFolder
 from grym_fetch.disk.verified import FileSignature, VerifiedCache, wait_for_tick
 from grym_fetch.disk.wrong_origins import WrongOrigins
+from grym_fetch.runtime import system
 from grym_fetch.runtime.system import read_ahead
 from grym_fetch.runtime.waiting import wait_uncancelled
 
@@ -342,7 +343,7 @@ def _is_durable(path: Path, signature: FileSignature) -> bool:
         return True
     try:
         for place in (path, path.parent):
-            descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = system.open_descriptor(place, os.O_RDONLY)
             try:
                 sync(descriptor)
             finally:
@@ -360,7 +361,7 @@ def hash_file(path: Path, hasher: Updated, on_progress: Callable[[int], bool]) -
     """
     with storage_errors(path):
         # It was checked before, but may be something else by now: do not wait for a pipe.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        descriptor = system.open_descriptor(path, os.O_RDONLY | system.O_NONBLOCK | system.O_NOCTTY)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise UnsafePath(safe_text(str(path)), "this is not a file")
@@ -374,7 +375,7 @@ def hash_open(descriptor: int, hasher: Updated, on_progress: Callable[[int], boo
     figures = os.fstat(descriptor)
     read_ahead(descriptor)
     at = 0
-    while block := os.pread(descriptor, HASH_BLOCK_BYTES, at):
+    while block := system.pread(descriptor, HASH_BLOCK_BYTES, at):
         hasher.update(block)
         at += len(block)
         if not on_progress(at):

@@ -13,7 +13,6 @@ for a parent that is dead; nobody waits for such a lock.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import socket
@@ -26,12 +25,13 @@ from grym_fetch.core.errors import UnsafePath
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import is_at
 from grym_fetch.disk.owner import Owner
+from grym_fetch.runtime import system
 from grym_fetch.runtime.forks import close_copy, forget_in_child
 
 _BUSY = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
 _READ_ONLY = frozenset({errno.EBADF, errno.EINVAL})
 """The errors of writing to a descriptor that was opened for reading only."""
-_LOCK_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_LOCK_FLAGS = system.O_NOFOLLOW | system.O_NONBLOCK | system.O_NOCTTY
 
 
 class Flock(Enum):
@@ -47,7 +47,7 @@ class Flock(Enum):
 def try_flock(descriptor: int) -> Flock:
     """Lock an open file or folder, without waiting. The lock lasts as long as the descriptor is open."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        system.lock(descriptor)
     except OSError as error:
         return Flock.BUSY if error.errno in _BUSY else Flock.UNSUPPORTED
     return Flock.TAKEN
@@ -126,7 +126,7 @@ class FileLock:
         record = json.dumps(this).encode()
         try:
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, record, 0)
+            system.pwrite(descriptor, record, 0)
         except OSError as error:
             if error.errno not in _READ_ONLY:
                 raise
@@ -167,10 +167,12 @@ def open_lock(folder: int, name: str, *, create: bool) -> int:
                 raise
             # Never O_CREAT without O_EXCL: fs.protected_regular forbids that for another user's file (sysctl fs(5)).
             with suppress(FileExistsError):
-                descriptor = os.open(name, _LOCK_FLAGS | os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
+                descriptor = system.open_descriptor(
+                    name, _LOCK_FLAGS | os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder
+                )
                 # Whoever may work in the folder may lock the file, whatever the umask is.
                 with suppress(OSError):
-                    os.fchmod(descriptor, stat.S_IMODE(os.fstat(folder).st_mode) & 0o666)
+                    system.fchmod(descriptor, stat.S_IMODE(os.fstat(folder).st_mode) & 0o666)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise UnsafePath(safe_text(name), "something that is not a file is in the place of a lock; remove it")
@@ -179,15 +181,15 @@ def open_lock(folder: int, name: str, *, create: bool) -> int:
 
 def _open_existing(folder: int, name: str) -> int:
     try:
-        return os.open(name, _LOCK_FLAGS | os.O_RDWR, dir_fd=folder)
+        return system.open_descriptor(name, _LOCK_FLAGS | os.O_RDWR, dir_fd=folder)
     except PermissionError:
-        return os.open(name, _LOCK_FLAGS | os.O_RDONLY, dir_fd=folder)  # enough for a lock
+        return system.open_descriptor(name, _LOCK_FLAGS | os.O_RDONLY, dir_fd=folder)  # enough for a lock
 
 
 def _read_holder(descriptor: int) -> tuple[str, Owner | None]:
     """Who holds a lock: in words, and as an `Owner` if the file names one."""
     try:
-        record = json.loads(os.pread(descriptor, 500, 0))
+        record = json.loads(system.pread(descriptor, 500, 0))
         holder = f"process {int(record['pid'])} on {safe_text(str(record['host']), limit=80)}"
         return holder, Owner.parse(str(record.get("owner", "")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):

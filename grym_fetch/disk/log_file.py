@@ -15,8 +15,9 @@ from pathlib import Path
 
 from grym_fetch.disk.folders import FOLDER, is_at, open_child, write_all
 from grym_fetch.disk.locks import Flock, try_flock
+from grym_fetch.runtime import system
 
-_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | system.O_NOFOLLOW | system.O_NONBLOCK | system.O_NOCTTY
 
 
 class LogFile:
@@ -31,7 +32,7 @@ class LogFile:
         self._max_bytes = max_bytes
         self._keep = keep
         self._file = -1
-        self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._folder = system.open_descriptor(folder, os.O_RDONLY | system.O_DIRECTORY)
         try:
             if below:
                 with suppress(FileExistsError):
@@ -59,9 +60,9 @@ class LogFile:
         self._file = self._folder = -1
 
     def _open(self) -> int:
-        descriptor = os.open(self._name, _FLAGS, 0o666, dir_fd=self._folder)
+        descriptor = system.open_descriptor(self._name, _FLAGS, 0o666, dir_fd=self._folder)
         figures = os.fstat(descriptor)
-        if stat.S_ISREG(figures.st_mode) and figures.st_uid == os.geteuid() and figures.st_nlink <= 1:
+        if stat.S_ISREG(figures.st_mode) and figures.st_uid == system.user_id() and figures.st_nlink <= 1:
             return descriptor
         os.close(descriptor)
         raise PermissionError(
@@ -70,7 +71,7 @@ class LogFile:
 
     def _rotate(self) -> None:
         # A separate descriptor: the lock ends with it.
-        turn = os.open(".", FOLDER, dir_fd=self._folder)
+        turn = system.open_descriptor(".", FOLDER, dir_fd=self._folder)
         try:
             # If somebody else is rotating, write a few more lines to the full file. Where there are no locks, go on.
             if try_flock(turn) is Flock.BUSY:
@@ -87,4 +88,4 @@ class LogFile:
         names = [self._name, *(f"{self._name}.{number}" for number in range(1, self._keep + 1))]
         for newer, older in zip(reversed(names[:-1]), reversed(names[1:]), strict=True):
             with suppress(FileNotFoundError):
-                os.rename(newer, older, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+                system.rename(newer, older, folder=self._folder, into=self._folder)

@@ -25,6 +25,7 @@ from grym_fetch.disk.folders import opened_folder, storage_errors
 from grym_fetch.disk.locks import Flock, try_flock
 from grym_fetch.disk.project import MAX_MANIFEST_BYTES, is_long_kind, load_manifest
 from grym_fetch.disk.verified import FileSignature
+from grym_fetch.runtime import system
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ def _edit_lines(real: Path, folder: int, source: str, change: Change) -> ParsedM
     if edits == LineEdits():
         return parsed
     with NewFile(folder, real.name, mode=PRIVATE) as file:
-        with open(os.open(real.name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder), "rb") as old:
+        with open(system.open_descriptor(real.name, os.O_RDONLY, dir_fd=folder), "rb") as old:
             for line in edits.apply(old):
                 file.write(line)
         file.take_after(os.stat(real.name, dir_fd=folder))
@@ -117,7 +118,7 @@ def create_manifest(path: Path, now: float) -> bool:
 
 
 def _read(folder: int, name: str) -> bytes:
-    with open(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder), "rb") as file:
+    with open(system.open_descriptor(name, os.O_RDONLY, dir_fd=folder), "rb") as file:
         return file.read(MAX_MANIFEST_BYTES)
 
 

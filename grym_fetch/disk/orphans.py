@@ -21,6 +21,7 @@ from grym_fetch.disk.moved_files import parse_storage, read_document
 from grym_fetch.disk.prune import Pruned
 from grym_fetch.disk.store_stamps import OBJECTS
 from grym_fetch.disk.users import USERS
+from grym_fetch.runtime import system
 
 
 def find_orphans(assets_dir: Path, named: Collection[str]) -> list[Pruned]:
@@ -55,8 +56,8 @@ def _orphans(folder: int, above: str, kept: set[str]) -> Iterator[Pruned]:
                         yield from _orphans(below, f"{path}/", kept)
                 finally:
                     close_each(below)
-            elif stat.S_ISREG(figures.st_mode) and figures.st_uid == os.geteuid():
-                size = figures.st_blocks * 512 if figures.st_nlink == 1 else 0
+            elif stat.S_ISREG(figures.st_mode) and figures.st_uid == system.user_id():
+                size = system.allocated_bytes(figures) if figures.st_nlink == 1 else 0
                 yield Pruned("orphan", path, "no asset names it", size)
 
 

@@ -26,6 +26,7 @@ from grym_fetch.disk.small_files import PATH_KEY
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.state import StateFolder, is_of_gone_project, read_state, state_home
 from grym_fetch.disk.verified import LOG, decode_entries, encode_entry, replace_log
+from grym_fetch.runtime import system
 
 _STAGE = re.compile(r"([0-9a-f]{24})\.([0-9a-f]{16})\.([^.]+)\.([0-9a-f]{8})")
 _SUMS = re.compile(r"[0-9a-f]{16}")
@@ -153,12 +154,12 @@ def _allocated(above: int | None, name: str) -> int:
     total = 0
     with suppress(OSError):
         figures = os.stat(name, dir_fd=above, follow_symlinks=False)
-        total = figures.st_blocks * 512 if figures.st_nlink else 0
+        total = system.allocated_bytes(figures) if figures.st_nlink else 0
         if stat.S_ISDIR(figures.st_mode) and above is not None:
             folder = open_child(above, name)
             try:
                 for each in os.listdir(folder):
-                    total += os.stat(each, dir_fd=folder, follow_symlinks=False).st_blocks * 512
+                    total += system.allocated_bytes(os.stat(each, dir_fd=folder, follow_symlinks=False))
             finally:
                 os.close(folder)
     return total
@@ -232,11 +233,11 @@ def _remove_lock(state: StateFolder, locks: int, name: str, *, dry_run: bool) ->
 def _remove_gone_projects(*, dry_run: bool) -> Iterator[Pruned]:
     """Remove what this user's state folder keeps for projects that are gone, as far as possible."""
     try:
-        home = os.open(state_home(), FOLDER)
+        home = system.open_descriptor(state_home(), FOLDER)
     except OSError:
         return
     try:
-        if os.fstat(home).st_uid != os.geteuid():
+        if os.fstat(home).st_uid != system.user_id():
             return
         for name in _names(home):
             if not _PROJECT.fullmatch(name) or not _is_gone(home, name):

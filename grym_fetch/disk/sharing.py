@@ -9,7 +9,6 @@ made is removed.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 from collections.abc import Sequence
@@ -24,9 +23,8 @@ from grym_fetch.core.text import safe_text
 from grym_fetch.disk.copying import copy_range
 from grym_fetch.disk.folders import close_each, is_at, open_regular, require_space
 from grym_fetch.disk.verified import FileSignature, ReplacedMeanwhile
+from grym_fetch.runtime import system
 
-FICLONE = 0x40049409
-"""ioctl_ficlone(2): make a file share all blocks of another."""
 WRITE_BITS = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 READ_BITS = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 _NO_REFLINK = frozenset(
@@ -51,7 +49,7 @@ class OpenFile:
     def opened(cls, path: Path, *, follow: bool = False) -> Self:
         """Open a file to take its bytes. ``follow``: also through symlinks. Raises ``OSError``."""
         place = Path(os.path.realpath(path)) if follow else path
-        folder = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder = system.open_descriptor(place.parent, os.O_RDONLY | system.O_DIRECTORY)
         return cls.at(folder, place.name, place)
 
     @classmethod
@@ -118,7 +116,7 @@ def share(
 def _reflink(source: OpenFile, folder: int, name: str, _: Path) -> int | None:
     made = _new(folder, name)
     try:
-        fcntl.ioctl(made, FICLONE, source.descriptor)
+        system.clone(made, source.descriptor)
     except OSError as error:
         _undo(made, folder, name)
         if error.errno in _NO_REFLINK:
@@ -137,12 +135,12 @@ def _hard_link(source: OpenFile, folder: int, name: str, _: Path) -> int | None:
     try:
         figures = os.fstat(source.descriptor)
         # Its owner could make another user's file writable again.
-        if is_at(source.descriptor, folder, name) and figures.st_uid == os.geteuid():
+        if is_at(source.descriptor, folder, name) and figures.st_uid == system.user_id():
             mode = stat.S_IMODE(figures.st_mode)
             # A third name is somebody else's, who writes through it: the mode would be taken from that one, too.
             if mode & WRITE_BITS and figures.st_nlink <= 2:
                 with suppress(OSError):  # another user's
-                    os.fchmod(source.descriptor, mode & ~WRITE_BITS)
+                    system.fchmod(source.descriptor, mode & ~WRITE_BITS)
             if not os.fstat(source.descriptor).st_mode & WRITE_BITS:
                 return os.dup(source.descriptor)
     except BaseException:
@@ -169,8 +167,8 @@ _MAKERS = {LinkMode.REFLINK: _reflink, LinkMode.HARDLINK: _hard_link, LinkMode.C
 
 
 def _new(folder: int, name: str) -> int:
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.open(name, flags, 0o666, dir_fd=folder)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | system.O_NOFOLLOW
+    return system.open_descriptor(name, flags, 0o666, dir_fd=folder)
 
 
 def _undo(made: int, folder: int, name: str) -> None:

@@ -36,6 +36,7 @@ from grym_fetch.disk.folders import (
 from grym_fetch.disk.owner import Owner, is_left_behind
 from grym_fetch.disk.state import StateFolder
 from grym_fetch.disk.verified import VerifiedFile, mark_time, signature_in_place
+from grym_fetch.runtime import system
 from grym_fetch.runtime.descriptors import spare_descriptors
 
 PATH_KEY, CONTENT_KEY = "0" * 24, "0" * 16
@@ -164,7 +165,7 @@ class SmallFileWriter:
             for file in files:
                 name = str(next(self._numbers))
                 with suppress(OSError):
-                    written.append((file, name, os.open(name, NEW_FILE, 0o666, dir_fd=folder)))
+                    written.append((file, name, system.open_descriptor(name, NEW_FILE, 0o666, dir_fd=folder)))
                     write_all(written[-1][2], file.data)
                     mark_time(written[-1][2])
                     whole.add(name)
@@ -193,7 +194,7 @@ class SmallFileWriter:
             if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
                 raise OSError
         before = os.fstat(descriptor)
-        os.rename(staged, name, src_dir_fd=folder, dst_dir_fd=parent)
+        system.rename(staged, name, folder=folder, into=parent)
         path = f"{self._assets_dir}/{file.local_path}"
         return VerifiedFile(path, str(file.checksum), signature_in_place(descriptor, before, parent, name, path))
 

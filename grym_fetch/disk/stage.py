@@ -44,6 +44,7 @@ from grym_fetch.disk.folders import (
 )
 from grym_fetch.disk.sharing import OpenFile, share
 from grym_fetch.disk.verified import FileSignature, mark_time, signature_in_place
+from grym_fetch.runtime import system
 from grym_fetch.runtime.forks import close_copy, forget_in_child
 from grym_fetch.runtime.waiting import wait_uncancelled
 
@@ -153,7 +154,7 @@ class DiskStage:
     def _recover(self) -> JournalState:
         length = os.fstat(self._journal).st_size
         data = bytearray()
-        while len(data) < length and (block := os.pread(self._journal, 1 << 20, len(data))):
+        while len(data) < length and (block := system.pread(self._journal, 1 << 20, len(data))):
             data += block
         state = read_journal(bytes(data))
         if state.asset != self._key.content:
@@ -251,7 +252,7 @@ class DiskStage:
             part, self._part, self._part_name, self._link = self._part, shared.descriptor, TAKEN, shared.link
             close_each(part)
             if mode is not None and shared.link is not LinkMode.HARDLINK:
-                os.fchmod(self._part, mode)
+                system.fchmod(self._part, mode)
             return shared.link
 
     def _check_is_ours(self) -> None:
@@ -288,7 +289,7 @@ class DiskStage:
 
     def _read(self, start: int, stop: int) -> bytes:
         with storage_errors(self._folder / "part"):
-            return os.pread(self._part, stop - start, start)
+            return system.pread(self._part, stop - start, start)
 
     async def feed(self, start: int, stop: int, use: Use) -> int:
         """Read bytes back and use each block at once: hashing then takes one thread call, not two."""
@@ -322,7 +323,7 @@ class DiskStage:
 
         def note() -> None:
             with storage_errors(self._final):
-                require_space(self._assets_dir, size - os.fstat(self._part).st_blocks * 512)
+                require_space(self._assets_dir, size - system.allocated_bytes(os.fstat(self._part)))
                 with self._lock:
                     self._append(self._encoder.size(size))
 
@@ -372,7 +373,7 @@ class DiskStage:
         self._check_is_ours()
         before = os.fstat(self._part)
         try:
-            os.rename(f"{self._name}/{self._part_name}", name, src_dir_fd=self._root, dst_dir_fd=folder)
+            system.rename(f"{self._name}/{self._part_name}", name, folder=self._root, into=folder)
             if self._link is LinkMode.HARDLINK:
                 # rename(2) does nothing between two names of one file. Removing one later would change the signature.
                 with suppress(FileNotFoundError):
@@ -390,7 +391,7 @@ class DiskStage:
         """For a folder that is a separate mount: make a complete, flushed copy there, and give it the name."""
         with NewFile(folder, name) as copy:
             at = 0
-            while block := os.pread(self._part, COPY_BLOCK_BYTES, at):
+            while block := system.pread(self._part, COPY_BLOCK_BYTES, at):
                 copy.write(block)
                 at += len(block)
             mark_time(copy.descriptor)

@@ -42,6 +42,7 @@ from grym_fetch.disk.folders import (
     user_name,
     write_all,
 )
+from grym_fetch.runtime import system
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class StateFolder:
     def __init__(self, assets_dir: Path) -> None:
         self.assets_dir = assets_dir
         self.top = assets_dir / STATE_FOLDER
-        self.own = self.top / f"user-{os.geteuid()}"
+        self.own = self.top / f"user-{system.user_id()}"
         """The path of this user's folder: for messages, never to open anything."""
 
     def open(self, *parts: str, create: bool = False) -> int:
@@ -112,7 +113,7 @@ class StateFolder:
         place = self.elsewhere
         if create:
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(place, FOLDER)
+        descriptor = system.open_descriptor(place, FOLDER)
         if not is_private(descriptor):
             os.close(descriptor)
             raise PermissionError(errno.EACCES, "belongs to another user, or others may write there", str(place))
@@ -129,7 +130,7 @@ class StateFolder:
     @contextmanager
     def _opened_top(self, create: bool) -> Iterator[int]:
         with self._named(self.top):
-            above = os.open(self.assets_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            above = system.open_descriptor(self.assets_dir, os.O_RDONLY | system.O_DIRECTORY)
             try:
                 top = _open_or_make(above, STATE_FOLDER, create)
             finally:
@@ -138,7 +139,7 @@ class StateFolder:
             if create:
                 with self._named(self.top), suppress(FileExistsError):
                     # Never write to an existing file, nor to one that a symlink leads to.
-                    marker = os.open(".gitignore", NEW_FILE, 0o666, dir_fd=top)
+                    marker = system.open_descriptor(".gitignore", NEW_FILE, 0o666, dir_fd=top)
                     try:
                         write_all(marker, b"*\n")
                     finally:
@@ -159,14 +160,14 @@ class StateFolder:
                 own = _open_or_make(top, name, create=True)
             except PermissionError:
                 owner = os.stat(name, dir_fd=top, follow_symlinks=False).st_uid
-                if owner != os.geteuid():
+                if owner != system.user_id():
                     raise self._not_ours(owner) from None
                 raise
             try:
                 self._judge(own)
                 for each in earlier:
                     with suppress(OSError):  # another process was faster
-                        os.rename(each, each, src_dir_fd=top, dst_dir_fd=own)
+                        system.rename(each, each, folder=top, into=own)
                 self.share(top)
             except BaseException:
                 close_each(own)
@@ -180,14 +181,14 @@ class StateFolder:
         moved there with content of their own. It may hold anything, so nothing in it is deleted: it is set aside.
         """
         own = open_child(top, name)
-        if os.fstat(own).st_uid != os.geteuid() or is_private(own) or not _has_modes(own):
+        if os.fstat(own).st_uid != system.user_id() or is_private(own) or not _has_modes(own):
             return own
         close_each(own)
         aside = f"{name}.shared-{secrets.token_hex(4)}"
         try:
             if not create:
                 raise PermissionError(errno.EACCES, "only to be read")
-            os.rename(name, aside, src_dir_fd=top, dst_dir_fd=top)
+            system.rename(name, aside, folder=top, into=top)
         except OSError as error:  # or it is in a lower layer of an overlay file system
             reason = "others may write to this user's state folder, so nothing in it is used; remove it"
             raise UnsafePath(safe_text(str(self.own)), reason) from error
@@ -201,7 +202,7 @@ class StateFolder:
             raise self._not_ours(figures.st_uid)
         if figures.st_mode & 0o077:
             with suppress(OSError):  # a file system without modes
-                os.fchmod(own, 0o700)
+                system.fchmod(own, 0o700)
 
     def _not_ours(self, owner: int) -> UnsafePath:
         reason = f"this user's state folder belongs to {user_name(owner)}, so nothing in it is used; remove it"
@@ -210,12 +211,12 @@ class StateFolder:
     def share(self, folder: int) -> None:
         """Give a folder of ours the mode of the assets folder, and the sticky bit where others may write."""
         figures = os.fstat(folder)
-        if figures.st_uid != os.geteuid():
+        if figures.st_uid != system.user_id():
             return
         above = os.stat(self.assets_dir)
         if figures.st_gid != above.st_gid:
             with suppress(OSError):  # not a group of ours
-                os.fchown(folder, -1, above.st_gid)
+                system.fchown(folder, -1, above.st_gid)
         mode = stat.S_IMODE(above.st_mode) & 0o2777 | 0o700
         if os.fstat(folder).st_gid != above.st_gid:
             mode &= ~0o2070  # these rights are not meant for another group
@@ -223,7 +224,7 @@ class StateFolder:
             mode |= stat.S_ISVTX
         if stat.S_IMODE(figures.st_mode) != mode:
             with suppress(OSError):  # a file system without modes
-                os.fchmod(folder, mode)
+                system.fchmod(folder, mode)
 
     @contextmanager
     def _named(self, folder: Path) -> Iterator[None]:
@@ -242,7 +243,7 @@ class StateFolder:
             figures = os.lstat(folder)
         except OSError:
             return ""
-        if figures.st_uid == os.geteuid():
+        if figures.st_uid == system.user_id():
             return ""
         return (
             f"{shut_out(figures)}. To share {safe_text(str(self.assets_dir))}, make it writable for both (chmod g+ws) "
@@ -259,7 +260,7 @@ def state_home() -> Path:
 
 def _note_place(folder: int, assets_dir: Path) -> None:
     with suppress(FileExistsError):
-        descriptor = os.open(_PLACE, NEW_FILE, 0o600, dir_fd=folder)
+        descriptor = system.open_descriptor(_PLACE, NEW_FILE, 0o600, dir_fd=folder)
         try:
             place = os.path.realpath(assets_dir)
             write_all(descriptor, encode_line([place, os.stat(nearest(place)).st_dev]))
@@ -308,7 +309,7 @@ def _home() -> Path:
     except RuntimeError:
         raise FileNotFoundError(errno.ENOENT, "this user has no home folder") from None
     # Under sudo the home may be another user's, who could not remove what is made there.
-    if os.stat(home).st_uid != os.geteuid():
+    if os.stat(home).st_uid != system.user_id():
         raise PermissionError(errno.EACCES, "belongs to another user", str(home))
     return home
 
@@ -327,7 +328,7 @@ def _open_or_make(above: int, name: str, create: bool) -> int:
 def _earlier_state(top: int) -> list[str]:
     """What an earlier version left behind to be taken over, if nobody else could have put it there."""
     figures = os.fstat(top)
-    if figures.st_uid != os.geteuid() or figures.st_mode & 0o022:
+    if figures.st_uid != system.user_id() or figures.st_mode & 0o022:
         return []
     return [name for name in os.listdir(top) if _EARLIER.fullmatch(name)]
 
@@ -338,13 +339,13 @@ def is_ours(folder: int) -> bool:
     That is not this user's number where a file system maps all users to one (NFS with squashed root, FAT, some FUSE).
     """
     owner = os.fstat(folder).st_uid
-    return owner == os.geteuid() or owner == owner_of_new_files(folder)
+    return owner == system.user_id() or owner == owner_of_new_files(folder)
 
 
 def is_private(folder: int) -> bool:
     """Whether only this user can have written what is in an open folder."""
     figures = os.fstat(folder)
-    return figures.st_uid == os.geteuid() and not figures.st_mode & 0o022
+    return figures.st_uid == system.user_id() and not figures.st_mode & 0o022
 
 
 def owner_of_new_files(folder: int) -> int | None:
@@ -363,7 +364,7 @@ def _new_file(folder: int) -> os.stat_result | None:
     """The ``stat`` of a private file that this user creates in a folder; None if none can be created."""
     name = f".{secrets.token_hex(8)}.tmp"
     try:
-        descriptor = os.open(name, NEW_FILE, 0o600, dir_fd=folder)
+        descriptor = system.open_descriptor(name, NEW_FILE, 0o600, dir_fd=folder)
     except OSError:
         return None
     try:
@@ -376,8 +377,8 @@ def _new_file(folder: int) -> os.stat_result | None:
 
 def open_state(folder: int, name: str, flags: int) -> int:
     """Open a state file of this user to write to it, or make it; ``flags`` say how. Raises ``OSError``."""
-    flags |= os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    return os.open(name, flags, 0o600, dir_fd=folder)
+    flags |= os.O_WRONLY | os.O_CREAT | system.O_NOFOLLOW | system.O_NONBLOCK | system.O_NOCTTY
+    return system.open_descriptor(name, flags, 0o600, dir_fd=folder)
 
 
 def read_state(folder: int, name: str, limit: int) -> bytes | None:
@@ -388,7 +389,7 @@ def read_state(folder: int, name: str, limit: int) -> bytes | None:
     if not is_private(folder):
         return None
     try:
-        return read_regular(name, folder, limit=limit, owner=os.geteuid())
+        return read_regular(name, folder, limit=limit, owner=system.user_id())
     except OSError:
         return None
 
@@ -397,4 +398,4 @@ def state_lines(folder: int, name: str, limit: int) -> Iterator[bytes]:
     """Yield the lines of a state file, as `read_state` reads it; none if that returns None."""
     if is_private(folder):
         with suppress(OSError):
-            yield from regular_lines(name, folder, limit=limit, owner=os.geteuid())
+            yield from regular_lines(name, folder, limit=limit, owner=system.user_id())

@@ -19,6 +19,7 @@ from grym_fetch.core.checked_lines import decode_line, encode_line
 from grym_fetch.core.errors import StorageError
 from grym_fetch.disk.folders import close_each, read_regular, write_all
 from grym_fetch.disk.state import StateFolder, is_gone, nearest
+from grym_fetch.runtime import system
 
 USERS = "users"
 _NAME = re.compile(r"(\d{1,10})\.[0-9a-f]{24}")
@@ -55,7 +56,7 @@ class UseLog:
         self._store = store
         self._assets_dir = os.path.realpath(assets_dir)
         key = hashlib.sha256(os.fsencode(self._assets_dir)).hexdigest()[:24]
-        self._name = f"{os.geteuid()}.{key}"
+        self._name = f"{system.user_id()}.{key}"
         self._known: set[Use] | None = None
 
     def note(self, use: Use) -> None:
@@ -73,11 +74,11 @@ class UseLog:
             close_each(folder)
 
     def _append(self, folder: int, line: bytes) -> None:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-        descriptor = os.open(self._name, flags, 0o644, dir_fd=folder)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | system.O_NOFOLLOW | system.O_NONBLOCK | system.O_NOCTTY
+        descriptor = system.open_descriptor(self._name, flags, 0o644, dir_fd=folder)
         try:
             if not os.fstat(descriptor).st_size:
-                os.fchmod(descriptor, 0o644)  # whatever the umask is
+                system.fchmod(descriptor, 0o644)  # whatever the umask is
                 device = os.stat(nearest(self._assets_dir)).st_dev
                 line = encode_line([self._assets_dir, device]) + line
             write_all(descriptor, line)

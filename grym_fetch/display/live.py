@@ -27,6 +27,7 @@ from grym_fetch.display.lines import Chronicle, Line, Mark, Telling, said
 from grym_fetch.display.model import DisplayModel, Snapshot
 from grym_fetch.display.plain import DirectStream, PendingLines, Stream, can_move, is_unicode
 from grym_fetch.display.render import MAX_NAME_CELLS, render, render_line
+from grym_fetch.runtime import system
 
 _FRAME_BEGINS, _FRAME_ENDS = "\x1b[?2026h", "\x1b[?2026l"
 """Between these a terminal that knows them shows nothing, and then all at once; others ignore them (mode 2026)."""
@@ -202,6 +203,6 @@ def _terminal_size(stream: DirectStream) -> tuple[int, int]:
 def _is_in_foreground(stream: DirectStream) -> bool:
     """Whether this process may draw: a terminal belongs to one group of processes at a time (tcgetpgrp(3))."""
     try:
-        return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
+        return system.is_in_foreground(stream.fileno())
     except (OSError, ValueError):  # not a terminal that controls us: nobody else draws there
         return True

@@ -19,6 +19,7 @@ from grym_fetch.core.ranges import ByteRange
 from grym_fetch.core.segments import MIB
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import close_each, open_regular, storage_errors
+from grym_fetch.runtime import system
 
 if TYPE_CHECKING:
     from grym_fetch.core.manifest import Asset
@@ -167,7 +168,7 @@ class AssetReader:
         done, count = 0, max(0, min(len(view), self.size - position))
         while done < count:
             with storage_errors(Path(self._asset.local_path)):
-                more = os.preadv(self._file, [view[done:count]], position + done)
+                more = system.preadv(self._file, view[done:count], position + done)
             self._refuse_end(more)
             done += more
         return done
@@ -178,7 +179,7 @@ class AssetReader:
         if self._file is None:
             return None
         with storage_errors(Path(self._asset.local_path)):
-            data = await asyncio.to_thread(os.pread, self._file, min(count, WANTED_BYTES), position)
+            data = await asyncio.to_thread(system.pread, self._file, min(count, WANTED_BYTES), position)
         self._refuse_end(len(data))
         return data
 

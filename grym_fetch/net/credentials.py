@@ -8,6 +8,7 @@ import stat
 from collections.abc import Mapping
 
 from grym_fetch.core.addresses import Credentials
+from grym_fetch.runtime import system
 
 MAX_TOKEN_FILE_BYTES = 64 * 1024
 _TOKEN = re.compile(r"[!-~]{1,16384}", re.ASCII)
@@ -29,7 +30,7 @@ def read_hf_token(environ: Mapping[str, str]) -> str:
     home = environ.get("HF_HOME") or os.path.join(cache, "huggingface")
     path = os.path.expandvars(os.path.expanduser(environ.get("HF_TOKEN_PATH") or os.path.join(home, "token")))
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = system.open_descriptor(path, os.O_RDONLY | system.O_NONBLOCK)
         try:
             is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
             text = os.read(descriptor, MAX_TOKEN_FILE_BYTES).decode("utf-8").strip() if is_file else ""

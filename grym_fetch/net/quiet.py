@@ -6,7 +6,8 @@ Rule: such a socket is not used again. Bytes that arrived before a request is se
 from __future__ import annotations
 
 import asyncio
-import select
+
+from grym_fetch.runtime import system
 
 
 def is_quiet(transport: asyncio.BaseTransport) -> bool:
@@ -17,6 +18,4 @@ def is_quiet(transport: asyncio.BaseTransport) -> bool:
     sock = transport.get_extra_info("socket")
     if transport.is_closing() or sock is None:
         return False
-    poll = select.poll()
-    poll.register(sock.fileno(), select.POLLIN)
-    return not poll.poll(0)
+    return not system.has_arrived(sock.fileno())

@@ -121,7 +121,7 @@ class Wire(asyncio.BufferedProtocol):
         sock = None if self.state is CLOSED else self._transport.get_extra_info("socket")
         with suppress(OSError):
             if sock is not None and sock.fileno() >= 0:
-                nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+                nowhere = os.open(os.devnull, os.O_RDWR)
                 os.dup2(nowhere, sock.fileno(), inheritable=False)
                 os.close(nowhere)
 

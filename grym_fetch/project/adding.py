@@ -27,6 +27,7 @@ from grym_fetch.disk.verified import FileSignature
 from grym_fetch.engine.engine import Engine
 from grym_fetch.project.entries import Entries, where
 from grym_fetch.project.measuring import Measured, Measurer, changed_meanwhile, refuse_bare_http
+from grym_fetch.runtime import system
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.sources.git_lfs import SCHEME as GIT_LFS
 from grym_fetch.sources.git_lfs import pointed_at
@@ -246,7 +247,7 @@ class Adder:
             hasher, at = measured.checksum.new_hasher(), 0
             await stage.note_size(measured.size)
             with storage_errors(file):
-                descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+                descriptor = system.open_descriptor(file, os.O_RDONLY)
             try:
                 while block := await self._threads.compute(_read_at, file, descriptor, at):
                     hasher.update(block)
@@ -266,4 +267,4 @@ class Adder:
 
 def _read_at(file: Path, descriptor: int, at: int) -> bytes:
     with storage_errors(file):
-        return os.pread(descriptor, HASH_BLOCK_BYTES, at)
+        return system.pread(descriptor, HASH_BLOCK_BYTES, at)

@@ -41,6 +41,7 @@ from grym_fetch.disk.project import Project
 from grym_fetch.disk.verified import FileSignature
 from grym_fetch.engine.engine import Engine
 from grym_fetch.project.entries import where
+from grym_fetch.runtime import system
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.transfer.fetcher import Judge
 
@@ -241,8 +242,8 @@ def _hash_file(path: Path, *hashers: Updated) -> None:
 
 def _begins_with(file: Path) -> tuple[bytes, int]:
     with storage_errors(file):
-        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = system.open_descriptor(file, os.O_RDONLY | system.O_NONBLOCK)
         try:
-            return os.pread(descriptor, BEGINNING_BYTES, 0), os.fstat(descriptor).st_size
+            return system.pread(descriptor, BEGINNING_BYTES, 0), os.fstat(descriptor).st_size
         finally:
             os.close(descriptor)

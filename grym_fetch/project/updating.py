@@ -28,6 +28,7 @@ from grym_fetch.project.entries import Entries, numbered
 from grym_fetch.project.measuring import Measurer
 from grym_fetch.project.pinning import Pinned
 from grym_fetch.project.sourced import Sources
+from grym_fetch.runtime import system
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.sources.protocol import Resolved
 from grym_fetch.sources.registry import hub_of, resolve, source_of
@@ -286,7 +287,7 @@ def _take_place(root: Path, waiting: str) -> Path:
     with storage_errors(root / waiting):
         folder = open_folder(root, tuple(parents), create=False)
         try:
-            os.rename(name, name.removesuffix(_BESIDE), src_dir_fd=folder, dst_dir_fd=folder)
+            system.rename(name, name.removesuffix(_BESIDE), folder=folder, into=folder)
             sync(folder)
         finally:
             os.close(folder)

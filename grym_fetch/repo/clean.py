@@ -44,6 +44,7 @@ from grym_fetch.repo.record import MovedFiles, iso
 from grym_fetch.repo.target import check_target, check_unseen, usual_folders
 from grym_fetch.repo.telling import Emit, Told, unheard
 from grym_fetch.repo.tree import below, git_folder_above
+from grym_fetch.runtime import system
 
 MAX_NAME_BYTES = 230
 """The longest name of a file to be moved: file systems allow 255, and the placeholder's draft has a longer name."""
@@ -260,7 +261,7 @@ class Cleaner:
         with storage_errors(plan.target):
             plan.target.mkdir(parents=True, exist_ok=True)
             # The path was resolved when it was checked; a symlink that appeared since then was not.
-            self._folder = os.open(plan.target, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            self._folder = system.open_descriptor(plan.target, os.O_RDONLY | system.O_DIRECTORY | system.O_NOFOLLOW)
         try:
             lock(self._folder, plan.target)
             with storage_errors(plan.target):
@@ -278,7 +279,7 @@ class Cleaner:
         os.close(self._folder)
 
     def _sync_parent(self) -> None:
-        parent = os.open(self._plan.target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        parent = system.open_descriptor(self._plan.target.parent, os.O_RDONLY | system.O_DIRECTORY)
         try:
             sync(parent)
         finally:

@@ -17,6 +17,7 @@ from grym_fetch.disk.folders import open_regular, storage_errors
 from grym_fetch.disk.manifest_file import create_manifest, edit_manifest
 from grym_fetch.repo.moving import write_file
 from grym_fetch.repo.placeholder import Placeholder, distinct_id
+from grym_fetch.runtime import system
 
 IGNORE_FILE = ".gitignore"
 
@@ -90,7 +91,7 @@ def add_to_gitignore(folder: Path, lines: Iterable[str]) -> list[str]:
     """
     path = check_gitignore(folder)
     with storage_errors(path):
-        here = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        here = system.open_descriptor(folder, os.O_RDONLY | system.O_DIRECTORY)
         try:
             text = b""
             with suppress(FileNotFoundError), open(open_regular(path.name, here), "rb") as file:

@@ -11,7 +11,6 @@ import hashlib
 import os
 import re
 import shutil
-import signal
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
@@ -35,6 +34,7 @@ from grym_fetch.repo.process import (
     run,
     with_settings,
 )
+from grym_fetch.runtime import system
 
 __all__ = ["GITLINK", "Git", "GitUnusable", "IndexEntry", "split"]
 
@@ -160,7 +160,7 @@ class Git:
         yield from pipe(lines, given, self._environ, self._patience, ended)
         failed = [each for each in zip(commands, ended, strict=True) if each[1].code != 0]
         # A command that fails by itself also ends those that write to it.
-        for command, (code, stderr) in sorted(failed, key=lambda each: each[1].code == -signal.SIGPIPE):
+        for command, (code, stderr) in sorted(failed, key=lambda each: system.lost_its_reader(each[1].code)):
             raise GitUnusable(complaint(name_of(command), stderr, self.folder, code))
 
     def index(self) -> dict[str, IndexEntry]:
@@ -340,7 +340,10 @@ def _is_same(one: Path, other: Path) -> bool:
 
 def _is_blob(path: Path, blob: str) -> bool:
     """Whether a file has exactly the bytes of a blob."""
-    with suppress(OSError), open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+    with (
+        suppress(OSError),
+        open(system.open_descriptor(path, os.O_RDONLY | system.O_NOFOLLOW | system.O_NONBLOCK), "rb") as file,
+    ):
         hasher = hashlib.new("sha256" if len(blob) == 64 else "sha1", usedforsecurity=False)
         hasher.update(b"blob %d\0" % os.fstat(file.fileno()).st_size)
         while block := file.read(_CHUNK_BYTES):

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from grym_fetch.disk.folders import read_regular
+from grym_fetch.runtime import system
 
 Settings = Callable[[Path], Iterable[tuple[str, str]]]
 """Returns what one configuration file itself sets, without the files that it includes."""
@@ -127,5 +128,5 @@ def _is_odd(path: str | Path) -> bool:
     except (OSError, ValueError):
         return False
     if stat.S_ISCHR(figures.st_mode):
-        return figures.st_rdev != os.stat(os.devnull).st_rdev
+        return not system.is_null_device(figures)
     return stat.S_ISFIFO(figures.st_mode) or stat.S_ISBLK(figures.st_mode)

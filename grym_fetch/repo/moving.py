@@ -20,14 +20,15 @@ from grym_fetch.core.text import safe_text
 from grym_fetch.disk.atomic import rename_new
 from grym_fetch.disk.folders import sync, write_all
 from grym_fetch.disk.locks import Flock, try_flock
+from grym_fetch.runtime import system
 from grym_fetch.runtime.system import read_again, read_ahead
 
 STRIDE_BYTES = 4 * 1024 * 1024
 """Bytes read, hashed and written at a time."""
 _PAGE_BYTES = 64 * 1024
 """A run of zeros of this length becomes a hole."""
-_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | system.O_NOFOLLOW
+_READ = os.O_RDONLY | system.O_NOFOLLOW | system.O_NONBLOCK
 
 
 def draft_name(name: str) -> str:
@@ -47,7 +48,7 @@ def digest_of(descriptor: int, on_read: OnBytes = _unheard) -> Checksum:
     """Read a whole file and return its SHA-256."""
     hasher = new_hasher("sha256")
     at = 0
-    while block := os.pread(descriptor, STRIDE_BYTES, at):
+    while block := system.pread(descriptor, STRIDE_BYTES, at):
         hasher.update(block)
         at += len(block)
         on_read(at)
@@ -71,7 +72,7 @@ class Draft:
         self._final = name
         self._name = draft_name(name)
         remove_dead_draft(folder, name)
-        self._descriptor = os.open(self._name, _NEW, mode, dir_fd=folder)
+        self._descriptor = system.open_descriptor(self._name, _NEW, mode, dir_fd=folder)
         self._is_published = False
         lock(self._descriptor, name)
 
@@ -104,7 +105,7 @@ class Draft:
 
     def set_mode(self, mode: int) -> None:
         """Give the file these permissions."""
-        os.fchmod(self._descriptor, mode & 0o777)
+        system.fchmod(self._descriptor, mode & 0o777)
 
     def copy(
         self, source: int, *, umask: int = 0, on_copied: OnBytes = _unheard, on_read: OnBytes = _unheard
@@ -118,8 +119,8 @@ class Draft:
         figures = os.fstat(source)
         read_ahead(source)
         at = 0
-        has_holes = figures.st_blocks * 512 < figures.st_size
-        while block := os.pread(source, STRIDE_BYTES, at):
+        has_holes = system.allocated_bytes(figures) < figures.st_size
+        while block := system.pread(source, STRIDE_BYTES, at):
             hasher.update(block)
             if has_holes:
                 self._write_sparse(block)
@@ -130,7 +131,7 @@ class Draft:
         if has_holes:
             os.ftruncate(self._descriptor, at)
         with suppress(OSError):  # a file system may have neither modes nor times
-            os.fchmod(self._descriptor, figures.st_mode & 0o777 & ~umask)
+            system.fchmod(self._descriptor, figures.st_mode & 0o777 & ~umask)
             os.utime(self._descriptor, ns=(figures.st_atime_ns, figures.st_mtime_ns))
         sync(self._descriptor)
         read_again(self._descriptor)
@@ -143,7 +144,7 @@ class Draft:
         """Give the draft its name, durably. Raises `FileExistsError` if the name is taken, unless ``replace``."""
         sync(self._descriptor)
         if replace:
-            os.replace(self._name, self._final, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+            system.rename(self._name, self._final, folder=self._folder, into=self._folder)
         else:
             rename_new(self._folder, self._name, self._final)
         self._is_published = True
@@ -153,7 +154,7 @@ class Draft:
 def remove_dead_draft(folder: int, name: str) -> None:
     """Unlink a draft that a dead process left behind. Raises `Locked` if its owner is alive."""
     try:
-        descriptor = os.open(draft_name(name), _READ, dir_fd=folder)
+        descriptor = system.open_descriptor(draft_name(name), _READ, dir_fd=folder)
     except FileNotFoundError:
         return
     try:

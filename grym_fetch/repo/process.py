@@ -14,7 +14,6 @@ Rules: every wait for git has an end, and no git process outlives the question.
 from __future__ import annotations
 
 import os
-import select
 import subprocess
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from grym_fetch.core.errors import RepositoryError
+from grym_fetch.runtime import system
 
 PATIENCE_S = 600.0
 """How many seconds git may take for an answer, or in a stream for the next bytes of it."""
@@ -163,10 +163,8 @@ def pipe(
             source = process.stdout
         output = running[-1].stdout
         assert output is not None
-        waiting = select.poll()
-        waiting.register(output, select.POLLIN)
         while True:
-            if not waiting.poll(seconds * 1000):
+            if not system.wait_for_output(output.fileno(), seconds):
                 raise _silent(lines, seconds)
             if not (chunk := os.read(output.fileno(), _CHUNK_BYTES)):
                 break

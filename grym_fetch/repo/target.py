@@ -21,6 +21,7 @@ from grym_fetch.disk.project import EXTERNAL_NAME, Project
 from grym_fetch.disk.repository import repository_roots
 from grym_fetch.repo.git import Git, GitUnusable
 from grym_fetch.repo.tree import git_folder_above
+from grym_fetch.runtime import system
 
 
 def usual_folders(root: Path) -> list[Path]:
@@ -100,7 +101,7 @@ def check_owner(folder: Path, advice: str) -> None:
         owner = os.stat(folder).st_uid
     except OSError:
         return  # it does not exist and will be ours, or cannot be used, which is reported later
-    if owner not in (0, os.geteuid()):
+    if owner not in (0, system.user_id()):
         raise RepositoryError(f"{safe_text(str(folder), limit=4000)} belongs to another user (uid {owner}); {advice}")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 
+from grym_fetch.runtime import system
 from grym_fetch.runtime.system import MAX_OPEN_FILES
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ def max_active_assets(connections: int) -> int:
 
 def are_scarce() -> bool:
     """Whether this process may open so few files that each one counts."""
-    return 0 <= _limit() < FEW_DESCRIPTORS
+    return (limit := _limit()) is not None and limit < FEW_DESCRIPTORS
 
 
 def affordable(connections: int) -> int:
@@ -65,10 +66,7 @@ def spare_descriptors(files: int) -> int:
 
 def _left() -> int | None:
     """How many more files this process may open; None if there is no limit or it is unknown."""
-    import resource
-
-    limit = _limit()
-    if limit == resource.RLIM_INFINITY:
+    if (limit := _limit()) is None:
         return None
     try:
         return limit - SPARE_DESCRIPTORS - len(os.listdir("/dev/fd"))
@@ -76,17 +74,13 @@ def _left() -> int | None:
         return None
 
 
-def _limit() -> int:
-    import resource
-
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+def _limit() -> int | None:
+    return system.file_limits()[0]
 
 
 def raise_limit() -> None:
     """Raise the soft limit on open files to the hard one, within reason."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    soft, hard = system.file_limits()
+    wanted = MAX_OPEN_FILES if hard is None else min(hard, MAX_OPEN_FILES)
+    if soft is not None and soft < wanted:
+        system.allow_files(wanted)

@@ -10,9 +10,15 @@ import errno
 import fcntl
 import os
 import socket
+import sys
 import threading
 
 from grym_fetch.runtime.exchange import exchange_by
+from grym_fetch.runtime.process_start import process_start
+
+assert sys.platform != "win32", "for type checkers: this is the module of other systems"
+
+__all__ = ["process_start"]
 
 MAX_OPEN_FILES = 10_240
 """OPEN_MAX of <sys/syslimits.h>: setrlimit(2) refuses more, even where the hard limit is infinite."""
@@ -57,21 +63,14 @@ def copy_in_kernel(source: int, target: int, count: int, at: int) -> int:  # noq
     return 0
 
 
+def clone(target: int, source: int) -> None:  # noqa: ARG001
+    """Raise ``OSError`` (ENOTSUP): clonefile(2) only makes new files, under a name."""
+    raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+
 def exchange(here: int, name: str, there: int, other: str) -> bool:
     """Exchange two folders in one step (renameatx_np(2)); False if the file system cannot (HFS+ and others)."""
     return exchange_by("renameatx_np", _RENAME_SWAP, here, name, there, other)
-
-
-def process_start(pid: int) -> str | None:
-    """When a process started, in microseconds since the epoch; empty if there is none, None if it is unknown."""
-    import psutil
-
-    try:
-        return str(round(psutil.Process(pid).create_time() * 1_000_000))
-    except psutil.NoSuchProcess:
-        return ""
-    except psutil.Error:
-        return None
 
 
 def boot_id() -> str:

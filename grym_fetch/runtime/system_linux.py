@@ -13,12 +13,13 @@ from pathlib import Path
 
 from grym_fetch.runtime.exchange import exchange_by
 
-assert sys.platform != "darwin", "for type checkers: this is the module of another system"
+assert sys.platform not in ("darwin", "win32"), "for type checkers: this is the module of another system"
 
 MAX_OPEN_FILES = 65_536
 """The most files that a process may be allowed to open, as far as we ask for it."""
 _RENAME_EXCHANGE = 2
 _BOOT_DIGITS = 16
+_FICLONE = 0x40049409
 
 
 def flush(descriptor: int, *, data_only: bool) -> None:
@@ -48,6 +49,11 @@ def copy_in_kernel(source: int, target: int, count: int, at: int) -> int:
     0 at the end of the source, or if this system cannot do it.
     """
     return os.copy_file_range(source, target, count, at, at)
+
+
+def clone(target: int, source: int) -> None:
+    """Let an empty file share all the bytes of another (FICLONE, ioctl_ficlone(2)). Raises ``OSError``."""
+    fcntl.ioctl(target, _FICLONE, source)
 
 
 def exchange(here: int, name: str, there: int, other: str) -> bool:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import mmap
 import os
-import resource
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +21,7 @@ from typing import Any, TypeVar
 from weakref import WeakSet
 
 from grym_fetch.core.errors import StorageError
+from grym_fetch.runtime import system
 from grym_fetch.runtime.waiting import wait_uncancelled
 
 T = TypeVar("T")
@@ -148,7 +147,7 @@ _NO_MEMORY = ("failed to map segment", "cannot allocate memory")
 
 def is_memory_limited() -> bool:
     """Whether this process's address space is limited (``ulimit -v``)."""
-    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+    return system.memory_limit() is not None
 
 
 def has_room() -> bool:
@@ -158,11 +157,7 @@ def has_room() -> bool:
     """
     if not is_memory_limited():
         return True
-    try:
-        mmap.mmap(-1, (threading.stack_size() or 8 * SMALL_STACK_BYTES) + ROOM_BYTES, flags=mmap.MAP_PRIVATE).close()
-    except (OSError, MemoryError):
-        return False
-    return True
+    return system.can_reserve((threading.stack_size() or 8 * SMALL_STACK_BYTES) + ROOM_BYTES)
 
 
 def begin_daemon(name: str, run: Callable[[], None]) -> threading.Thread:
@@ -203,9 +198,9 @@ def _short_of(what: str) -> StorageError:
 def limits() -> list[str]:
     """The limits on threads that are set for this process, by the names under which they are set."""
     found = []
-    if (most := resource.getrlimit(resource.RLIMIT_NPROC)[0]) != resource.RLIM_INFINITY:
+    if (most := system.process_limit()) is not None:
         found.append(f"ulimit -u {most}")
-    if (most := resource.getrlimit(resource.RLIMIT_AS)[0]) != resource.RLIM_INFINITY:
+    if (most := system.memory_limit()) is not None:
         found.append(f"ulimit -v {most // 1024}")
     if (pids := _pids("pids.max")) is not None:
         found.append(f"pids.max {pids}")
@@ -218,7 +213,7 @@ def are_scarce() -> bool:
         return True
     most, now = _pids("pids.max"), _pids("pids.current")
     few = most is not None and most - (now or 0) < PLENTY
-    return few or 0 <= resource.getrlimit(resource.RLIMIT_NPROC)[0] < PLENTY
+    return few or ((threads := system.process_limit()) is not None and threads < PLENTY)
 
 
 def _pids(name: str) -> int | None:

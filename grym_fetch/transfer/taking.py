@@ -28,6 +28,7 @@ from grym_fetch.disk.machine_store import InStore, MachineStore
 from grym_fetch.disk.sharing import OpenFile, modes_from
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.verified import FileSignature, ReplacedMeanwhile, wait_for_tick
+from grym_fetch.runtime import system
 from grym_fetch.transfer.context import TransferContext
 from grym_fetch.transfer.locking import acquire_lock
 from grym_fetch.transfer.result import Taken
@@ -101,7 +102,7 @@ class Taker:
         if store is not None and (found := await store.find(checksum, asset.size, on_read)) is not None:
             source, signature = found
             try:
-                is_own = os.fstat(source.descriptor).st_uid == os.geteuid()
+                is_own = os.fstat(source.descriptor).st_uid == system.user_id()
                 judge = None if is_own else checksum
                 taken = await self._put(key, source, signature, store.modes, judge=judge, exclusive=exclusive)
             finally:

@@ -16,7 +16,6 @@ CALLS = (
     "link",
     "unlink",
     "rename",
-    "replace",
     "mkdir",
     "fchmod",
     "utime",

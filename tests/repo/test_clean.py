@@ -138,7 +138,7 @@ def test_a_failing_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
         return call
 
     with monkeypatch.context() as patch:
-        for name in ("write", "fsync", "link", "unlink", "replace", "mkdir", "pread"):
+        for name in ("write", "fsync", "link", "unlink", "rename", "mkdir", "pread"):
             patch.setattr(os, name, failing(getattr(os, name)))
         try:
             with Cleaner(plan, lambda: NOON) as cleaner:
