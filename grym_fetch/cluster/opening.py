@@ -1,7 +1,8 @@
 """From what a user names to a cluster: ``dask://HOST:PORT``, ``ray``, a Dask `Client`, or anything of the Protocol.
 
 Rule: a user's own Dask client is only asked where its scheduler is; all else goes over a connection of our own, which
-belongs to our event loop and ends with the run. Ray has one connection for a process: the user's is used, and stays open.
+belongs to our event loop and ends with the run. A process has one
+connection to Ray: the user's is used, and stays open.
 """
 
 from __future__ import annotations

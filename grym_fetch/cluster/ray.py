@@ -1,6 +1,6 @@
 """A cluster under Ray: a head that runs somewhere, or one on this machine.
 
-Rules: only documented calls of `ray` are used, all from one thread, for which connection is meant depends on the thread.
+Rules: only documented calls of `ray` are used, all from one thread, on which depends what connection is meant.
 A node is an actor of ours that holds one CPU of a machine, and does one task at a time; its name has its machine and
 process. Ray gives an actor's calls to no other one, so what a lost actor had is handed out here again.
 """
@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from grym_fetch._version import __version__
 from grym_fetch.cluster import node
 from grym_fetch.cluster.packets import OtherVersion, Packet, pack, unpack
-from grym_fetch.cluster.protocol import Answer, Done, Ended, NodeSeen, Order, Task
+from grym_fetch.cluster.protocol import Done, NodeSeen, Order, Reply, Task, TaskEnd
 from grym_fetch.core.errors import ClusterError
 from grym_fetch.core.text import safe_text
 
@@ -90,7 +90,7 @@ class RayCluster:
         self._deaths: Counter[str] = Counter()
         self._tasks: deque[Task] = deque()
         """What no worker has yet."""
-        self._ended: asyncio.Queue[Ended] = asyncio.Queue()
+        self._ended: asyncio.Queue[TaskEnd] = asyncio.Queue()
         self._forgotten: set[int] = set()
         self._waiting: set[asyncio.Task[None]] = set()
         self._problem: ClusterError | None = None
@@ -160,18 +160,18 @@ class RayCluster:
                 self._start(self._do(actor, task))
 
     async def _do(self, actor: _Actor, task: Task) -> None:
-        ended = Ended(task.number, node=actor.name)
+        ended = TaskEnd(task.number, node=actor.name)
         try:
-            ended = Ended(task.number, unpack(await self._ask(actor.handle.run, pack(task)), Done), node=actor.name)
+            ended = TaskEnd(task.number, unpack(await self._ask(actor.handle.run, pack(task)), Done), node=actor.name)
         except self._ray.exceptions.RayActorError:
             self._lost(actor)
             return
         except OtherVersion as other:
-            ended = Ended(task.number, error=_wrong_version(other.version), node=actor.name)
+            ended = TaskEnd(task.number, error=_wrong_version(other.version), node=actor.name)
         except Exception as error:  # noqa: BLE001 - whatever a worker raises
             # Ray wraps it.
             cause = getattr(error, "cause", None)
-            ended = Ended(task.number, error=cause if isinstance(cause, Exception) else error, node=actor.name)
+            ended = TaskEnd(task.number, error=cause if isinstance(cause, Exception) else error, node=actor.name)
         actor.task = None
         if task.number not in self._forgotten:
             self._ended.put_nowait(ended)
@@ -186,7 +186,7 @@ class RayCluster:
             self._tasks.appendleft(actor.task)
             self._hand_out()
 
-    async def gather(self) -> Sequence[Ended]:
+    async def gather(self) -> Sequence[TaskEnd]:
         """Wait for the next ends."""
         ended = [await self._ended.get()]
         while not self._ended.empty():
@@ -199,15 +199,15 @@ class RayCluster:
         self._forgotten |= under_way.intersection(numbers)
         self._tasks = deque(task for task in self._tasks if task.number not in numbers)
 
-    async def tell(self, orders: Mapping[str, Order]) -> Mapping[str, Answer]:
+    async def tell(self, orders: Mapping[str, Order]) -> Mapping[str, Reply]:
         """Send each order to its actor, all at once."""
-        answers: dict[str, Answer] = {}
+        answers: dict[str, Reply] = {}
 
         async def tell_one(actor: _Actor, name: str) -> None:
             try:
-                answers[name] = unpack(await self._ask(actor.handle.answer, pack(orders[name])), Answer)
+                answers[name] = unpack(await self._ask(actor.handle.answer, pack(orders[name])), Reply)
             except OtherVersion as other:
-                answers[name] = Answer(0, problem=f"has grym-fetch {other.version}, and the driver {__version__}")
+                answers[name] = Reply(0, problem=f"has grym-fetch {other.version}, and the driver {__version__}")
             except self._ray.exceptions.RayActorError:
                 self._lost(actor)
             except Exception as error:  # noqa: BLE001 - whatever Ray raises
@@ -293,14 +293,16 @@ async def open_ray(address: str | None) -> RayCluster:
         except (OSError, OverflowError) as error:
             raise ClusterError(f"no Ray head answers at ray://{safe_text(address)}") from error
         writer.close()
-    # Before it is imported. Under `uv run`, Ray sends the working directory to all nodes; a head on this machine reports
-    # to Ray's makers.
+    # Before it is imported. Under `uv run`, Ray sends the working directory to all nodes, with whatever is in it; a head
+    # that starts here reports to Ray's makers.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     thread = ThreadPoolExecutor(1, "grym-fetch ray")
     loop = asyncio.get_running_loop()
-    opening = loop.run_in_executor(thread, _open_local, thread) if address is None else None
-    opening = opening or loop.run_in_executor(thread, _connect, thread, f"ray://{address}")
+    if address is None:
+        opening = loop.run_in_executor(thread, _open_local, thread)
+    else:
+        opening = loop.run_in_executor(thread, _connect, thread, f"ray://{address}")
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:
