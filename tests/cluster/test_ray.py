@@ -81,10 +81,10 @@ def test_ctrl_c_ends_the_ray_of_this_machine(project: Project, tmp_path: Path) -
     with serve_in_thread() as server:
         file = server.add("/a", SeededContent(size, seed=1), faults=[Hold(gate, at=size - 1)])
         project.add("a", [file.url], None, size=size, checksum=file.sha256)
-        before = set(Path("/tmp").glob("grym-ray-*"))  # noqa: S108
+        before = set(Path("/tmp").glob("grym-ray-*"))
         with Running(project.root, "sync", "--on", "ray", "--json", MARK=str(tmp_path)) as running:
             running.until_bytes(size // 2)
             running.send(signal.SIGINT)
             assert running.finish().code == 130
         assert not marked(f"MARK={tmp_path}")
-        assert set(Path("/tmp").glob("grym-ray-*")) <= before  # noqa: S108
+        assert set(Path("/tmp").glob("grym-ray-*")) <= before

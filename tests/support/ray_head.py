@@ -23,7 +23,7 @@ class RayHead:
 
     def __enter__(self) -> Self:
         # Ray's sockets lie far below it, and a socket's path is short.
-        self._scratch = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # noqa: S108
+        self._scratch = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
         ports = [_free_port() for _ in range(2)]
         command = "import sys; from ray.scripts.scripts import main; sys.exit(main())"
         options = {
