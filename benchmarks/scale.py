@@ -1,5 +1,7 @@
 """A run of 100 million assets on 1,000 machines, in virtual time: `python -m benchmarks.scale`.
 
+`--workers 1 2 4` instead fetches many small files from nginx with so many real workers of Dask, on this machine.
+
 What the driver does for each asset, event, task and round is measured here first, in processor time, with the real
 `Driver`, real packets and real lists of tasks. Then the run is simulated with the real planner (`TaskPace`, `Shares`).
 What is assumed is an option: how fast a machine fetches, and how many there are.
@@ -9,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import heapq
+import json
 import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -107,7 +111,7 @@ def run_driver(assets: int, a_task: int, events: int) -> float:
     """Return the processor time of a driver for so many assets, so many of them in a task."""
 
     class Pace(TaskPace):
-        def next_size(self, left_bytes: int, left_count: int, nodes: int) -> TaskSize:
+        def next_size(self, left_bytes: int, left_count: int, nodes: int) -> TaskSize:  # noqa: ARG002 - as that one
             return TaskSize(1 << 60, a_task)
 
     async def run(folder: Path) -> float:
@@ -222,6 +226,40 @@ def simulate(nodes: int, assets: int, size: int, speed: float, costs: Costs, rou
     return Outcome(seconds, busy, sum(waits) / nodes, tasks, rounds)
 
 
+async def fetch(workers: int, assets: int) -> float:
+    """Return how many assets of 1 KiB so many Dask workers fetch in a second from a server here."""
+    from grym_fetch import AssetManager
+    from tests.support.dask_cluster import DaskProcesses
+    from tests.support.nginx import Nginx
+
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        place = Path(name)
+        nginx = Nginx(place)
+        lines = ['{"version": 1, "updated": "2026-01-01T00:00:00Z"}']
+        for n in range(assets):
+            content = hashlib.sha256(str(n).encode()).digest() * 32
+            (nginx.root / f"{n}.bin").write_bytes(content)
+            checksum = hashlib.sha256(content).hexdigest()
+            lines.append(
+                json.dumps(
+                    {"id": f"a{n}", "url": f"http://127.0.0.1:PORT/{n}.bin", "localPath": f"{n % 100}/{n}.bin"}
+                    | {"checksum": checksum, "size": len(content)}
+                )
+            )
+        nginx.start()
+        try:
+            (place / "assets.jsonl").write_text("\n".join(lines).replace("PORT", str(nginx.port)) + "\n")
+            with DaskProcesses(workers) as dask:
+                async with AssetManager(place / "assets.jsonl", settings=Settings(parallel=16)) as manager:
+                    began = time.monotonic()
+                    report = await manager.sync_on(f"dask://{dask.address}", all=True)
+                    took = time.monotonic() - began
+        finally:
+            nginx.stop()
+        assert len(report.verified) == assets
+        return assets / took
+
+
 def main() -> None:
     """Print what was measured, and a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -231,7 +269,12 @@ def main() -> None:
     parser.add_argument("--speed", type=float, default=500, help="assets that a node fetches in a second at most")
     parser.add_argument("--link", type=float, default=125e6, help="bytes that a node receives in a second at most")
     parser.add_argument("--measured", type=int, default=20_000, help="assets to measure the driver with")
+    parser.add_argument("--workers", type=int, nargs="+", help="fetch with so many Dask workers, and nothing else")
     chosen = parser.parse_args()
+    for workers in chosen.workers or ():
+        print(f"{workers} workers: {asyncio.run(fetch(workers, chosen.measured)):.0f} assets/s", flush=True)
+    if chosen.workers:
+        return
     costs = measure(chosen.measured)
     print(
         f"the driver's processor: {costs.asset * 1e6:.0f} µs an asset, {costs.event * 1e6:.1f} µs an event, "

@@ -293,8 +293,8 @@ async def open_ray(address: str | None) -> RayCluster:
         except (OSError, OverflowError) as error:
             raise ClusterError(f"no Ray head answers at ray://{safe_text(address)}") from error
         writer.close()
-    # Before it is imported. Under `uv run`, Ray sends the working directory to all nodes, with whatever is in it. A head
-    # that it starts reports to its makers.
+    # Before it is imported. Under `uv run`, Ray sends the working directory to all nodes, with all that is in it; and a
+    # head that it starts reports to its makers.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     thread = ThreadPoolExecutor(1, "grym-fetch ray")

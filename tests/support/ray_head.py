@@ -57,6 +57,11 @@ class RayHead:
                 self.__exit__(None, None, None)
                 raise AssertionError(f"Ray does not start: {said}")
             said += line
+        # The server for clients starts after the rest.
+        while not _answers(ports[1]):
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(0.05)
+                raise AssertionError("Ray has ended")
         self.address = f"ray://127.0.0.1:{ports[1]}"
         return self
 
@@ -80,3 +85,11 @@ def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port: int = listening.getsockname()[1]
         return port
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
