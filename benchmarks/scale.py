@@ -232,7 +232,7 @@ async def fetch(workers: int, assets: int) -> float:
     from tests.support.dask_cluster import DaskProcesses
     from tests.support.nginx import Nginx
 
-    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
         place = Path(name)
         nginx = Nginx(place)
         lines = ['{"version": 1, "updated": "2026-01-01T00:00:00Z"}']
