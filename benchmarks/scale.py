@@ -19,8 +19,8 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
-from grym_fetch.cluster import driver as driver_module
 from grym_fetch.cluster.cutting import WINDOW, TaskPace, TaskSize
 from grym_fetch.cluster.driver import AHEAD, MANY_NODES, ORDER_S, Driver, Tally
 from grym_fetch.cluster.packets import pack, unpack
@@ -137,13 +137,11 @@ def run_driver(assets: int, a_task: int, events: int) -> float:
             threads.close()
         return time.process_time() - began - cluster.others_work
 
-    usual = driver_module.TaskPace
-    driver_module.TaskPace = Pace  # type: ignore[misc]
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            return asyncio.run(run(Path(folder)))
-    finally:
-        driver_module.TaskPace = usual  # type: ignore[misc]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch("grym_fetch.cluster.driver.TaskPace", Pace),
+    ):
+        return asyncio.run(run(Path(folder)))
 
 
 def measure(assets: int = 20_000) -> Costs:
