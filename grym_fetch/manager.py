@@ -318,8 +318,8 @@ class AssetManager:
         """Read the asset's file and fetch only what is wrong of it; ``dry_run``: only say what that would cost.
 
         The damaged file stays until the right one, verified as a whole, takes its place. Which pieces are wrong is
-        known from the manifest's ``pieces``, or where the file was verified on this machine before. Otherwise it is
-        guessed from what is cut off or zeros, and all is fetched if that was wrong.
+        known from the manifest's ``pieces``, or where this content was fetched, adopted or read in this project before.
+        Otherwise it is guessed from what is cut off or zeros, and all is fetched if that was wrong.
 
         Raises `AssetMissing` if no file is there, and what `download_asset` raises.
         """
@@ -768,7 +768,7 @@ class AssetManager:
         allow_suspicious: bool = False,
         on_found: Callable[[NewerVersion], object] | None = None,
     ) -> tuple[NewerVersion, ...]:
-        """Move these assets, or all that have a source, to its newest version; return them as they are now listed.
+        """Move these assets, or all that have a source, to its newest version; return each as it was and as it is now.
 
         All entries are written, or none. A file for which the hub has no SHA-256 is downloaded for this; the rest is
         fetched by the next `sync`, and the old file stays until then. Mirrors of the old version are dropped.

@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
+from grym_fetch.cli import streams
 from grym_fetch.cli.help import Command
 from grym_fetch.cli.measured import tell_measured
 from grym_fetch.cli.new_manifest import with_manifest
@@ -121,10 +122,10 @@ def add_command(
             tags=tuple(dict.fromkeys(tags)),
         )
         if not common.quiet and any(map(_is_not_for_all, asset.urls)):
-            click.echo(
-                "warning: an address looks signed or holds a token. It is written into the manifest as it is, for "
-                "everyone to read, and may stop working; prefer one that lasts",
-                err=True,
+            streams.complain(
+                "an address looks signed or holds a token. It is written into the manifest as it is, for everyone to "
+                "read, and may stop working; prefer one that lasts",
+                kind="warning",
             )
         added = await manager.add_asset(
             asset,
@@ -154,7 +155,7 @@ def _add_from_source(common: Common, address: str, naming: dict[str, Any], setti
             are = "is" if len(missing) == 1 else "are"
             count = f"{len(missing)} of {len(added)} {are}" if len(added) > 1 else "it is"
             which = safe_text(missing[0].id) if len(added) == 1 else "--all"
-            click.echo(f"{count} not fetched yet: grym-fetch sync {which}", err=True)
+            streams.say(f"{count} not fetched yet: grym-fetch sync {which}")
         return 0
 
     with with_manifest(common):
@@ -174,6 +175,7 @@ def _as_short_address(source: str) -> str | None:
     """The short address that is meant, or None for a file or a plain address."""
     from grym_fetch.cli.exit_codes import exit_code
     from grym_fetch.core.errors import UnknownSource
+    from grym_fetch.core.text import redact_text, safe_text
     from grym_fetch.disk.project import expand_home
     from grym_fetch.sources.registry import recognize
 
@@ -182,7 +184,7 @@ def _as_short_address(source: str) -> str | None:
     try:
         return recognize(source, os.environ)
     except UnknownSource as error:
-        click.echo(f"error: {error}", err=True)
+        streams.complain(safe_text(redact_text(str(error)), limit=2000))
         raise click.exceptions.Exit(exit_code(error)) from error
 
 

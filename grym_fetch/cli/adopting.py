@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from grym_fetch.cli import streams
 from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import (
     Common,
@@ -78,7 +79,7 @@ def adopt_command(
         if not common.json and not common.quiet:
             rest = f", {len(report.missing):,} not on this machine: grym-fetch sync" if report.missing else ""
             there = f", {len(report.present):,} in place already" if report.present else ""
-            click.echo(f"{len(report.adopted):,} adopted{there}{rest}", err=True)
+            streams.say(f"{len(report.adopted):,} adopted{there}{rest}")
         return 0
 
     return run(common, body, settings=settings_from(sharing), minimal=minimal, tells="failures", json_events=False)

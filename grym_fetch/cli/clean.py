@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from grym_fetch.cli import streams
 from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import Common, common_options, option, progress_options, refuse_password
 from grym_fetch.cli.repository_places import existing_folder, external_dirs
@@ -89,13 +90,13 @@ def clean_command(
         )
         if not common.json and not (common.quiet and yes):
             for line in plan_lines(plan, least):
-                click.echo(line)
+                streams.say_result(line)
         if dry_run:
             if common.json:
                 for record in plan_records(plan):
                     click.echo(json.dumps(record))
             elif plan.moves and not common.quiet:
-                click.echo("dry run: nothing was moved")
+                streams.say_result("dry run: nothing was moved")
             return _exit_code(plan.kept)
         if plan.moves and not yes:
             if not sys.stdin.isatty():
@@ -173,7 +174,7 @@ def _say_moved(common: Common, plan: Plan, result: Moved | Kept) -> None:
         if common.json:
             click.echo(json.dumps(kept_record(result)))
         else:
-            click.echo(f"not moved: {shown(result.path)}: {result.reason}", err=True)
+            streams.say(f"not moved: {shown(result.path)}: {result.reason}")
         return
     file = result.placeholder
     if common.json:
@@ -183,7 +184,7 @@ def _say_moved(common: Common, plan: Plan, result: Moved | Kept) -> None:
         }  # fmt: skip
         click.echo(json.dumps(record))
     elif not common.quiet:
-        click.echo(f"moved: {shown(result.path)}", err=True)
+        streams.say(f"moved: {shown(result.path)}")
 
 
 def _afterwards(
@@ -213,13 +214,13 @@ def _afterwards(
     if common.quiet:
         return
     if added:
-        click.echo(f"added to {shown(str(manifest))}: {', '.join(map(shown, added))}")
+        streams.say_result(f"added to {shown(str(manifest))}: {', '.join(map(shown, added))}")
     if gitignore:
-        click.echo(f".gitignore: {counted(len(new), 'line', 'lines')} added")
+        streams.say_result(f".gitignore: {counted(len(new), 'line', 'lines')} added")
     elif lines and results:
-        click.echo("\nLines for .gitignore, so that they are not committed again (--gitignore adds them):")
+        streams.say_result("\nLines for .gitignore, so that they are not committed again (--gitignore adds them):")
         for line in lines:
-            click.echo(f"  {shown(line)}")
+            streams.say_result(f"  {shown(line)}")
     if results:
         _say_next(plan, files)
 
@@ -230,10 +231,12 @@ def _say_next(plan: Plan, files: Sequence[Placeholder]) -> None:
 
     if not is_repository_root(plan.root) or not files:
         return
-    click.echo(f"\nNext: commit the placeholders and the removals (git add -A). {_way_back(plan)} brings files back.")
-    click.echo("The history still has what was committed; `grym-fetch identify --history` shows how much.")
+    streams.say_result(
+        f"\nNext: commit the placeholders and the removals (git add -A). {_way_back(plan)} brings files back."
+    )
+    streams.say_result("The history still has what was committed; `grym-fetch identify --history` shows how much.")
     for line in purge_lines("--invert-paths", *(f"--path={file.original_path}" for file in files)):
-        click.echo(line)
+        streams.say_result(line)
 
 
 def _way_back(plan: Plan) -> str:

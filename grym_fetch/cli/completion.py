@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
+from grym_fetch.cli import streams
 from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import Common, common_options, option
 from grym_fetch.cli.usage import WrongUsage, nearest
@@ -46,7 +47,7 @@ def completion_command(common: Common, shell: str, install: bool) -> int:
             with opened_folder(path.parent) as folder:
                 replace_file(folder, path.name, text.encode())
         if not common.quiet:
-            click.echo(f"wrote {safe_text(str(path), limit=4000)}", err=True)
+            streams.say(f"wrote {safe_text(str(path), limit=4000)}")
             if shell == "zsh":
                 line = f"fpath+=({path.parent}); autoload -Uz compinit; compinit"
                 click.echo(f"hint: add to ~/.zshrc: {safe_text(line, limit=4000)}", err=True)

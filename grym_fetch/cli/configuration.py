@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from grym_fetch.cli import streams
 from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import Common, common_options
 
@@ -52,9 +54,11 @@ def config_command(common: Common) -> int:
             return 0
         values = [safe_text(_text(row.value), limit=4000) for row in rows]
         name_width, value_width = max(len(row.name) for row in rows), max(map(len, values))
+        sheet = streams.sheet(sys.stdout)
         for row, value in zip(rows, values, strict=True):
-            where = f" ({safe_text(row.where, limit=4000)})" if row.where else ""
-            click.echo(f"{row.name:<{name_width}}  {value:<{value_width}}  {row.source}{where}")
+            source = f"{row.source} ({safe_text(row.where, limit=4000)})" if row.where else row.source
+            # A value is never shortened; where the columns do not fit, it is broken between words.
+            click.echo(sheet.item(f"{row.name:<{name_width}}", f"{value:<{value_width}}  {source}"))
         return 0
 
     return run_plain(common, work)

@@ -23,7 +23,7 @@ from time import monotonic
 
 import click
 
-from grym_fetch.cli import exit_codes
+from grym_fetch.cli import exit_codes, streams
 from grym_fetch.cli.demo_report import Figures, percent, summary
 from grym_fetch.cli.demo_stage import CONNECTIONS, DemoFailed, Mirrors, Scenario, mirrors_of
 from grym_fetch.cli.options import Common
@@ -196,7 +196,7 @@ def perform(scenario: Scenario, common: Common, *, keep: bool = False) -> int:
         tell.say("interrupted")
         return exit_codes.ended_by(signalled.number)
     except (DemoFailed, OSError) as error:
-        click.echo(f"error: the demo failed: {error}", err=True)
+        streams.complain(f"the demo failed: {error}")
         return exit_codes.NOT_FETCHED
     finally:
         if folder is not None and keep:

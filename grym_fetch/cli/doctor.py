@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from grym_fetch.cli import streams
+from grym_fetch.cli.findings import tell_finding
 from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import Common, common_options, ids_argument
 
@@ -63,7 +65,7 @@ def doctor_command(common: Common, ids: tuple[str, ...], exclude: tuple[str, ...
         raise click.UsageError(str(error)) from error
     except GrymFetchError as error:
         setup.note(str(error))
-        click.echo("error: " + "\n".join(safe_text(line, limit=1000) for line in str(error).split("\n")), err=True)
+        streams.complain("\n".join(safe_text(line, limit=1000) for line in str(error).split("\n")))
         return exit_codes.exit_code(error)
     finally:
         setup.close()
@@ -156,7 +158,5 @@ def print_finding(finding: Finding, common: Common) -> None:
     if common.json:
         click.echo(json.dumps(finding.as_json()))
     elif finding.level != "ok" or not common.quiet:
-        word = "FAIL" if finding.level == "fail" else finding.level
         named = f"{safe_text(finding.asset)}: " if finding.asset is not None else ""
-        advice = f"  -> {safe_text(finding.advice, limit=1000)}" if finding.advice else ""
-        click.echo(f"{word:<4}  {finding.check}: {named}{safe_text(finding.what, limit=2000)}{advice}")
+        tell_finding(finding.level, f"{finding.check}: {named}{finding.what}", finding.advice)

@@ -5,6 +5,7 @@ Options that a command accepts only because every command does, and that have no
 
 from __future__ import annotations
 
+import shutil
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -20,7 +21,7 @@ NETWORK = {
     "store", "link_mode", "adopt",
 }  # fmt: skip
 FOLDERS = {"config", "assets_dir", "external_assets_dir"}
-OUTPUT = {"verbose", "quiet", "json", "log_file", "html", "progress", "progress_interval", "report"}
+OUTPUT = {"verbose", "quiet", "json", "log_file", "html", "progress", "progress_interval", "report", "metrics"}
 GROUPS = ("Choose", "Options", "Network", "Folders", "Output")
 
 _NO_PLACE = FOLDERS
@@ -140,9 +141,15 @@ def short_option(text: Any) -> click.Option:
     return click.Option(["-h"], is_flag=True, is_eager=True, expose_value=False, hidden=True, callback=show)
 
 
+def screen_width() -> int:
+    """Cells to write in: those of the terminal, but no more than can be read at a glance."""
+    return max(20, min(WIDTH, shutil.get_terminal_size().columns))
+
+
 def one_screen(usage: str, what: str, examples: Iterable[str], groups: Mapping[str, Iterable[str]], more: str) -> str:
     """Compose the text of ``-h``."""
-    lines = [usage, "", *textwrap.wrap(" ".join(what.split()), WIDTH), ""]
+    wide = screen_width()
+    lines = [usage, "", *textwrap.wrap(" ".join(what.split()), wide), ""]
     lines += [f"  grym-fetch {example}" for example in examples]
     lines.append("")
     width = max(map(len, groups), default=0) + 2
@@ -153,13 +160,13 @@ def one_screen(usage: str, what: str, examples: Iterable[str], groups: Mapping[s
             line.replace("\N{NO-BREAK SPACE}", " ")
             for line in textwrap.wrap(
                 text,
-                WIDTH,
+                wide,
                 initial_indent=f"{group + ':':<{width}}",
                 subsequent_indent=" " * width,
                 break_on_hyphens=False,
             )
         ]
-    return "\n".join([*lines, "", f"{more} explains everything."])
+    return "\n".join([*lines, "", *textwrap.wrap(f"{more} explains everything.", wide, break_on_hyphens=False)])
 
 
 def _spelled(option: click.Option) -> str:

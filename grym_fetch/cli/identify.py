@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from grym_fetch.cli import streams
 from grym_fetch.cli.exit_codes import DONE, NOT_FETCHED
 from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import PAGES, Common, common_options, file_option, option
@@ -62,9 +63,9 @@ def identify_command(
             click.echo(json.dumps(survey_record(found, below(root, place), past)))
         else:
             for line in survey_lines(found, below(root, place), least):
-                click.echo(line)
+                streams.say_result(line)
             for line in history_lines(past, least) if past is not None else ():
-                click.echo(line)
+                streams.say_result(line)
         if past is not None and past.missing:
             raise GitUnusable(f"not all of the history was searched: {past.advice}")
         return NOT_FETCHED if fail and found.files else DONE

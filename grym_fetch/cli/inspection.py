@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from grym_fetch.cli import streams
 from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import (
     Common,
@@ -235,9 +236,10 @@ def info_command(common: Common, asset_id: str) -> int:
             *_address_rows(asset, asked),
             ("stand-in", redact_url(listed.minimal.url) if listed.minimal is not None else ""),
         ]
+        sheet = streams.sheet(sys.stdout)
         for key, value in rows:
             if value:
-                click.echo(f"{key:<12} {safe_text(str(value), limit=4000)}")
+                click.echo(sheet.item(f"{key:<11}", safe_text(str(value), limit=4000)))
         return 0
 
     return run(common, body, tells="news", json_events=False)
@@ -284,7 +286,6 @@ def _record(asset: Asset) -> dict[str, object]:
 
 def print_table(head: Sequence[str], rows: Sequence[tuple[str, ...]], *, state: int, right: Sequence[int]) -> None:
     """Write rows in aligned columns to stdout; ``state`` is the number of the column with the assets' states."""
-    from grym_fetch.cli import streams
     from grym_fetch.cli.runner import print_data
 
     styles: dict[str, tuple[str, ...]] = {
@@ -348,7 +349,7 @@ class _NextSteps:
             if number := self._counts[kind]:
                 by_command.setdefault(command, []).append(f"{number:,} {what}")
         for command, parts in by_command.items():
-            click.echo(f"{', '.join(parts)}: {command}", err=True)
+            streams.say(f"{', '.join(parts)}: {command}")
         total = self._counts.total()
         if is_checked and total and not by_command:
-            click.echo(f"all {total:,} verified" if total > 1 else "verified", err=True)
+            streams.say(f"all {total:,} verified" if total > 1 else "verified")

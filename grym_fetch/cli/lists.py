@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from grym_fetch.cli import streams
 from grym_fetch.cli.adding import tell_added
 from grym_fetch.cli.help import Command
 from grym_fetch.cli.new_manifest import with_manifest
@@ -132,7 +133,7 @@ def convert_command(common: Common, source: Path, target: Path, force: bool) -> 
             click.echo(f"wrote {short_path(target.absolute())}: {count:,} asset{'s' if count != 1 else ''}")
             names = [Path(each).name for each in CANDIDATES]
             if source.name in names and target.name in names and names.index(source.name) < names.index(target.name):
-                click.echo(f"{source.name} beside it comes first: remove it, or name the other with --config", err=True)
+                streams.say(f"{source.name} beside it comes first: remove it, or name the other with --config")
         return 0
 
     return run_plain(common, work)

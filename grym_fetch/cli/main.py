@@ -13,7 +13,7 @@ import click
 
 from grym_fetch._version import __version__
 from grym_fetch.cli import streams
-from grym_fetch.cli.help import EXAMPLES, one_screen, short_option
+from grym_fetch.cli.help import EXAMPLES, one_screen, screen_width, short_option
 from grym_fetch.cli.usage import WrongUsage, nearest, tell_usage
 from grym_fetch.core.errors import GrymFetchError
 from grym_fetch.core.text import redact_text, safe_text
@@ -83,6 +83,10 @@ COLLECT_AFTER = 50_000
 """Look for garbage after so many more objects. 60,000 assets are a million of them, and none is garbage."""
 
 
+LEAST_CLICK_WIDTH = 52
+"""On a narrower terminal, click would write lines that are broken in the middle of a word."""
+
+
 GROUPS = {
     "Assets": ("sync", "check", "repair", "adopt", "path", "list", "info"),
     "Manifest": ("add", "pin", "import", "export", "convert", "outdated", "update", "remove", "schema"),
@@ -114,7 +118,9 @@ class LazyGroup(click.Group):
     """A group that knows its commands' names and summaries, and imports a command only to run it."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As in click, but common options may also come before the command."""
+        """As in click, but common options may also come before the command, and a terminal may be narrow."""
+        if (width := screen_width()) < LEAST_CLICK_WIDTH:
+            ctx.terminal_width = width - 1
         return super().parse_args(ctx, behind_the_command(args))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -188,13 +194,13 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except (KeyboardInterrupt, click.Abort):
         code = 130
     except streams.OutputLost as error:
-        streams.tell(f"error: the output could not be written: {(error.strerror or '').lower()}")
+        streams.complain(f"the output could not be written: {(error.strerror or '').lower()}")
         code = 4
     except GrymFetchError as error:  # before a command's own work began
         from grym_fetch.cli.exit_codes import exit_code
 
         lines = redact_text(str(error)).split("\n")
-        streams.tell("error: " + "\n".join(safe_text(line, limit=1000) for line in lines))
+        streams.complain("\n".join(safe_text(line, limit=1000) for line in lines))
         code = exit_code(error)
     except Exception as error:  # noqa: BLE001 - the last catch: what happens before or beside a command
         from grym_fetch.cli.unexpected import tell_unexpected

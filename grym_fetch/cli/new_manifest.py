@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from grym_fetch.cli import streams
+
 if TYPE_CHECKING:
     from grym_fetch.cli.options import Common
 
@@ -34,10 +36,10 @@ def _make_manifest(common: Common) -> Path | None:
         try:
             is_new = create_manifest(path, SystemClock().wall())
         except GrymFetchError as error:
-            click.echo(f"error: {error}", err=True)
+            streams.complain(safe_text(str(error), limit=4000))
             raise click.exceptions.Exit(exit_code(error)) from error
         if is_new and not common.quiet:
-            click.echo(f"there was no manifest: created {safe_text(str(path), limit=4000)}", err=True)
+            streams.say(f"there was no manifest: created {safe_text(str(path), limit=4000)}")
         return path if is_new else None
     return None
 
@@ -64,4 +66,4 @@ def _remove_if_empty(manifest: Path, common: Common) -> None:
             manifest.unlink()
             if not common.quiet:
                 path = safe_text(str(manifest), limit=4000)
-                click.echo(f"nothing was added: removed {path} again", err=True)
+                streams.say(f"nothing was added: removed {path} again")

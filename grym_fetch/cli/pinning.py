@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from grym_fetch.cli import streams
 from grym_fetch.cli.help import Command
 from grym_fetch.cli.measured import tell_measured
 from grym_fetch.cli.options import Common, common_options, ids_argument, option, transfer_options
@@ -66,7 +67,7 @@ def pin_command(
         if not pinned and not common.quiet:
             what = "its checksum and pieces" if pieces else "its checksum"
             of_which = "the assets named have theirs" if ids else f"every asset has {what}"
-            click.echo(f"nothing to pin: {of_which}", err=True)
+            streams.say(f"nothing to pin: {of_which}")
         return 0
 
     return run(common, body, settings=settings_from(transfer), minimal=minimal, tells="failures")
@@ -105,4 +106,4 @@ def _tell_change(found: NewerVersion, common: Common) -> None:
     if common.quiet or common.json or old.checksum in (None, new.checksum):
         return
     sizes = ["size unknown" if each.size is None else format_size(each.size) for each in (old, new)]
-    click.echo(f"{safe_text(old.id)}: {old.checksum}  {sizes[0]} -> {new.checksum}  {sizes[1]}", err=True)
+    streams.say(f"{safe_text(old.id)}: {old.checksum}  {sizes[0]} -> {new.checksum}  {sizes[1]}")

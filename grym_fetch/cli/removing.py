@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from grym_fetch.cli import streams
 from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import Common, common_options, complete_ids, one_asset, option, store_option
 from grym_fetch.cli.sizes import Size
@@ -33,7 +34,7 @@ def remove_command(common: Common, asset_id: str, delete_file: bool, yes: bool) 
     async def body(manager: AssetManager) -> int:
         asset = one_asset(manager, asset_id)
         if delete_file and not yes and not await _agreed(deletable(manager.project.assets_dir, asset)):
-            click.echo("nothing was removed", err=True)
+            streams.say("nothing was removed")
             return 1
         deleted = await manager.remove_asset(asset.id, delete_file=delete_file)
         if common.json:
@@ -96,7 +97,7 @@ def prune_command(
         if orphans and not yes and not dry_run:
             wanted = [each.name for each in (await manager.prune(dry_run=True)).orphans]
             if not await _agreed([manager.project.assets_dir / name for name in wanted]):
-                click.echo("nothing was removed", err=True)
+                streams.say("nothing was removed")
                 return 1
         tell_pruned(common, await manager.prune(dry_run=dry_run, orphans=wanted), dry_run=dry_run)
         return 0
@@ -123,8 +124,8 @@ def tell_pruned(common: Common, report: PruneReport, *, dry_run: bool) -> None:
         in_use = f", {left}" if report.in_use else ""
         if report.orphans and report.orphans[0] not in report.removed:
             count = f"{len(report.orphans):,} file{'' if len(report.orphans) == 1 else 's'}"
-            click.echo(f"{count} that no asset names: grym-fetch prune --orphans deletes them", err=True)
-        click.echo(f"{format_size(report.bytes)} {'would be freed' if dry_run else 'freed'}{in_use}")
+            streams.say(f"{count} that no asset names: grym-fetch prune --orphans deletes them")
+        streams.say_result(f"{format_size(report.bytes)} {'would be freed' if dry_run else 'freed'}{in_use}")
 
 
 async def _agreed(places: list[Path]) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from grym_fetch.cli import streams
 from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import Common, common_options, ids_argument, option, transfer_options
 
@@ -30,7 +31,8 @@ def repair_command(
     checksum that are there.
 
     A damaged file stays until the right one, verified as a whole, takes its place. Which pieces are wrong is known if
-    the manifest lists them (`pin --pieces`), or if the file was verified on this machine before.
+    the manifest lists them (`pin --pieces`), or if this content was fetched, adopted or read here before. Otherwise
+    pieces are compared with an origin until the whole is right, which never costs more than the file.
     """
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from
@@ -48,7 +50,7 @@ def repair_command(
             except GrymFetchError as error:
                 failed[asset.id] = error
         if not count and not common.quiet:
-            click.echo("nothing to repair: no asset with a checksum is there", err=True)
+            streams.say("nothing to repair: no asset with a checksum is there")
         if failed:
             raise SyncFailed(failed)
         return 0
@@ -64,13 +66,23 @@ def _tell(report: RepairReport, common: Common) -> None:
         click.echo(json.dumps({**asdict(report), "path": str(report.path)}))
     elif not common.quiet:
         parts = [report.outcome, safe_text(report.id)]
-        if report.pieces:
+        if report.bad or (report.pieces and not report.is_guess):
             parts.append(f"{report.bad:,} of {report.pieces:,} pieces {'probably ' if report.is_guess else ''}bad")
         if report.outcome == "damaged":
-            least = "at least " if report.is_guess else ""
-            parts.append(f"a repair would fetch {least}{format_size(report.bytes_to_fetch)}")
+            parts.append(f"a repair would fetch {_cost(report)}")
         elif report.outcome != "intact":
             parts.append(f"{format_size(report.downloaded_bytes)} fetched")
         if report.saved_bytes:
             parts.append(f"{format_size(report.saved_bytes)} saved")
         click.echo("  ".join(parts))
+
+
+def _cost(report: RepairReport) -> str:
+    from grym_fetch.core.figures import format_size
+
+    least, most = format_size(report.bytes_to_fetch), format_size(report.bytes_at_most or 0)
+    if not report.is_guess:
+        return least
+    if report.bad:
+        return f"{least}, or up to {most} if more is wrong"
+    return f"up to {most}: nothing says which part is wrong, so it compares with an origin until the whole is right"

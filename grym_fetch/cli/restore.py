@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from grym_fetch.cli import streams
 from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import Common, common_options, option, transfer_options
 from grym_fetch.cli.repository_places import external_dirs
@@ -90,11 +91,11 @@ async def _restore(common: Common, restorer: Restorer, paths: Sequence[str], eve
     if everything:
         wanted |= {each.path: each for each in restorer.all()}
     if not wanted and not common.quiet:
-        click.echo("there is no placeholder in this repository: nothing to restore", err=True)
+        streams.say("there is no placeholder in this repository: nothing to restore")
     if everything and (left_out := restorer.left_out()) and not common.quiet:
         count = counted(len(left_out), "placeholder", "placeholders")
         advice = "`git sparse-checkout add FOLDER` brings them here"
-        click.echo(f"this sparse checkout leaves out {count}, such as {shown(left_out[0])}; {advice}", err=True)
+        streams.say(f"this sparse checkout leaves out {count}, such as {shown(left_out[0])}; {advice}")
     codes, back = set(), []
     for each in wanted.values():
         try:
@@ -105,7 +106,7 @@ async def _restore(common: Common, restorer: Restorer, paths: Sequence[str], eve
             codes.add(exit_codes.exit_code(error))
     if back and not common.json and not common.quiet:
         for line in restored_lines(*restorer.left_to_git(back)):
-            click.echo(line, err=True)
+            streams.say(line)
     return exit_codes.worst(codes) if codes else exit_codes.DONE
 
 
@@ -120,4 +121,4 @@ def _say_restored(common: Common, wanted: Wanted, restored: Restored) -> None:
         click.echo(json.dumps(record))
     elif not common.quiet:
         how = {"there": "already there", "external": "restored", "download": "restored, downloaded"}[restored.source]
-        click.echo(f"{how}: {shown(wanted.path)}")
+        streams.say_result(f"{how}: {shown(wanted.path)}")

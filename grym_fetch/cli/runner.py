@@ -35,6 +35,7 @@ from grym_fetch.core.variables import BadVariable
 from grym_fetch.display import Display, Telling, choose_display
 from grym_fetch.display.github import annotation, is_github
 from grym_fetch.display.lines import Tells
+from grym_fetch.display.sheet import as_sentence
 from grym_fetch.manager import AssetManager
 from grym_fetch.runtime import descriptors, threads
 from grym_fetch.runtime.bus import Subscription
@@ -192,6 +193,7 @@ async def _main(this: _Run) -> int:
     work = loop.create_task(_work(this))
     received: list[int] = []
     is_told = False
+    sheet = streams.sheet()  # now: a signal handler imports nothing
 
     def stop(number: int, _frame: object) -> None:
         received.append(number)
@@ -210,7 +212,8 @@ async def _main(this: _Run) -> int:
             is_told = True  # another signal may come in the middle of this
             # Below a region that is still there, whose last row has the cursor and the terminal's ``^C``.
             below = "\n" if this.display is not None and this.display.is_live else ""
-            streams.tell_and_go(below + interrupted(this.progress(), at_once=len(received) > 1))
+            said = sheet.prose(interrupted(this.progress(), at_once=len(received) > 1))
+            streams.tell_and_go(below + said)
         os._exit(exit_codes.ended_by(received[0]))
 
     signal.signal(signal.SIGALRM, end)
@@ -377,26 +380,24 @@ def print_error(error: GrymFetchError, *, manifest: Path | None = None) -> None:
         ):
             text = f"{safe_text(failure.asset_id)}: {text}"
         told.setdefault(text, failure)
-    sheet = streams.sheet()
+    is_terminal = streams.sheet().is_terminal
     for number, (text, failure) in enumerate(told.items()):
         advice = failure.advice
         shown = _shown(text.removesuffix(advice).rstrip(" \n.") if advice else text)
         if is_github(os.environ):
-            told_with = f"{shown}\nhint: {_shown(advice)}" if advice else shown
+            told_with = f"{shown}\nhint: {as_sentence(_shown(advice))}" if advice else shown
             file = "" if manifest is None else os.path.relpath(manifest, os.environ.get("GITHUB_WORKSPACE") or None)
             streams.tell(annotation("error", told_with, title=safe_text(failure.asset_id or ""), file=file))
             continue
-        if number and sheet.is_terminal:
+        if number and is_terminal:
             streams.tell("")
-        streams.tell(sheet.message("error", shown))
-        if advice:
-            streams.tell(sheet.message("hint", _shown(advice)))
+        streams.complain(shown, hint=_shown(advice))
     lost = [failure.asset_id for failure in errors if isinstance(failure, MirrorsExhausted)]
     if lost:
         doctor = (
             f"`{command_line('grym-fetch', 'doctor', names=(str(lost[0]),))}` asks every address and says what to do"
         )
-        streams.tell(sheet.message("hint", doctor))
+        streams.tell(streams.sheet().message("hint", doctor))
 
 
 def _shown(text: str) -> str:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from grym_fetch.cli import streams
+from grym_fetch.cli.findings import tell_finding
 from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import Common, common_options, minimal_option, option, transfer_options
 
@@ -44,10 +46,10 @@ def setup_command(common: Common, minimal: bool | None, skip_assets: bool, **tra
             if step.state == "fail":
                 failed.append(step)
     except GrymFetchError as error:
-        click.echo(f"error: {safe_text(str(error), limit=2000)}", err=True)
+        streams.complain(safe_text(str(error), limit=2000))
         return exit_codes.exit_code(error)
     if failed:
-        click.echo("error: the project is not ready; see above for what to do", err=True)
+        streams.complain("the project is not ready; see above for what to do")
         return exit_codes.STORAGE if any(step.is_storage for step in failed) else exit_codes.NOT_FETCHED
 
     async def body(manager: AssetManager) -> int:
@@ -87,11 +89,7 @@ async def _space(manager: AssetManager, assets: Any) -> Step:
 
 def print_step(step: Step, common: Common) -> None:
     """Write one step to stdout."""
-    from grym_fetch.core.text import safe_text
-
     if common.json:
         click.echo(json.dumps(step.as_json()))
     elif not common.quiet or step.state in ("warn", "fail"):
-        word = "FAIL" if step.state == "fail" else step.state
-        advice = f"  -> {safe_text(step.advice, limit=1000)}" if step.advice else ""
-        click.echo(f"{word:<4}  {step.step}: {safe_text(step.what, limit=2000)}{advice}")
+        tell_finding(step.state, f"{step.step}: {step.what}", step.advice)

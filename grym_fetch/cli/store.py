@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from grym_fetch.cli import streams
 from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import Common, common_options
 
@@ -53,10 +54,9 @@ def store_command(common: Common, folder: str | None) -> int:
                 click.echo(f"{'':>10}  not used by any project")
         unused = sum(each.size for each in stored if not each.is_used)
         rest = f", {format_size(unused)} unused" if unused else ""
-        click.echo(
+        streams.say(
             f"{safe_text(str(place), limit=4000)}: {_counted(len(stored), 'file')}, {format_size(size)}, "
-            f"{_counted(len(projects), 'project')}{rest}",
-            err=True,
+            f"{_counted(len(projects), 'project')}{rest}"
         )
         return 0
 
@@ -91,7 +91,7 @@ def check_store(common: Common, choice: bool | str) -> int:
         count = len(survey(place))
         if not common.quiet:
             ending = f"{_counted(len(wrong), 'file')} of {count:,} corrupt" if wrong else f"all {count:,} verified"
-            click.echo(f"{safe_text(str(place), limit=4000)}: {ending}", err=True)
+            streams.say(f"{safe_text(str(place), limit=4000)}: {ending}")
         return exit_codes.INTEGRITY if wrong else exit_codes.DONE
 
     return run_plain(common, work)

@@ -182,6 +182,24 @@ def tell(text: str) -> None:
         click.echo(text, err=True, color=True)
 
 
+def say(text: str) -> None:
+    """Write sentences to stderr, if possible, broken between words on a terminal."""
+    tell(sheet().prose(text))
+
+
+def complain(text: str, *, kind: str = "error", hint: str = "") -> None:
+    """Write a message to stderr that begins with its kind, and what to do about it."""
+    formatted = sheet()
+    tell(formatted.message(kind, text))
+    if hint:
+        tell(formatted.message("hint", hint))
+
+
+def say_result(text: str) -> None:
+    """Write sentences to stdout, broken between words on a terminal: what a command answers to a person."""
+    click.echo(sheet(sys.stdout).prose(text))
+
+
 def sheet(stream: TextIO | None = None) -> Sheet:
     """Return the sheet that formats text for a person, on stderr unless another stream is given."""
     from grym_fetch.display.sheet import Sheet

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from grym_fetch.cli import streams
 from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import (
     REPORTS,
@@ -127,7 +128,7 @@ def sync_command(
         if not (ids or asset_ids or tags or everything):
             say_default(manager, common, exclude=exclude)
         if exclude and not assets and not common.quiet:
-            click.echo("nothing to fetch: everything chosen is excluded", err=True)
+            streams.say("nothing to fetch: everything chosen is excluded")
         if dry_run:
             await print_plan(manager, assets, common, force=force)
             return 0
@@ -156,11 +157,11 @@ def say_default(manager: AssetManager, common: Common, *, exclude: tuple[str, ..
     if common.quiet:
         return
     if not manager.manifest.assets:
-        click.echo("nothing to fetch: the manifest lists no assets", err=True)
+        streams.say("nothing to fetch: the manifest lists no assets; `grym-fetch add URL` adds one")
     elif manager.manifest.chooses_all(manager.minimal):
         count = len(manager.choose(exclude=exclude))
         but = f" but {len(manager.manifest.assets) - count} excluded" if exclude else ""
-        click.echo(f"no asset is marked as required: taking all {len(manager.manifest.assets)}{but}", err=True)
+        streams.say(f"no asset is marked as required: taking all {len(manager.manifest.assets)}{but}")
 
 
 async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) -> None:
@@ -228,8 +229,9 @@ async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) 
     resumed = f", {format_size(plan.bytes_staged)} there from an earlier run" if plan.bytes_staged else ""
     unknown = f", {plan.unknown_sizes} of unknown size" if plan.unknown_sizes else ""
     from_store = f"{taken} to take from the store, " if taken else ""
-    click.echo(f"{fetched} to fetch, {from_store}{kept} already there{unknown}")
-    click.echo(f"{format_size(plan.bytes_to_fetch)} to download{resumed}")
+    streams.say_result(f"{fetched} to fetch, {from_store}{kept} already there{unknown}")
+    streams.say_result(f"{format_size(plan.bytes_to_fetch)} to download{resumed}")
     fits = "" if plan.space_needed <= plan.space_free else ": NOT ENOUGH"
     archives = f", and what is in {unpacked} to be unpacked" if unpacked else ""
-    click.echo(f"space needed {format_size(plan.space_needed)}{archives}, free {format_size(plan.space_free)}{fits}")
+    needed, free = format_size(plan.space_needed), format_size(plan.space_free)
+    streams.say_result(f"space needed {needed}{archives}, free {free}{fits}")

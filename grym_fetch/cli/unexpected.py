@@ -17,17 +17,17 @@ def tell_unexpected(error: Exception, *, more_is_shown: bool) -> int:
     """Write the error in one line; return the exit code. ``more_is_shown``: the traceback is shown too (``-vv``)."""
     if isinstance(error, OSError) and error.errno is not None:
         if _is_without_folder():
-            streams.tell("error: the working folder was deleted or cannot be entered\nhint: change to another one (cd)")
+            streams.complain("the working folder was deleted or cannot be entered", hint="change to another one (cd)")
             return exit_codes.STORAGE
         where = f" ({_shown(os.fsdecode(error.filename))})" if isinstance(error.filename, (str, bytes)) else ""
-        streams.tell(f"error: {_shown((error.strerror or type(error).__name__).lower())}{where}")
+        streams.complain(f"{_shown((error.strerror or type(error).__name__).lower())}{where}")
         return exit_codes.STORAGE
     told = f"{type(error).__name__}: {_shown(str(error))}".rstrip(": ")
     hint = "" if more_is_shown else ", and what it prints when run again with -vv"
-    streams.tell(
-        f"error: this is a bug in grym-fetch: {told}\n"
-        f"hint: please report it, with the command{hint} (grym-fetch {__version__}, "
-        f"Python {sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro})"
+    streams.complain(
+        f"this is a bug in grym-fetch: {told}",
+        hint=f"please report it, with the command{hint} (grym-fetch {__version__}, "
+        f"Python {sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro})",
     )
     return exit_codes.NOT_FETCHED
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from grym_fetch.cli import streams
 from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import (
     Common,
@@ -52,7 +53,7 @@ def outdated_command(common: Common, ids: tuple[str, ...], exclude: tuple[str, .
 
         await manager.outdated(ids or None, exclude=exclude, on_found=tell)
         if not count and not common.quiet:
-            click.echo(_nothing_newer(manager, ids), err=True)
+            streams.say(_nothing_newer(manager, ids))
         return 0
 
     return run(common, body, settings=settings_from(transfer), minimal=False)
@@ -103,15 +104,15 @@ def update_command(
         if common.quiet or common.json:
             return 0
         if not done:
-            click.echo(_nothing_newer(manager, ids), err=True)
+            streams.say(_nothing_newer(manager, ids))
         elif dry_run:
-            click.echo(f"{len(done)} would be updated", err=True)
+            streams.say(f"{len(done)} would be updated")
         else:
             missing = sum(
                 state in ("missing", "partial", "corrupt") for state in manager.states_of([each.newer for each in done])
             )
             rest = "" if not missing else f"; {missing} to be fetched by the next sync"
-            click.echo(f"{len(done)} updated{rest}", err=True)
+            streams.say(f"{len(done)} updated{rest}")
         return 0
 
     return run(common, body, settings=settings_from(transfer), minimal=False, tells="failures")

@@ -50,9 +50,8 @@ def tell_usage(error: click.ClickException) -> None:
     message = (
         re.sub(r"\s+", " ", message) if isinstance(error, click.MissingParameter) else message
     )  # one choice a line
-    streams.tell("error: " + "\n".join(safe_text(redact_text(line), limit=1000) for line in message.split("\n")))
-    if hint:
-        streams.tell(f"hint: {safe_text(hint, limit=1000)}")
+    told = "\n".join(safe_text(redact_text(line), limit=1000) for line in message.split("\n"))
+    streams.complain(told, hint=safe_text(hint, limit=1000))
 
 
 def nearest(word: str, known: Iterable[str], *, likeness: float = 0.6) -> str:
@@ -77,7 +76,8 @@ def warn_of_variables(context: click.Context) -> None:
         rest = name.removeprefix(PREFIX)
         if hint := nearest(rest, (each.removeprefix(PREFIX) for each in known), likeness=0.8):
             hint = hint.replace("did you mean ", f"did you mean {PREFIX}").replace(" or ", f" or {PREFIX}")
-            streams.tell(f"warning: the environment variable {safe_text(name)} means nothing\nhint: {hint}")
+            told = f"the environment variable {safe_text(name)} means nothing"
+            streams.complain(told, kind="warning", hint=hint)
 
 
 def _variables_of(command: click.Command) -> set[str]:

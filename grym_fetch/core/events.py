@@ -53,10 +53,31 @@ class Event:
             record[field.name.rstrip("_")] = value
         return record
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel as plain values: a cluster sends very many, and a dataclass with slots takes five times as long."""
+        kind = type(self)
+        return _remade, (kind, *(getattr(self, name) for name in _names(kind)))
+
+
+_NAMES: dict[type[Event], tuple[str, ...]] = {}
+
+
+def _names(kind: type[Event]) -> tuple[str, ...]:
+    if kind not in _NAMES:
+        _NAMES[kind] = tuple(field.name for field in fields(kind))
+    return _NAMES[kind]
+
+
+def _remade(kind: type[Event], *values: object) -> Event:
+    event = object.__new__(kind)
+    for name, value in zip(_names(kind), values, strict=True):
+        object.__setattr__(event, name, value)
+    return event
+
 
 # Keys that appear only if they mean something. All others are always there, null if unknown.
 _OMITTED_WHEN_NONE = frozenset(
-    {"asset", "guess", "link", "node", "taken_from", "unpacking", "unverified", "wrong_origins"}
+    {"asset", "at_most", "guess", "link", "node", "taken_from", "unpacking", "unverified", "wrong_origins"}
 )
 
 
@@ -73,7 +94,8 @@ class RunStarted(Event):
 class AssetDamaged(Event):
     """A file is there and wrong, and will be repaired: ``bad`` of its ``pieces`` are wrong or missing.
 
-    ``bytes`` will be fetched. ``guess`` is true if no digests of the pieces are known: then it may be more.
+    ``bytes`` will be fetched. ``guess`` is true if no digests of the pieces are known: then it may be more, up to
+    ``at_most``, which is absent otherwise.
     """
 
     type: ClassVar[str] = "asset_damaged"
@@ -82,6 +104,7 @@ class AssetDamaged(Event):
     bad: int
     bytes: int
     guess: bool | None = None
+    at_most: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,11 +52,11 @@ def check_address(text: str) -> str:
     if is_bucket_address(text) and len(text) <= MAX_URL_CHARACTERS:
         BucketAddress.parse(text)
         return text
-    return check_url(text)
+    return check_url(text, ADDRESS_RULE)
 
 
-def check_url(text: str) -> str:
-    """Return ``text`` if it is an address that every parser reads in the same way.
+def check_url(text: str, rule: str = URL_RULE) -> str:
+    """Return ``text`` if it is an address that every parser reads in the same way. ``rule``: what a refusal allows.
 
     Whatever parsers are known to disagree on (spaces, control characters, backslashes, a second @, escapes in the host)
     is refused, so that the host that was checked is the host that is asked.
@@ -79,9 +79,9 @@ def check_url(text: str) -> str:
         raise ValueError("has a host that cannot be read") from None
     if parts.scheme not in ("http", "https"):
         scheme = f"starts with {parts.scheme}:" if parts.scheme else "has no scheme"
-        raise ValueError(f"{scheme}; allowed: {URL_RULE}")
+        raise ValueError(f"{scheme}; allowed: {rule}")
     if not parts.hostname:
-        raise ValueError(f"has no host; allowed: {URL_RULE}")
+        raise ValueError(f"has no host; allowed: {rule}")
     if port == 0:
         raise ValueError("has a port that is not a number from 1 to 65535")
     userinfo, _, place = parts.netloc.rpartition("@")

@@ -70,6 +70,8 @@ class Origin:
     last_error: GrymFetchError | None = field(default=None, init=False)
     is_out: bool = field(default=False, init=False)
     """Whether it must not be asked again in this run."""
+    is_set_aside: bool = field(default=False, init=False)
+    """Whether others have different content, and are asked instead as long as nobody says that they are wrong."""
     changes: int = field(default=0, init=False)
     """How often its content changed while we fetched."""
     past_caches: bool = field(default=False, init=False)
@@ -271,6 +273,10 @@ class Origin:
         """It must not be asked again in this run."""
         self.is_out = True
 
+    def set_aside(self) -> None:
+        """Others have different content, and are believed before it."""
+        self.is_set_aside = True
+
     def reconsidered(self) -> None:
         """Its last answer may not have been about the content: ask it once more."""
         self.is_out = False
@@ -337,7 +343,7 @@ class Origins:
         """Return the origins that may get the next request, best first. ``at_work``: each one's connections."""
         if not self.together:
             return [] if self.current.is_out or self.current.ready_at > now else [self.current]
-        ready = [origin for origin in self.usable if origin.ready_at <= now]
+        ready = [origin for origin in self.usable if origin.ready_at <= now and not origin.is_set_aside]
         # An origin that sends all or nothing cannot share the work.
         sharing = [origin for origin in ready if origin.ranges is not False]
         fastest = max((origin.rate or 0.0 for origin in self.all), default=0.0)
@@ -435,7 +441,7 @@ class Origins:
         usable = self.usable
         if not usable:
             return None
-        return min(usable, key=lambda o: (max(o.ready_at - now, 0.0), o.failures, o.number))
+        return min(usable, key=lambda o: (o.is_set_aside, max(o.ready_at - now, 0.0), o.failures, o.number))
 
     def agreement(self) -> str:
         """Advice if two or more agree on content that differs from the manifest; otherwise empty."""

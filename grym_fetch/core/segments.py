@@ -62,13 +62,15 @@ UNBOUNDED = 1 << 62
 class Segment:
     """The bytes ``[start, stop)`` given to one connection; those before ``position`` have arrived.
 
-    A ``whole`` segment is the stream of an origin without ranges: it begins at 0 and skips what is already on hand.
+    A ``whole`` segment is the stream of an origin without ranges: it begins at 0 and skips what is already on hand. One
+    that comes ``again`` is on hand already, and only compared.
     """
 
     start: int
     stop: int
     position: int
     whole: bool = False
+    again: bool = False
 
     @property
     def remaining(self) -> int:
@@ -216,6 +218,8 @@ class Segments:
 
     def give_back(self, segment: Segment) -> None:
         """The segment's connection is done with it: bytes that have not arrived are missing again."""
+        if segment.again:
+            return
         self.in_flight.remove(segment)
         if not segment.whole:
             self._covered.remove(segment.position, segment.stop)

@@ -2,7 +2,8 @@
 
 Rules: what is found here are claims, like those of a journal: they are proved when they are read back, and the whole is
 verified before it gets its name. Nothing is changed. A piece that cannot be read is a bad one. Without digests of the
-pieces there is only a guess: bad is what was cut off, and what has zeros where a file system may have lost blocks.
+pieces there is only a guess: bad is what was cut off, and what has zeros where a file system may have lost blocks. If
+it is wrong, an origin has to be compared with the rest.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _BLOCK_BYTES = 4096
 class Damage:
     """What of a file is right. ``pieces``: how many there are; ``size``: of the right content, in bytes.
 
-    ``is_guess``: no digest says so.
+    ``is_guess``: no digest says so. ``is_hidden``: nothing is found bad, and yet the file is wrong somewhere.
     """
 
     path: Path
@@ -35,6 +36,7 @@ class Damage:
     pieces: int
     good: tuple[Piece, ...]
     is_guess: bool = False
+    is_hidden: bool = False
 
     @property
     def bad(self) -> int:
@@ -54,10 +56,9 @@ def find_damage(
     sums: PieceSums | None = None,
     found: PieceSums | None = None,
     digests: PieceDigests | None = None,
-    may_guess: bool = False,
     go_on: Callable[[int], bool] = lambda _: True,
 ) -> Damage | None:
-    """Return what of the file can be used for a content of ``size`` bytes; None if nothing can, or nobody knows.
+    """Return what of the file can be used for a content of ``size`` bytes; None if nothing can.
 
     ``sums`` are those of the right content, and ``found`` those of the file, if they are known; ``digests`` those of
     the manifest. ``go_on`` gets the bytes read so far; reading ends early, with None, where it returns False. Blocking:
@@ -72,15 +73,20 @@ def find_damage(
         length, is_good = sums.length, _by_sums(sums)
     elif digests is not None:
         length, is_good = digests.size, _by_digests(digests)
-    elif may_guess:
-        length, is_good = MIB, _by_guess
     else:
-        return None
+        length, is_good = MIB, _by_guess
     claims = _read(path, size, length, is_good, go_on)
     if not claims:
         return None
-    damage = Damage(path, size, piece_count(size, length), tuple(claims), is_guess=sums is None and digests is None)
-    return None if damage.is_guess and not damage.bad else damage
+    pieces = piece_count(size, length)
+    return Damage(
+        path,
+        size,
+        pieces,
+        tuple(claims),
+        is_guess=sums is None and digests is None,
+        is_hidden=len(claims) == pieces and path.stat().st_size == size,
+    )
 
 
 _Judge = Callable[[int, memoryview], bool]

@@ -248,11 +248,8 @@ class LocalFiles:
             self.piece_sums.record(asset.checksum, size, content.sums)
         return Found(place, None, verified=True)
 
-    async def find_damage(self, asset: Asset, wrong: Found, *, may_guess: bool) -> Damage | None:
-        """Return what of a wrong file can be used; None if nothing can, or nobody knows. Cancelling ends it soon.
-
-        ``may_guess``: look for what seems lost where no digests of the pieces are known.
-        """
+    async def find_damage(self, asset: Asset, wrong: Found) -> Damage | None:
+        """Return what of a wrong file can be used; None if nothing can. Cancelling ends it soon."""
         from grym_fetch.disk.damage import find_damage  # most runs find no damage
 
         size, checksum = asset.size, asset.checksum
@@ -269,7 +266,6 @@ class LocalFiles:
                 sums=sums,
                 found=wrong.sums,
                 digests=asset.pieces,
-                may_guess=may_guess,
                 go_on=lambda _: not stopped.is_set(),
             )
 

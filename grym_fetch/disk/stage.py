@@ -239,8 +239,12 @@ class DiskStage:
             folder = open_child(self._root, self._name)
             try:
                 # Never under the name of a part, which the next process would write to.
+                was_right = source.signature == expected
                 with suppress(FileNotFoundError):
                     os.unlink(TAKEN, dir_fd=folder)
+                if was_right:
+                    # What a dead process left may be a hard link to the source, whose change of state this was.
+                    expected = expected._replace(ctime_ns=source.signature.ctime_ns)
                 shared = share(source, expected, folder, TAKEN, modes, room=self._assets_dir)
             finally:
                 close_each(folder)

@@ -24,7 +24,7 @@ MAX_REUSED_LINES = 20
 WORTH_A_SPEED_BYTES = 1024 * 1024
 """No speed is shown for a smaller file: it would measure the requests, not the link."""
 MAX_REASON_CHARACTERS = 60
-_NOT_VERIFIED = "not verified: no checksum yet"
+_NOT_VERIFIED = "not verified: no checksum"
 _STATUS = re.compile(r"\bstatus (\d{3})\b")
 _ADDRESS = re.compile(r"^[a-z][a-z0-9+.-]*://\S+: ")
 # Short texts for errors whose own text has many figures.
@@ -107,9 +107,7 @@ class Chronicle:
                 size = f", {format_size(event.bytes)}" if event.bytes else ""
                 yield said(f"{count_files(event.assets)}{size}", Mark.NEWS)
             case events.AssetDamaged():
-                least = "at least " if event.guess else ""
-                what = f"{event.bad:,} of {event.pieces:,} pieces are {'probably ' if event.guess else ''}bad"
-                yield _line(Mark.NEWS, name, f"damaged: {what}; fetching {least}{format_size(event.bytes)}")
+                yield _line(Mark.NEWS, name, f"damaged: {_damage(event)}")
             case events.AssetRepaired():
                 self._has_repaired = True
                 what = f"{event.fetched:,} of {event.pieces:,} pieces fetched"
@@ -128,10 +126,12 @@ class Chronicle:
                 yield _line(Mark.NEWS, name, f"{number} {when}: {_first(event.reason)}")
             case events.MirrorSwitched():
                 place = f"mirror {event.number} of {event.count}"
-                yield _line(Mark.NEWS, name, f"now from {place}, {redact_url(event.to)}: {_first(event.reason)}")
+                yield _line(Mark.NEWS, name, f"{_first(event.reason)}; now from {place}, {redact_url(event.to)}")
             case events.AssetRestarted():
                 lost = f" ({format_size(event.discarded)} discarded)" if event.discarded else ""
                 yield _line(Mark.NEWS, name, f"starting over{lost}: {_first(event.reason)}")
+            case events.AssetFailed() if self._assets <= 1:
+                pass  # the command's error follows at once and says it all
             case events.AssetFailed() if self._telling.tells != "news":
                 reason = short_failure(event)
                 yield Line(Mark.FAILED, name, reason, f"{name}: failed: {reason}")
@@ -174,9 +174,9 @@ class Chronicle:
         ready = event.verified + event.unverified + event.reused
         if ready + event.failed < self._assets:
             return  # it was interrupted, which is reported elsewhere
-        if event.failed:
+        if event.failed and ready + event.failed > 1:
             self.last_word = said(self._summary(event, ready), Mark.FAILED)
-        elif ready:
+        elif ready and not event.failed:
             yield said(self._summary(event, ready), Mark.UNVERIFIED if self._unverified(event) else Mark.DONE)
 
     def _unverified(self, event: events.RunFinished) -> int:
@@ -191,7 +191,7 @@ class Chronicle:
         elif ready:
             parts = [f"{ready:,} of {count_files(ready + event.failed)} ready{where}", f"{event.failed:,} failed"]
         else:
-            parts = [f"{count_files(event.failed)} failed" if event.failed > 1 else "the file failed"]
+            parts = [f"{count_files(event.failed)} failed"]
         if unverified := self._unverified(event):
             parts.append(f"{unverified:,} not verified, without a checksum")
         if event.reused and not event.failed and event.reused == ready:
@@ -259,3 +259,12 @@ def _line(mark: Mark, name: str, detail: str) -> Line:
 
 def _first(text: str) -> str:
     return safe_text(next((line.strip() for line in text.splitlines() if line.strip()), ""))
+
+
+def _damage(event: events.AssetDamaged) -> str:
+    size, most = format_size(event.bytes), format_size(event.at_most or 0)
+    if not event.guess:
+        return f"{event.bad:,} of {event.pieces:,} pieces are bad; fetching {size}"
+    if event.bad:
+        return f"{event.bad:,} of {event.pieces:,} pieces are probably bad; fetching {size}, or up to {most}"
+    return f"nothing says which part; comparing with an origin until the whole is right, up to {most}"

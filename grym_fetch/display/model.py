@@ -20,6 +20,8 @@ from grym_fetch.core.text import safe_text
 
 STALLED_AFTER_S = 5.0
 """Report a connection as stalled after this long without data."""
+_QUIET_AFTER_S = 1.0
+"""After this long without data, a speed sinks, until it is gone after `STALLED_AFTER_S`."""
 _MAX_NAME_CHARS = 200
 _GONE_AFTER_S = 10.0
 """A worker of a cluster that has told nothing for this long is not shown."""
@@ -81,12 +83,15 @@ class Row:
         return silence if self.phase in _FLOWING and silence >= STALLED_AFTER_S else None
 
     def rate_at(self, now: float) -> float:
-        """Bytes per second; 0 if nothing flows."""
-        return self.rate if self.phase in _FLOWING and self.stalled_for(now) is None else 0.0
+        """Bytes per second; 0 if nothing flows. It sinks while no data comes."""
+        if self.phase not in _FLOWING:
+            return 0.0
+        quiet = (now - self.moved_at - _QUIET_AFTER_S) / (STALLED_AFTER_S - _QUIET_AFTER_S)
+        return self.rate * min(1.0, max(0.0, 1.0 - quiet))
 
     def eta_at(self, now: float) -> float | None:
-        """Seconds left, counted down from when they were reported."""
-        if self.eta is None or self.rate_at(now) <= 0:
+        """Seconds left, counted down from when they were reported; None as soon as no data comes."""
+        if self.eta is None or self.rate_at(now) <= 0 or now - self.moved_at > _QUIET_AFTER_S:
             return None
         return max(0.0, self.eta - (now - self.read_at))
 

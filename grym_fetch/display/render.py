@@ -120,7 +120,7 @@ def render_line(line: Line, width: int, *, ascii_only: bool = False, name_cells:
     if line.columns:
         return [_within(_in_columns(line, text, name, detail, width, name_cells, ascii_only), width)]
     free = width - 2 - 2 - cell_len(detail)
-    shown = cut_middle(name, max(free, 16, width // 3 - 2), ascii_only=ascii_only)
+    shown = cut_middle(name, min(max(free, 16, width // 3 - 2), name_cells or free), ascii_only=ascii_only)
     text.append(shown, "dim" if style == "dim" else "")
     text.append(" " * (2 + max(0, min(name_cells, free) - cell_len(shown))))
     detail_style = {"dim": "dim", "bold red": "red", "magenta": "magenta"}.get(style, "")
@@ -303,7 +303,9 @@ class _Pen:
                 return "resuming", ""
             case Phase.WAITING:
                 holder = to_ascii(row.holder) if self._ascii else row.holder
-                return f"waiting for {holder}" if holder else "waiting", "magenta"
+                clause = holder.partition(",")[0]
+                wordings = [f"waiting for {each}" for each in (holder, clause, clause.partition(" ")[0])]
+                return self._fitting(wordings if holder else [], "waiting"), "magenta"
             case Phase.RETRYING:
                 left = row.retry_at - self._now
                 when = format_clock(left) if left > 0 else ""
@@ -311,7 +313,12 @@ class _Pen:
                     return (f"{AWAY}, {when}" if when else AWAY), "magenta"
                 why = to_ascii(short_reason(row.why)) if self._ascii else short_reason(row.why)
                 number = retry_number(row.attempt, self._retries)
-                return ", ".join(part for part in (why, f"{number} in {when}" if when else number) if part), "magenta"
+                number = f"{number} in {when}" if when else number
+                # A long reason is cut rather than what comes next.
+                room = self._state_room() - len(number) - 2
+                if cell_len(why) > room:
+                    why = cut_end(why, room, ascii_only=self._ascii) if room >= _LEAST_NAME_CELLS else ""
+                return ", ".join(part for part in (why, number) if part), "magenta"
             case Phase.SWITCHED:
                 return ("mirror {} of {}".format(*row.mirror) if row.mirror else "next mirror"), "magenta"
             case Phase.RESTARTED:
@@ -324,6 +331,13 @@ class _Pen:
             case Phase.DOWNLOADING:
                 # All of it has arrived: do not show it as still under way.
                 return ("verifying", "magenta") if row.total and row.bytes >= row.total else ("", "")
+
+    def _state_room(self) -> int:
+        """The most cells for a state, next to the shortest name."""
+        return self._width - 4 - _LEAST_NAME_CELLS
+
+    def _fitting(self, wordings: list[str], last: str) -> str:
+        return next((each for each in wordings if cell_len(each) <= self._state_room()), last)
 
     def _name(self, name: str, width: int) -> str:
         return cut_middle(to_ascii(name) if self._ascii else name, width, ascii_only=self._ascii)

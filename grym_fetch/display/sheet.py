@@ -40,8 +40,11 @@ class Sheet:
         return f"\x1b[{';'.join(_SGR[each] for each in styles)}m{text}\x1b[0m"
 
     def message(self, kind: str, text: str) -> str:
-        """Return a message that begins with its kind: ``error``, ``warning`` or ``hint``. Line breaks are kept."""
-        head, *others = self._wrapped(f"{kind}: {text}")
+        """Return a message that begins with its kind: ``error``, ``warning`` or ``hint``. Line breaks are kept.
+
+        A hint is a sentence, however it comes.
+        """
+        head, *others = self._wrapped(f"{kind}: {as_sentence(text) if kind == 'hint' else text}")
         coloured = self.paint(f"{kind}:", *_KINDS[kind]) + head.removeprefix(f"{kind}:")
         return "\n".join([coloured, *others])
 
@@ -52,6 +55,19 @@ class Sheet:
         shown = mark if self.is_unicode else plain
         head, *others = self._wrapped(f"{shown} {text}")
         return "\n".join([self.paint(shown, style) + head.removeprefix(shown), *others])
+
+    def prose(self, text: str) -> str:
+        """Return sentences, broken between words. An indented line stays whole: it is something to copy."""
+        lines = text.split("\n")
+        return "\n".join(line if line.startswith(" ") else "\n".join(self._wrapped(line)) for line in lines)
+
+    def item(self, label: str, text: str, *styles: str) -> str:
+        """Return text beside a label in these styles; where the text is broken, it hangs below itself."""
+        indent = " " * (cells(label) + 2)
+        lines = [indent + text]
+        if self.width is not None and self.width >= LEAST_WIDTH + len(indent):
+            lines = wrapped(lines[0], self.width, indent=indent)
+        return "\n".join([f"{self.paint(label, *styles)}  {lines[0].removeprefix(indent)}", *lines[1:]])
 
     def _wrapped(self, text: str) -> list[str]:
         if self.width is None or self.width < LEAST_WIDTH:
@@ -115,6 +131,14 @@ class Sheet:
             style = ("dim",) if is_head else styles.get(line[number], ()) if number == styled else ()
             shown.append(self.paint(cell, *style))
         return "  ".join(shown).rstrip()
+
+
+def as_sentence(text: str) -> str:
+    """Return the text with a capital and a full stop, unless it begins with something that is spelled as it is."""
+    first = text.partition(" ")[0]
+    if first.isalpha() and first.islower():
+        text = text[0].upper() + text[1:]
+    return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
 def _width_of(stream: Stream) -> int:

@@ -43,6 +43,7 @@ async def _examine(coordinator: Coordinator, asset: Asset, place: Path) -> Repai
         bad=damage.bad,
         bytes_to_fetch=damage.bytes_to_fetch,
         is_guess=damage.is_guess,
+        bytes_at_most=damage.size if damage.is_guess else None,
     )
 
 

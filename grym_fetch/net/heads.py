@@ -1,8 +1,8 @@
 """Repairs a head that the parser refuses if that is safe, as curl and browsers do. Does no I/O.
 
-Rules: equal lengths count once (RFC 9110 section 8.6). A line that is not a field is skipped, a folded line is unfolded
-(RFC 9112 section 5.2), and spaces around a name or value are dropped. If the end of the body depends on such a line,
-the head is refused, and the reason names the field.
+Rules: equal lengths count once (RFC 9110 section 8.6). A line whose name cannot be one is skipped, a folded line is
+unfolded (RFC 9112 section 5.2), and spaces around a name or value are dropped. If the end of the body depends on such a
+line, the head is refused, and the reason names the field. So is what curl refuses: NUL, and a line without a colon.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ is decided.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import DigestMismatch, IntegrityError
@@ -14,7 +16,7 @@ from grym_fetch.core.journal import NOBODY
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin, Origins
 from grym_fetch.core.text import safe_text
-from grym_fetch.transfer.outcome import DoubtOrigin, DropOrigin, Restart, TrustOrigin
+from grym_fetch.transfer.outcome import CompareMore, CompareWith, DoubtOrigin, DropOrigin, Restart, TrustOrigin
 from grym_fetch.transfer.state import DownloadState
 
 
@@ -72,6 +74,10 @@ class Blame:
             )
         return DigestMismatch(self._asset.id, str(self._asset.checksum), reason, self._origins.reasons(), advice)
 
+    def others_sent(self, wrong: Iterable[Origin]) -> None:
+        """These sent a piece that is not what was verified."""
+        self._blamed.update(origin.number for origin in wrong)
+
     def wrong_origins(self) -> tuple[Origin, ...]:
         """Who sent other bytes than those verified now: pieces, or the whole, or what others were asked for instead."""
         return tuple(
@@ -88,8 +94,15 @@ class Blame:
         Some origin must be able to give the whole right content by itself. One after the other is trusted with that:
         it is asked for what it has not given in this run; where its bytes differ from what is on hand, they replace
         it. One that has given everything and is still wrong is not asked again, since that would not mend it; except
-        once, if its redirects led to several servers, for what one of them has.
+        once, if its redirects led to several servers, for what one of them has. As long as it may stop early, it is
+        asked for a part at a time.
         """
+        if (comparison := self._state.comparison) is not None:
+            comparison.still_wrong()
+            if (more := self.compare_more()) is not None:
+                return replace(
+                    more, reason=f"the checksum does not match yet; asking {self._origins.current.shown} for more"
+                )
         givers = {NOBODY if self._state.is_inherited(p) else p.origin for p in self._state.pieces}
         if (origin := self.giver(givers)) is not None:
             if origin.is_mixed and not self._trials[origin]:
@@ -109,8 +122,35 @@ class Blame:
         # First an origin that was not asked yet: others may break off again. Then the one that has least left to send.
         given = self._state.bytes_given
         trusted = min(candidates, key=lambda origin: (self._trials[origin], -given(origin), origin.number))
+        reason = f"the checksum does not match; asking {trusted.shown} for what others gave"
         self._trials[trusted] += 1
-        return TrustOrigin(f"the checksum does not match; asking {trusted.shown} for what others gave", trusted)
+        return CompareWith(reason, trusted) if self._may_compare(trusted) else TrustOrigin(reason, trusted)
+
+    # -- comparing --------------------------------------------------------------------------------------------------
+
+    def compare(self) -> Restart | None:
+        """What is on hand is known to be wrong somewhere: decide whom to compare it with; None if there is nobody."""
+        trusted = self._origins.current
+        if not self._may_compare(trusted):
+            return None
+        self._trials[trusted] += 1
+        return CompareWith("", trusted)
+
+    def compare_more(self) -> CompareMore | None:
+        """Every byte is there. Return what to ask for next; None if the whole is to be looked at."""
+        comparison = self._state.comparison
+        if comparison is None:
+            return None
+        comparison.settle()
+        if comparison.is_over or comparison.is_news or self._origins.current.is_out:
+            return None
+        return CompareMore()
+
+    def _may_compare(self, trusted: Origin) -> bool:
+        """Whether parts of what this origin has may be enough: it has ranges, and the length is not another's word."""
+        state = self._state
+        is_sized = self._asset.size is not None or state.size_origin is trusted
+        return is_sized and trusted.ranges is not False and self._trials[trusted] <= 1
 
     def _origin_to_doubt(self) -> Origin | None:
         """The origin that sent everything and may still have the right content: ranges lie, and caches are old."""

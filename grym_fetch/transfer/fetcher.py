@@ -100,9 +100,8 @@ class Fetcher:
     ) -> FetchResult:
         """Make the asset present and verified. ``force``: fetch it even if it is there and right; ``rank``: its turn.
 
-        A file that is there and wrong gives what is right of it, as far as digests of its pieces are known. ``repair``:
-        read it even if it was verified before, and guess where none are known. ``only_here``: ask nobody, and do not
-        tell it as a failure if the asset is not on this machine.
+        A file that is there and wrong gives what is right of it. ``repair``: read it even if it was verified before.
+        ``only_here``: ask nobody, and do not tell it as a failure if the asset is not on this machine.
 
         ``judge`` looks at what was fetched before anybody is told that it is there. Raises any `GrymFetchError`, after
         emitting `asset_failed`.
@@ -145,7 +144,7 @@ class Fetcher:
         found = await self._look(asset, full=True)
         if found is None or not found.is_wrong:
             return found, None
-        return found, await self._local_files.find_damage(asset, found, may_guess=True)
+        return found, await self._local_files.find_damage(asset, found)
 
     def staged_bytes(self, assets: Sequence[Asset]) -> list[int]:
         """Bytes of each asset that an earlier run left behind: for a plan, not a promise."""
@@ -187,7 +186,7 @@ class Fetcher:
                     return await self._use_taken(asset, taken, exclusive=is_alone)
                 if self._settings.offline or only_here:
                     raise self._refuse_offline(asset)
-                damage = None if wrong is None else await self._damage(asset, wrong, may_guess=repair)
+                damage = None if wrong is None else await self._damage(asset, wrong)
                 return await self._fetch(
                     asset,
                     key,
@@ -238,9 +237,9 @@ class Fetcher:
         self._emit(AssetReused(asset=asset.id, path=str(found.path), unverified=unverified))
         return FetchResult(found.path, None)
 
-    async def _damage(self, asset: Asset, wrong: Found, *, may_guess: bool) -> Damage | None:
+    async def _damage(self, asset: Asset, wrong: Found) -> Damage | None:
         """What of a wrong file can be used; said before anything is fetched."""
-        damage = await self._local_files.find_damage(asset, wrong, may_guess=may_guess)
+        damage = await self._local_files.find_damage(asset, wrong)
         if damage is None:
             log.warning("%s: the file there is wrong and will be replaced: %s", asset.id, wrong.error)
             return None
@@ -252,6 +251,7 @@ class Fetcher:
                 bad=damage.bad,
                 bytes=damage.bytes_to_fetch,
                 guess=damage.is_guess or None,
+                at_most=damage.size if damage.is_guess else None,
             )
         )
         return damage
@@ -277,7 +277,8 @@ class Fetcher:
         try:
             if damage is not None:
                 await stage.seed(damage.path, damage.good)
-            transfer = Transfer(asset, stage, self._context, self.readers(asset))
+            is_wrong = damage is not None and damage.is_hidden
+            transfer = Transfer(asset, stage, self._context, self.readers(asset), is_wrong=is_wrong)
             self._context.scheduler.add(transfer, rank)
             try:
                 fetched = await transfer.run()

@@ -52,6 +52,30 @@ class TrustOrigin:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaveOrigins:
+    """Discard what came from these origins in this run, and ask this one and the others that have the same."""
+
+    reason: str
+    origin: Origin
+    left: tuple[Origin, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CompareWith:
+    """Ask this origin, a part at a time, for what did not come from it in this run, until the whole is right."""
+
+    reason: str
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class CompareMore:
+    """Ask the same origin for the next part. ``reason``: why the whole is to be looked at again; empty if it is not."""
+
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class DoubtOrigin:
     """Everything came from this origin and is wrong: ask it for the whole, and compare."""
 
@@ -59,5 +83,5 @@ class DoubtOrigin:
     origin: Origin
 
 
-Restart = StartAfresh | DropOrigin | TrustOrigin | DoubtOrigin
+Restart = StartAfresh | DropOrigin | TrustOrigin | LeaveOrigins | CompareWith | CompareMore | DoubtOrigin
 Outcome = Finished | SingleStream | StartAfresh | DropOrigin

@@ -153,6 +153,8 @@ class ResponseReader:
             return restart
         if state.size is None and got.stop > state.segments.unsized_limit:
             raise PolicyRefused(origin.url, ENDLESS)
+        if attempt.segment.again:
+            return await self._compare(attempt, answer.response, got.stop)
         return await self._read_body(attempt, answer.response, got.stop, ends_there=True)
 
     async def _whole(self, attempt: Attempt, response: Response, verdict: http.Whole) -> Outcome:
@@ -163,6 +165,8 @@ class ResponseReader:
             origin.lost_ranges()
             if any(other.remaining for other in state.segments.in_flight if other is not attempt.segment):
                 return SingleStream("it sends the whole content, and other attempts are still at work")
+            if state.comparison is not None or attempt.segment.again:
+                return SingleStream("it sends the whole content, of which only a part was wanted")
             state.segments.give_back(attempt.segment)
             whole = state.segments.promise_all()
             assert whole is not None
@@ -296,6 +300,24 @@ class ResponseReader:
                     await self._clock.sleep(self._limiter.spend(count, now))
         finally:
             await writer.close()
+        return Finished()
+
+    async def _compare(self, attempt: Attempt, response: Response, stop: int) -> Finished:
+        """Read what is on hand already: it is kept in memory, and only its digest counts."""
+        segment, memory = attempt.segment, memoryview(bytearray(attempt.segment.remaining))
+        while (left := min(stop, segment.stop) - segment.position) > 0:
+            at = segment.position - segment.start
+            count = await response.readinto(memory[at : at + (left if self._limiter is None else LIMITED_READ_BYTES)])
+            now = self._clock.monotonic()
+            if not count:
+                raise ConnectionLost(attempt.origin.url, "the content ended early")
+            attempt.arrived(now, count)
+            segment.position += count
+            self._on_bytes(attempt, count, 0, now)
+            if self._limiter is not None:
+                await self._clock.sleep(self._limiter.spend(count, now))
+        if not segment.remaining:
+            self._state.looked(memory, attempt.origin)
         return Finished()
 
     def _accept(self, segment: Segment, count: int) -> list[tuple[int, int]]:

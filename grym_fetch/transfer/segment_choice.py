@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from grym_fetch.core.origins import Origin
-from grym_fetch.core.segments import UNBOUNDED, Segment, segment_length, share_of_slower
+from grym_fetch.core.segments import HOPELESS_RATIO, UNBOUNDED, Segment, segment_length, share_of_slower
 from grym_fetch.transfer.attempt import Attempt
 from grym_fetch.transfer.context import TransferSettings
 from grym_fetch.transfer.first_asks import FirstAsks
@@ -81,6 +81,16 @@ class SegmentChoice:
         spare = [each for each in working if not each.segment.whole and not segments.is_wanted(each.segment)]
         return max(spare, key=lambda attempt: attempt.segment.start, default=None)
 
+    def slow_looks(self, rate: float, now: float) -> list[Attempt]:
+        """The second looks whose connections others would use far better; ``rate``: another one's, in bytes/s."""
+        return [
+            each
+            for each in self._attempts
+            if each.segment.again
+            and each.rate(now) * HOPELESS_RATIO < rate
+            and each.is_known(now, max(STEAL_S, HUNG_WAITS * each.origin.wait))
+        ]
+
     def _steal(self, origin: Origin, now: float) -> Segment | None:
         """Share what the slowest connection has left, so that both end at about the same time.
 
@@ -91,7 +101,7 @@ class SegmentChoice:
         working = [
             (attempt.segment.remaining / max(attempt.rate(now), 1.0), attempt)
             for attempt in self._attempts
-            if not attempt.segment.whole
+            if not (attempt.segment.whole or attempt.segment.again)
             and attempt.segment.remaining > 0
             and attempt.is_known(now, max(STEAL_S, HUNG_WAITS * origin.wait))
         ]

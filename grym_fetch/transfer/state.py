@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from grym_fetch.core.comparison import Comparison
 from grym_fetch.core.content_hasher import ContentHasher
 from grym_fetch.core.digest import Algorithm, Checksum, new_hasher
 from grym_fetch.core.errors import DigestMismatch, DiskFull, IntegrityError, StorageError
@@ -19,9 +20,9 @@ from grym_fetch.core.http import Validator
 from grym_fetch.core.journal import NOBODY, Piece, PieceTable, address_hash, piece_digest, piece_hasher
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin, Origins
-from grym_fetch.core.piece_digests import PieceDigests, PieceSums
+from grym_fetch.core.piece_digests import PieceDigests, PieceSums, piece_length
 from grym_fetch.core.ranges import ByteRange, IntervalSet
-from grym_fetch.core.segments import UNBOUNDED, Segments, SegmentSizes
+from grym_fetch.core.segments import MIB, UNBOUNDED, Segments, SegmentSizes
 from grym_fetch.core.stated import PairedHasher
 from grym_fetch.core.world import Stage, Threads
 from grym_fetch.transfer.hashing import Frontier
@@ -112,6 +113,12 @@ class DownloadState:
         """The origin that told the length, if neither the manifest nor an earlier run did."""
         self.differing: set[Origin] = set()
         """The origins whose bytes differ from those of the origin that is trusted now; see `compare_with`."""
+        self.first_piece: Piece | None = None
+        """The first that came in this run and is long enough to be compared."""
+        self.looks: dict[Origin, str] = {}
+        """What each origin that was asked for it sent: the digest."""
+        self.comparison: Comparison | None = None
+        """How far what is on hand is compared with what that origin has, if it is asked for a part at a time."""
         self.inherited = self._recover()
         self._begin(self.inherited)
 
@@ -274,10 +281,24 @@ class DownloadState:
         if writing.is_void:
             return  # found wrong while it was written, from memory
         self.pieces.add(piece)
+        if self.first_piece is None and piece.range.length >= self._sizes.smallest:
+            self.first_piece = piece
+            self.looks[origin] = piece.digest
         self.frontier.stored(piece.start, piece.stop)
         self._readers.tell()
         if is_echo:
             raise IntegrityError("asked once more for the whole, it sends the same")
+
+    def looked(self, data: memoryview, origin: Origin) -> None:
+        """An origin was asked for the first piece as well, and sent this."""
+        self.looks[origin] = piece_digest(data)
+
+    async def first_digest(self) -> str | None:
+        """The digest of what is on hand where the first piece was; None if nobody else was asked for it."""
+        if self.first_piece is None or len(self.looks) < 2:
+            return None
+        data = await self._stage.read(self.first_piece.start, self.first_piece.stop)
+        return await self._threads.compute(piece_digest, data)
 
     # -- for readers ------------------------------------------------------------------------------------------------
 
@@ -389,10 +410,29 @@ class DownloadState:
         self._begin(kept)
         return before - self.segments.on_hand_bytes
 
-    def compare_with(self, trusted: Origin) -> None:
-        """From now on, find out which origins gave other bytes than ``trusted`` gives."""
+    def compare_with(self, trusted: Origin, *, in_rounds: bool) -> None:
+        """From now on, find out which origins gave other bytes than ``trusted`` gives.
+
+        ``in_rounds``: ask it for a part of them at a time, as `comparison` says.
+        """
         self._suspects = PieceTable(piece for piece in self.pieces if piece.origin != trusted.number)
         self.differing.clear()
+        self.comparison = Comparison(self._units(trusted)) if in_rounds else None
+
+    def _units(self, trusted: Origin) -> Iterator[ByteRange]:
+        """What this origin has not given in this run: neighbours together, up to a length that is worth a request."""
+        most, unit = self._sizes.smallest * piece_length(self.size) // MIB, None
+        for piece in self.pieces:
+            if piece.origin == trusted.number and not self.is_inherited(piece):
+                continue
+            if unit is not None and unit.stop == piece.start and piece.stop - unit.start <= most:
+                unit = ByteRange(unit.start, piece.stop)
+                continue
+            if unit is not None:
+                yield unit
+            unit = piece.range
+        if unit is not None:
+            yield unit
 
     def doubt(self, origin: Origin) -> None:
         """From now on, find out whether this origin sends the same bytes again. All those on hand must be its own."""
@@ -416,6 +456,11 @@ class DownloadState:
         old = await self._stage.read(start, start + len(data))
         if old == data[: len(old)]:
             return
+        if self.comparison is not None:
+            self.comparison.differs(start, start + len(data))
         for piece in self._suspects.drop(start, start + len(data)):
-            if piece.origin not in (NOBODY, origin.number):
+            own = slice(max(0, piece.start - start), piece.stop - start)
+            if old[own] == data[: len(old)][own]:
+                self._suspects.add(piece)  # the difference is in a neighbour's bytes
+            elif piece.origin not in (NOBODY, origin.number):
                 self.differing.add(self._origins.all[piece.origin])

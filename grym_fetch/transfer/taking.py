@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from grym_fetch.core.content_hasher import ContentHasher
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import DiskFull, GrymFetchError, StorageError
 from grym_fetch.core.events import AssetVerifying, LinkMode
@@ -185,14 +186,18 @@ class Taker:
         stage = await self._assets_folder.open_stage(key, exclusive=exclusive)
         try:
             link = await stage.take(source, signature, modes)
+            sums = None
             if judge is not None and link is not LinkMode.HARDLINK:
-                hasher = judge.new_hasher()
-                await stage.feed(0, signature.size, hasher.update)
-                if hasher.hexdigest() != judge.hexdigest:
+                content = ContentHasher(judge.new_hasher(), signature.size)
+                await stage.feed(0, signature.size, content.update)
+                if content.whole.hexdigest() != judge.hexdigest:
                     reason = "somebody else changed this file while it was taken"
                     raise ReplacedMeanwhile(safe_text(str(source.path)), reason)
+                sums = content.sums
             path = await stage.publish(signature.size)
             assert stage.published is not None
+            if judge is not None and sums is not None:
+                self._local_files.piece_sums.record(judge, signature.size, sums)
             return Taken(path, source.path, link, stage.published)
         except DiskFull:
             raise

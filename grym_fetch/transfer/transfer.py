@@ -49,9 +49,12 @@ from grym_fetch.transfer.first_asks import FirstAsks, withdraw_others
 from grym_fetch.transfer.lessons import Lessons
 from grym_fetch.transfer.openings import Foreseen
 from grym_fetch.transfer.outcome import (
+    CompareMore,
+    CompareWith,
     DoubtOrigin,
     DropOrigin,
     Finished,
+    LeaveOrigins,
     Restart,
     SingleStream,
     StartAfresh,
@@ -63,6 +66,7 @@ from grym_fetch.transfer.response import ResponseReader
 from grym_fetch.transfer.result import TransferResult
 from grym_fetch.transfer.rivals import Rivals
 from grym_fetch.transfer.scheduler import InTurn, Scheduler
+from grym_fetch.transfer.second_looks import SecondLooks
 from grym_fetch.transfer.segment_choice import SegmentChoice
 from grym_fetch.transfer.state import DownloadState
 
@@ -77,11 +81,21 @@ WORTH_LEAVING_S = 2.0
 class Transfer:
     """Fetches one asset through the connections that the scheduler lends it.
 
-    Implements `grym_fetch.transfer.scheduler.Source`; kicks the scheduler whenever there may be new work.
+    Implements `grym_fetch.transfer.scheduler.Source`; kicks the scheduler whenever there may be new work. ``is_wrong``:
+    if all of it is on the stage at first, that is known to be wrong somewhere.
     """
 
-    def __init__(self, asset: Asset, stage: Stage, context: TransferContext, readers: Readers | None = None) -> None:
+    def __init__(
+        self,
+        asset: Asset,
+        stage: Stage,
+        context: TransferContext,
+        readers: Readers | None = None,
+        *,
+        is_wrong: bool = False,
+    ) -> None:
         self.asset = asset
+        self._is_wrong = is_wrong
         self._stage = stage
         self._context = context
         self._clock = context.clock
@@ -97,6 +111,7 @@ class Transfer:
             asset, self._origins, stage, context.threads, self._changed, settings.sizes, self._readers
         )
         self._blame = Blame(asset, self._state, self._origins)
+        self._looks = SecondLooks(asset, self._state, self._origins, self._hosts)
         self._reporter = Reporter(asset.id, self._state, context.emit, now=context.clock.monotonic())
         self._attempts: set[Attempt] = set()
         first_asks = FirstAsks(asset, self._hosts)
@@ -133,6 +148,8 @@ class Transfer:
         self._begin_elsewhere()
         self._readers.begin(self._state, self._make_way)
         hashing = self._start_hashing()
+        if self._is_wrong and self._state.segments.is_complete:
+            self._restart = self._blame.compare()
         try:
             while True:
                 await self._until_hashed_or_restart()
@@ -153,6 +170,8 @@ class Transfer:
             self._state.refuse_if_stated_otherwise()
             assert self._state.size is not None
             await self._readers.end()
+            if (truth := await self._state.first_digest()) is not None:
+                self._blame.others_sent(self._looks.wrong(truth))
             path = await self._stage.publish(self._state.size)
             liars = self._blame.wrong_origins() if self.asset.pinned else ()
             for origin in liars if len(liars) < len(self._origins.all) else ():
@@ -203,7 +222,12 @@ class Transfer:
                 if not self._attempts:
                     return
                 _cancel(self._tasks())
+            if self._state.segments.is_complete:
+                _cancel(each.task for each in self._attempts if each.segment.again and each.task is not None)
             if self._state.segments.is_complete and not self._attempts:
+                if (more := self._blame.compare_more()) is not None:
+                    self._restart = more
+                    return
                 self._reporter.full(self._clock.monotonic())
                 self._reporter.hashed()
                 if self._state.is_hashed:
@@ -255,16 +279,26 @@ class Transfer:
         """Discard what is known or suspected to be wrong, and go on with the rest."""
         state = self._state
         match restart:
+            case CompareWith(origin=trusted):
+                self._trust(trusted, restart.reason)
+                state.compare_with(trusted, in_rounds=True)
+                discarded = await self._discard_round()
+            case CompareMore():
+                discarded = await self._discard_round()
             case TrustOrigin(origin=trusted):
-                left = self._origins.current
-                self._origins.trust(trusted)
-                if left is not trusted:
-                    self._reporter.switched(left, trusted, restart.reason, count=len(self._origins.all))
-                state.compare_with(trusted)
+                self._trust(trusted, restart.reason)
+                state.compare_with(trusted, in_rounds=False)
                 discarded = await state.reduce(
                     lambda p: p.origin == trusted.number and not state.is_inherited(p),
                     forget_size=state.size_origin is not trusted,
                 )
+            case LeaveOrigins(origin=trusted, left=left):
+                self._origins.turn_to(trusted)
+                for origin in left:
+                    origin.set_aside()
+                    self._reporter.switched(origin, trusted, restart.reason, count=len(self._origins.all))
+                gone = {origin.number for origin in left}
+                discarded = await state.reduce(lambda p: p.origin not in gone or state.is_inherited(p))
             case DoubtOrigin(origin=doubted):
                 state.doubt(doubted)
                 doubted.doubted()
@@ -278,7 +312,19 @@ class Transfer:
                 self._repeated += discarded if repeats else 0
             case never:
                 assert_never(never)
-        self._reporter.restarted(discarded, restart.reason)
+        if restart.reason:
+            self._reporter.restarted(discarded, restart.reason)
+
+    def _trust(self, trusted: Origin, reason: str) -> None:
+        left = self._origins.current
+        self._origins.trust(trusted)
+        if left is not trusted:
+            self._reporter.switched(left, trusted, reason, count=len(self._origins.all))
+
+    async def _discard_round(self) -> int:
+        assert self._state.comparison is not None
+        chosen = self._state.comparison.next_round()
+        return await self._state.reduce(lambda piece: chosen.run_from(piece.start) == piece.start)
 
     # -- work for the scheduler -------------------------------------------------------------------------------------
 
@@ -287,14 +333,17 @@ class Transfer:
         if self._is_over or self._failure is not None or self._restart is not None:
             return None
         now = self._clock.monotonic()
-        for origin in self._origins.to_ask(now, Counter(attempt.origin for attempt in self._attempts)):
+        to_ask = self._origins.to_ask(now, Counter(attempt.origin for attempt in self._attempts))
+        for origin in sorted(to_ask, key=self._looks.waits_for, reverse=True):
             host = _host_asked(origin)
             if origin in self._rivals and not self._may_ask_alone(origin):
                 continue
             if not has_room(host):
                 self._leave_if_told_to_wait(origin, host, now)
                 self._tell_waiting(host, now)
-            elif (segment := self._choice.next(origin, host, now)) is not None:
+            elif self._must_have_whole(origin):
+                return None
+            elif (segment := self._looks.next_look(origin) or self._choice.next(origin, host, now)) is not None:
                 is_early = origin.ranges is None and self._choice.is_asked(origin)
                 attempt = Attempt(segment, origin, host, now, is_early=is_early)
                 self._waits_for = ""
@@ -315,6 +364,8 @@ class Transfer:
             if segments.unpromised == 0 or (origin.ranges is None and self._attempts):
                 return None
             # A signed address that redirects lead to may expire before its turn comes: then it is asked anew.
+            if self._looks.waits_for(origin):
+                raise InTurn
             is_for_here = _host_asked(origin) == host
             if not is_for_here or not self.asset.pinned or segments.unpromised is None or origin.ranges is False:
                 raise InTurn
@@ -343,6 +394,14 @@ class Transfer:
         """Send the request for a segment ahead of its turn."""
         attempt.sent_ahead = self._context.requester.ask_ahead(connection, attempt.origin, self._asked(attempt))
         return attempt.sent_ahead is not None
+
+    def _must_have_whole(self, origin: Origin) -> bool:
+        """Whether the content is compared with an origin without ranges: each part takes the whole, so all counts."""
+        if origin.ranges is not False or self._state.comparison is None or self._state.segments.is_complete:
+            return False
+        self._restart = TrustOrigin("it has no ranges to compare with; asking for the whole", origin)
+        self._changed()
+        return True
 
     def _make_way(self) -> None:
         """A reader waits for bytes: bring them before what is under way."""
@@ -405,6 +464,8 @@ class Transfer:
             self._context.scheduler.speeds.measured(attempt.reached, count, seconds)
         self._state.segments.give_back(attempt.segment)
         self._attempts.discard(attempt)
+        if attempt.segment.again and (restart := self._looks.ended(attempt.origin)) is not None:
+            self._restart = self._restart or restart
         if attempt.first_byte_at is not None:
             now = self._clock.monotonic()
             attempt.origin.sent(now)
@@ -486,7 +547,7 @@ class Transfer:
             return False
         origin, host = again
         self._origins.turn_to(origin)
-        self._reporter.waits(safe_text(f"{host}, to ask it alone: {origin.last_reason}"))
+        self._reporter.waits(safe_text(f"{host} to be free, to ask it again: {origin.last_reason}"))
         self._changed()
         return True
 
@@ -515,7 +576,7 @@ class Transfer:
             return  # what this asset itself waits for was reported when it failed
         until, allowed = self._hosts.opens_at(host), self._hosts.allows(host)
         if until - now >= WORTH_TELLING_S:
-            holder = f"{host}, which asks for a pause of {until - now:.0f} s"
+            holder = f"{host}, which asks for a pause"
         elif allowed is not None and not self.received:
             holder = f"{host}, which allows {allowed} at a time"
         else:
@@ -566,7 +627,17 @@ class Transfer:
         origin.progressed(missing - repeated)
         if (rate := self._reporter.arrived(count, now)) is not None:
             self._leave_if_crawling(rate, now)
+        if self._looks.is_waiting:
+            self._shorten(attempt)
+        if self._looks.is_pending:
+            _cancel(look.task for look in self._choice.slow_looks(attempt.rate(now), now) if look.task is not None)
         self._ask_ahead(attempt, now)
+
+    def _shorten(self, attempt: Attempt) -> None:
+        """Let this connection end soon, so that somebody can be asked for a second look."""
+        segment = attempt.segment
+        if segment.remaining > self._settings.sizes.smallest and not segment.whole:
+            self._state.segments.cut(segment, segment.position + self._settings.sizes.smallest)
 
     def _ask_ahead(self, attempt: Attempt, now: float) -> None:
         """Ask for the connection's next work now, if the rest of this one arrives within a round trip."""

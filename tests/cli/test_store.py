@@ -50,7 +50,8 @@ def test_two_projects_share_one_download_and_one_copy(
     assert "0 B freed" in run(tmp_path, "prune", "--store").out
     for project in projects:
         project.finals()["a"].unlink()
-    assert "no project uses it" in run(tmp_path, "prune", "--store").out
+    assert "0 B freed" in run(tmp_path, "prune", "--store", "--older-than", "30").out
+    assert "no project uses it" in run(tmp_path, "prune", "--store", "--max-size", "100KB").out
     assert json.loads(run(tmp_path, "store", "--json").out)["files"] == 0
 
 

@@ -83,7 +83,7 @@ def test_a_bug_is_told_as_one(project_with_a_bug: Project, capsys: pytest.Captur
         cli_main()
     assert end.value.code == 1
     told = capsys.readouterr().err
-    assert told.startswith("error: this is a bug in grym-fetch: ZeroDivisionError: http://x.org/\nhint: please report")
+    assert told.startswith("error: this is a bug in grym-fetch: ZeroDivisionError: http://x.org/\nhint: Please report")
     assert f"grym-fetch {__version__}" in told
     assert "-vv" in told
     assert "secret" not in told

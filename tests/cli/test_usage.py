@@ -19,19 +19,19 @@ def _nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("line", "error", "hint"),
     [
-        ("snyc", "no such command 'snyc'", "did you mean sync?"),
-        ("help chekc", "no such command 'chekc'", "did you mean check?"),
-        ("zzz", "no such command 'zzz'", "`grym-fetch -h` shows what it takes"),
-        ("sync --paralel 3", "no such option '--paralel'", "did you mean --parallel?"),
-        ("sync --zzz", "no such option '--zzz'", "`grym-fetch sync -h` shows what it takes"),
-        ("--verzion", "no such option '--verzion'", "did you mean --version?"),
+        ("snyc", "no such command 'snyc'", "Did you mean sync?"),
+        ("help chekc", "no such command 'chekc'", "Did you mean check?"),
+        ("zzz", "no such command 'zzz'", "`grym-fetch -h` shows what it takes."),
+        ("sync --paralel 3", "no such option '--paralel'", "Did you mean --parallel?"),
+        ("sync --zzz", "no such option '--zzz'", "`grym-fetch sync -h` shows what it takes."),
+        ("--verzion", "no such option '--verzion'", "Did you mean --version?"),
         ("sync -j 0", "invalid value for '-j' / '--parallel': must be a whole number of at least 1, not 0", ""),
         ("sync -j", "option '-j' requires an argument", None),
-        ("path", "missing argument 'ID'", "`grym-fetch path -h` shows what it takes"),
+        ("path", "missing argument 'ID'", "`grym-fetch path -h` shows what it takes."),
         (
             "export",
             "missing option '--format': metalink, aria2, curl, sha256sums, pooch",
-            "`grym-fetch export -h` shows what it takes",
+            "`grym-fetch export -h` shows what it takes.",
         ),
         ("completion csh", "invalid value for '{bash|zsh|fish}': 'csh' is not one of 'bash', 'zsh', 'fish'", ""),
         ("sync --header x:y", "--header is not accepted: others can read a command line", ""),
@@ -62,7 +62,7 @@ def test_a_mistyped_variable_is_told() -> None:
     done = invoke("schema", GRYM_FETCH_PARALEL="3", GRYM_FETCH_TOKEN_X="t0k3n", GRYM_FETCH_XYZZY="1")
     assert done.exit_code == 0
     assert done.stderr == (
-        "warning: the environment variable GRYM_FETCH_PARALEL means nothing\nhint: did you mean GRYM_FETCH_PARALLEL?\n"
+        "warning: the environment variable GRYM_FETCH_PARALEL means nothing\nhint: Did you mean GRYM_FETCH_PARALLEL?\n"
     )
     assert invoke("schema", GRYM_FETCH_PARALLEL="3").stderr == ""
 

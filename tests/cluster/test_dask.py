@@ -68,6 +68,7 @@ async def test_a_cluster_fetches_everything_once(dask: DaskProcesses, server: As
 
 
 @pytest.mark.sweep
+@pytest.mark.shows("P16")
 async def test_a_killed_workers_task_goes_on_where_it_was(server: AssetServer, project: Project) -> None:
     """Another worker takes it again, and resumes: what the killed one had fetched is not fetched again."""
     gate, size = Gate(), 40 * MIB
@@ -100,6 +101,7 @@ async def test_a_killed_workers_task_goes_on_where_it_was(server: AssetServer, p
     assert server.stats.body_bytes_sent < size * 1.5
 
 
+@pytest.mark.shows("P18")
 async def test_the_limits_bound_all_workers(dask: DaskProcesses, server: AssetServer, project: Project) -> None:
     """With two connections to one host for all, there are never three, however many workers there are."""
     for n in range(8):

@@ -185,6 +185,7 @@ def test_every_asset_ends_once_and_the_nodes_work_side_by_side() -> None:
     assert virtual(story) < 4 * TASK_S
 
 
+@pytest.mark.shows("P16")
 def test_a_lost_workers_task_is_done_by_another() -> None:
     """What it had done is not fetched again, and is still told and counted as fetched, once."""
 
@@ -253,6 +254,7 @@ def test_a_task_that_fails_is_tried_again_and_then_fails_its_assets() -> None:
     virtual(story)
 
 
+@pytest.mark.shows("P19")
 def test_a_worker_that_cannot_take_part_is_named_at_once() -> None:
     """A run in which some could only fail does not begin."""
 
@@ -291,6 +293,7 @@ def test_the_run_ends_with_its_caller_and_stops_every_node() -> None:
     virtual(story)
 
 
+@pytest.mark.shows("P18")
 def test_a_silent_node_ends_its_lease_before_others_get_its_share() -> None:
     """What a lost node may still be using is given to nobody."""
 

@@ -121,6 +121,7 @@ async def test_it_stops_when_it_is_told_to(driver: Driver, server: AssetServer) 
     assert (await driver.ask(stop=True)).events == ()
 
 
+@pytest.mark.shows("P17")
 async def test_it_stops_when_nobody_asks_any_more(driver: Driver, server: AssetServer) -> None:
     """A driver that is killed cannot say so."""
     server.add("/a", CONTENT, faults=[Hold(Gate(), at=len(CONTENT) - 1)])
@@ -133,6 +134,7 @@ async def test_it_stops_when_nobody_asks_any_more(driver: Driver, server: AssetS
     await server.stats.until(lambda stats: stats.connections_open == 0)
 
 
+@pytest.mark.shows("P19")
 async def test_a_node_that_does_not_see_the_folder_says_so(driver: Driver) -> None:
     """Before it has a task, and instead of one."""
     reply = await driver.ask()

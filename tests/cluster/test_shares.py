@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given
+import pytest
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from grym_fetch.cluster.protocol import Allowance, Reply
@@ -26,6 +27,7 @@ def test_fair_shares(total: int, wants: dict[str, int]) -> None:
 
 
 @given(st.integers(0, 30), st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=7))
+@pytest.mark.shows("P18")
 def test_nothing_is_given_before_it_is_free(total: int, nodes: list[tuple[int, int]]) -> None:
     """What anybody may use, before or after, is never more than there is; and what is not wanted is given back."""
     wants = {str(n): wanted for n, (wanted, _) in enumerate(nodes)}
@@ -93,6 +95,8 @@ STEPS = st.lists(
 
 
 @given(STEPS, st.integers(1, 9), st.one_of(st.none(), st.integers(1, 9)))
+@pytest.mark.shows("P18")
+@example([("join", "a", ""), *[("want", "a", "x")] * 3, ("join", "b", ""), *[("want", "b", "x")] * 4], 8, None)
 def test_the_limits_hold_whatever_happens(
     steps: list[tuple[str, str, str]], parallel: int, per_host: int | None
 ) -> None:
@@ -101,12 +105,14 @@ def test_the_limits_hold_whatever_happens(
     A lost node works on until its lease has ended.
     """
     shares, nodes, lost, now = Shares(parallel, per_host), dict[str, Node](), list[tuple[float, Node]](), 0.0
-    for what, name, host in steps:
+    named: dict[str, str] = {}  # a process that comes again is another node
+    for what, letter, host in steps:
         now += 1.0
         lost = [(until, node) for until, node in lost if until > now]
+        name = named.get(letter, "")
         node = nodes.get(name)
-        if what == "join" and node is None and all(other is not node for _, other in lost):
-            name = f"{name}{now}"
+        if what == "join" and node is None:
+            name = named[letter] = f"{letter}{now}"
             nodes[name] = Node()
             shares.joined(name)
         elif node is not None and what == "lose":
@@ -124,7 +130,7 @@ def test_the_limits_hold_whatever_happens(
             node.is_working = False
         elif node is not None and what == "refused":
             node.refusals[host] = node.refusals.get(host, 0) + 1
-        told = shares.next_shares(nodes, now)
+        told = shares.next_shares(nodes, now, all_work=what == "want")
         for each, share in told.items():
             if what != "deaf" or each != name:  # the order got lost on its way
                 nodes[each].share = share

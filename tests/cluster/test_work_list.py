@@ -48,6 +48,7 @@ def test_assets_come_back_as_they_were(folder: WorkFolder, minimal: bool) -> Non
     assert [asset.is_stand_in for asset in folder.read(7, digest)] == [False, False, minimal]
 
 
+@pytest.mark.shows("P16")
 def test_a_list_that_is_not_the_one_is_refused(folder: WorkFolder) -> None:
     """One that is gone, or was changed after it was written."""
     digest = folder.write(1, manifest().assets)

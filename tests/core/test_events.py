@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import pickle
 import re
 
 import pytest
@@ -108,3 +110,9 @@ def test_events_are_values(event: Event) -> None:
     assert hash(dataclasses.replace(event)) == hash(event)
     with pytest.raises(dataclasses.FrozenInstanceError):
         event.time = 0.0  # type: ignore[misc]
+
+
+def test_events_travel_between_processes() -> None:
+    """What arrives is what was sent, with its type and all values."""
+    assert pickle.loads(pickle.dumps(SAMPLES)) == SAMPLES
+    assert copy.copy(SAMPLES[0]) == SAMPLES[0]

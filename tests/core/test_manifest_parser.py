@@ -205,7 +205,7 @@ def test_brackets_in_strings_are_no_depth() -> None:
         ({"id": "--all"}, "assets[0]: id: begins with -, so a command line would take it for an option"),
         ({"id": "a/b"}, "assets[0]: id: has a /; an id is a name, not a path"),
         ({"url": None}, "asset 'base': url: is null; allowed: an http:// or https:// address"),
-        ({"url": "ftp://h/f"}, "asset 'base': url: starts with ftp:; allowed: an http:// or https://"),
+        ({"url": "ftp://h/f"}, "starts with ftp:; allowed: an http:// or https:// address, or an object in a bucket"),
         ({"fallbackUrls": URL}, "fallbackUrls: is a string; allowed: a list of at most 100 addresses"),
         ({"fallbackUrls": [URL, 7]}, "fallbackUrls[1]: is 7; allowed: an http:// or https:// address"),
         ({"fallbackUrls": [URL, "x"]}, "fallbackUrls[1]: has no scheme; allowed: an http:// or https://"),

@@ -11,6 +11,7 @@ from grym_fetch import AssetManager, Settings
 from grym_fetch.core.errors import ConfigurationError, UnsafePath
 from grym_fetch.disk.configuration import read_configuration, user_file
 from grym_fetch.disk.project import find_project
+from grym_fetch.disk.store_stamps import store_at
 from tests.support.other_user import needs_root
 
 OTHER = 4242
@@ -170,3 +171,18 @@ def test_no_pipe_is_waited_for(root: Path, environ: dict[str, str]) -> None:
     """Anything that is not a regular file is not a settings file."""
     os.mkfifo(root / "pyproject.toml")
     assert read_configuration(root, environ).sources == ()
+
+
+@pytest.mark.parametrize("named", ["variable", "file"])
+def test_a_relative_store_is_below_the_working_folder(
+    root: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    """As docs/configuration.md says: other than an assets folder, it belongs to no project."""
+    (root / "sub").mkdir()
+    monkeypatch.chdir(root / "sub")
+    if named == "file":
+        user_says(environ, 'store = "./store"')
+    else:
+        environ["GRYM_FETCH_STORE"] = "./store"
+    settings = AssetManager(root / "assets.json", environ=environ).settings
+    assert store_at(settings.store, environ) == root / "sub/store"

@@ -55,29 +55,38 @@ def test_whichever_digests_are_known(tmp_path_factory: pytest.TempPathFactory, f
     check(find_damage(path, size, sums=sums, found=sums_of(damaged, 999)), damaged)
     if length == size:
         check(find_damage(path, size, sums=sums, found=sums_of(damaged)), damaged)
-    assert find_damage(path, size) is None
 
 
 @pytest.mark.parametrize("cut", [0, 1, MIB, MIB + 1, 2 * MIB - 5])
 @pytest.mark.parametrize("holes", [(), (0,), (MIB + 4096,)])
 @pytest.mark.shows("C17")
 def test_a_guess_without_digests(tmp_path: Path, cut: int, holes: tuple[int, ...]) -> None:
-    """A missing end and a block of zeros count as bad; without either, nobody knows."""
+    """A missing end and a block of zeros count as bad; without either, the damage is hidden."""
     size = 3 * MIB
     damaged = bytearray(seeded_bytes(size, seed=63))
     for hole in holes:
         damaged[hole : hole + 4096] = bytes(4096)
     path = tmp_path / "damaged"
     path.write_bytes(damaged[: size - cut])
-    damage = find_damage(path, size, may_guess=True)
+    damage = find_damage(path, size)
     whole = (size - cut) // MIB
     good = [start for start in range(0, whole * MIB, MIB) if not any(start <= hole < start + MIB for hole in holes)]
-    if len(good) in (0, 3):
+    if not good:
         assert damage is None
-    else:
-        assert damage is not None
-        assert damage.is_guess
-        assert [piece.start for piece in damage.good] == good
+        return
+    assert damage is not None
+    assert damage.is_guess
+    assert [piece.start for piece in damage.good] == good
+    assert damage.is_hidden == (len(good) == 3)
+
+
+def test_what_is_too_long_hides_nothing(tmp_path: Path) -> None:
+    """Its end is what is wrong, as far as anybody knows."""
+    path = tmp_path / "damaged"
+    path.write_bytes(CONTENT)
+    damage = find_damage(path, LENGTH, sums=sums_of(CONTENT[:LENGTH]))
+    assert damage is not None
+    assert (damage.bad, damage.is_hidden) == (0, False)
 
 
 def test_what_cannot_be_read_is_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

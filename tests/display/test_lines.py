@@ -57,7 +57,7 @@ def test_a_life_is_told_in_one_line_a_change() -> None:
         "model.bin: resuming at 512 MiB of 1.0 GiB",
         "model.bin: waiting for pid 12",
         "model.bin: retry 1 of 5 in 3.0 s: status 503",
-        "model.bin: now from mirror 2 of 3, https://m/f: stalled",
+        "model.bin: stalled; now from mirror 2 of 3, https://m/f",
         "model.bin: starting over (600 MiB discarded): other content",
         "model.bin: verified, 1.0 GiB in 12 s (85 MiB/s)",
         "1 file ready in ./assets · 1.0 GiB in 12 s (85 MiB/s)",
@@ -79,7 +79,18 @@ def test_a_life_is_told_in_one_line_a_change() -> None:
 def test_a_failure_is_a_few_words(error: str, message: str, attempts: tuple[str, ...], shown: str | None) -> None:
     """The line repeats neither the asset's id nor the advice: the command line prints the whole message."""
     failed = events.AssetFailed(asset="a", error=error, message=message, attempts=attempts)
-    assert told(failed) == [f"model.bin: failed: {shown or 'cannot connect: connection refused'}"]
+    shown = shown or "cannot connect: connection refused"
+    assert told(events.RunStarted(assets=2, bytes=0), failed) == ["2 files", f"model.bin: failed: {shown}"]
+
+
+def test_the_only_asset_fails_once() -> None:
+    """The error of the command follows at once: neither a short line nor a sentence repeats it."""
+    model = DisplayModel()
+    chronicle = Chronicle(model)
+    failed = events.AssetFailed(asset="a", error="DiskFull", message="")
+    happened = events.RunStarted(assets=1, bytes=0), failed, finished(failed=1)
+    assert [line.plain for event in happened for line in chronicle.lines(event)] == ["1 file"]
+    assert chronicle.last_word is None
 
 
 def test_a_long_reason_is_cut() -> None:
@@ -92,7 +103,7 @@ def test_an_unpinned_asset_is_never_called_verified() -> None:
     event = events.AssetVerified(
         asset="a", path="p", checksum="c", size=1, seconds=0.0, downloaded_bytes=1, unverified=True
     )
-    assert told(event) == ["model.bin: not verified: no checksum yet, 1 B in 0.0 s"]
+    assert told(event) == ["model.bin: not verified: no checksum, 1 B in 0.0 s"]
 
 
 def test_the_summary_has_no_zeros() -> None:
@@ -113,8 +124,8 @@ def test_where_something_failed_the_summary_is_kept_for_the_end() -> None:
     assert list(chronicle.lines(finished(verified=3, failed=2))) == []
     assert chronicle.last_word is not None
     assert chronicle.last_word.plain == "3 of 5 files ready in ./assets · 2 failed"
-    list(chronicle.lines(finished(failed=1)))
-    assert chronicle.last_word.plain == "the file failed"
+    list(chronicle.lines(finished(failed=2)))
+    assert chronicle.last_word.plain == "2 files failed"
 
 
 def test_an_interrupted_run_has_no_summary() -> None:
@@ -131,6 +142,7 @@ def test_a_command_with_words_of_its_own_for_the_end() -> None:
     there = events.AssetReused(asset="a", path="p", unverified=True)
     for event in (verified, there, finished(unverified=1)):
         assert list(chronicle.lines(event)) == []
+    list(chronicle.lines(events.RunStarted(assets=2, bytes=0)))
     assert len(list(chronicle.lines(events.AssetFailed(asset="a", error="E", message="m")))) == 1
 
 
@@ -155,7 +167,7 @@ def test_an_unpinned_asset_that_was_there_is_told_as_not_verified() -> None:
     """It stays so: on a line of its own or, if there are many, on the line that stands for them."""
     there = [events.AssetReused(asset=f"r{n}", path="p", unverified=n < 3 or None) for n in range(30)]
     few = told(events.RunStarted(assets=2, bytes=0), *there[2:4])
-    assert few[1:] == ["r2: already there, not verified: no checksum yet", "r3: already there"]
+    assert few[1:] == ["r2: already there, not verified: no checksum", "r3: already there"]
     many = told(events.RunStarted(assets=30, bytes=0), *there, finished(reused=30))
     assert many[1:] == [
         "30 files already there, 3 of them not verified",

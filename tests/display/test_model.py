@@ -111,9 +111,10 @@ def test_rows_at_work_come_first_and_keep_their_order() -> None:
 
 
 def test_a_silent_transfer_has_no_speed() -> None:
-    """A row without a byte for five seconds shows neither its last speed nor a time left."""
+    """Without data a speed sinks, until it is gone after five seconds; a time left is gone at once."""
     row = only_row(model_after(planned(), progress(600)))
-    assert (row.rate_at(4.9), row.eta_at(4.0), row.stalled_for(4.9)) == (10.0, 3.0, None)
+    assert (row.rate_at(1.0), row.eta_at(1.0), row.stalled_for(4.9)) == (10.0, 6.0, None)
+    assert (row.rate_at(3.0), row.eta_at(1.5)) == (5.0, None)
     assert (row.rate_at(5.0), row.eta_at(5.0), row.stalled_for(5.0)) == (0.0, None, 5.0)
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from grym_fetch.core.cells import cells
-from grym_fetch.display.sheet import Sheet
+from grym_fetch.display.sheet import Sheet, as_sentence
 from tests.display.scripted import FakeTerminal
 
 ROWS = [("模型", "missing", "2.0 MiB", ""), ("weights", "verified", "512 B", "")]
@@ -62,7 +62,25 @@ def test_a_message_is_broken_between_words() -> None:
 def test_colours_are_where_they_are_wanted(is_terminal: bool, environ: dict[str, str], is_coloured: bool) -> None:
     """On a capable terminal, unless NO_COLOR forbids it; elsewhere only if FORCE_COLOR asks for it."""
     text = page(environ, is_terminal=is_terminal).message("hint", "try again")
-    assert text == ("\x1b[1mhint:\x1b[0m try again" if is_coloured else "hint: try again")
+    assert text == ("\x1b[1mhint:\x1b[0m Try again." if is_coloured else "hint: Try again.")
+
+
+def test_a_hint_is_a_sentence() -> None:
+    """However it comes; a command, a name or an address is left as it is spelled."""
+    assert as_sentence("set HF_TOKEN") == "Set HF_TOKEN."
+    assert as_sentence("did you mean sync?") == "Did you mean sync?"
+    assert as_sentence("`grym-fetch pin` writes it") == "`grym-fetch pin` writes it."
+    assert as_sentence("HF_TOKEN is not set.") == "HF_TOKEN is not set."
+
+
+def test_what_is_to_be_copied_stays_whole() -> None:
+    """Sentences are broken between words, and hang below their label; an indented line is not broken."""
+    sheet = page({}, is_terminal=True, width=30)
+    assert sheet.prose("one two three four five six seven\n  git filter-repo --invert-paths --path=a") == (
+        "one two three four five six\n  seven\n  git filter-repo --invert-paths --path=a"
+    )
+    assert sheet.item("ok  ", "one two three four five six seven") == "ok    one two three four five\n      six seven"
+    assert page({}, is_terminal=False).item("ok  ", "word " * 20 + "end") == "ok    " + "word " * 20 + "end"
 
 
 def test_a_mark_is_for_a_person() -> None:

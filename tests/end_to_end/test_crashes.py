@@ -17,7 +17,7 @@ import pytest
 from grym_fetch.core.digest import Checksum
 from grym_fetch.testing import AssetServer, Throttle, seeded_bytes
 from tests.end_to_end.command import Done, environment
-from tests.support.project import KIB, Project
+from tests.support.project import KIB, SMALL, Project
 from tests.support.starter import Started, start_program
 from tests.support.sweeps import typical
 from tests.support.system import is_traced
@@ -26,7 +26,7 @@ CONTENTS = {"one": seeded_bytes(200 * KIB, seed=1), "two": seeded_bytes(70 * KIB
 OLD = b"the old good file"
 
 # The real command with small pieces and segments, so that a run has many writes; and asyncio's own loop, whose
-# wake-ups are not writes.
+# wake-ups are not writes. It imports nothing that it does not need: under strace, each import takes many calls.
 PROGRAM = f"""
 import sys
 sys.path.insert(0, {os.getcwd()!r})
@@ -34,13 +34,13 @@ sys.dont_write_bytecode = True  # it would be a write among those that are count
 from grym_fetch.cli import runner
 from grym_fetch.cli.options import Common
 from grym_fetch.settings import Settings
-from tests.support.project import SMALL
+from grym_fetch.core.segments import SegmentSizes
 runner._loop_factory = lambda: None
 common = Common(None, None, None, 0, True, False, None)
 async def body(manager):
     await manager.sync()
     return 0
-sys.exit(runner.run(common, body, settings=Settings(sizes=SMALL, retries=0)))
+sys.exit(runner.run(common, body, settings=Settings(sizes={SMALL}, retries=0)))
 """
 # Everything runs on one thread: then the n-th call is the same one in every run.
 ONE_THREAD = """
@@ -88,9 +88,9 @@ def check_finals(project: Project, *, all_new: bool = False) -> None:
             assert path.read_bytes() in ((content, OLD) if name == "one" else (content,))
 
 
-def traced(project: Project, log: Path, *options: str, program: str = PROGRAM) -> Done:
-    """Run the program under strace, which sees it from its first line on."""
-    running = start_program(program, project.root, environment(), is_held=True)
+def traced(project: Project, log: Path, *options: str, program: str = PROGRAM, folder: Path | None = None) -> Done:
+    """Run the program under strace, which sees it from its first line on; in the project, or in another folder."""
+    running = start_program(program, folder or project.root, environment(), is_held=True)
     strace = ["strace", "-f", "-qq", "-y", "-o", str(log), "-e", f"trace={CHANGES}", *options, "-p", str(running.pid)]
     with subprocess.Popen(strace) as tracer:
         try:
@@ -260,7 +260,7 @@ def several_processes(project: Project, server: AssetServer, locks: str, *, roun
     """Start three, kill four at random, each replaced by another, and wait for the rest; this many times."""
     program = PROGRAM if locks == "flock works" else f"import fcntl\nfcntl.flock = lambda *_: None\n{PROGRAM}"
     for name, content in CONTENTS.items():
-        server.add(f"/{name}", content, faults=[Throttle(rate=300 * KIB)])
+        server.add(f"/{name}", content, faults=[Throttle(rate=600 * KIB)])
 
     def start() -> Started:
         return start_program(program, project.root, environment())
@@ -271,7 +271,7 @@ def several_processes(project: Project, server: AssetServer, locks: str, *, roun
         for _ in range(4):
             victim = dice.randrange(3)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                processes[victim].wait(timeout=dice.uniform(0.2, 0.7))
+                processes[victim].wait(timeout=dice.uniform(0.1, 0.4))
             processes[victim].kill()
             processes[victim].communicate()
             check_finals(project)

@@ -1,9 +1,14 @@
-"""A real nginx that limits simultaneous requests and requests per second: everything arrives, and soon."""
+"""A real nginx that limits simultaneous requests and requests per second: everything arrives, and soon.
+
+Most of this is waiting, so cases that differ in one number run side by side, each with an nginx of its own.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
-import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -53,18 +58,46 @@ class Limited:
         return [request for request in self.nginx.sent() if request.status >= 400]
 
 
-@pytest.mark.parametrize("refusal", [503, 429, 403, 420, 430, 509, 529, 400, 404, 410, 421, 500])
+REFUSALS = (503, 429, 403, 420, 430, 509, 529, 400, 404, 410, 421, 500)
+MakeSite = Callable[..., Limited]
+
+
+@pytest.fixture
+def make_site(tmp_path: Path) -> Iterator[MakeSite]:
+    """Makes one more server and project, with the arguments of `Limited` after its first two."""
+    with ExitStack() as stack:
+        made = 0
+
+        def make(location: Location, *, files: int, size: int) -> Limited:
+            nonlocal made
+            made += 1
+            folder = tmp_path / str(made)
+            return Limited(folder, stack.enter_context(Nginx(folder)), location, files=files, size=size)
+
+        yield make
+
+
 @pytest.mark.parametrize("limit", [1, 2])
 @pytest.mark.sweep
 @pytest.mark.shows("A24")
-async def test_a_server_that_allows_few_connections(tmp_path: Path, nginx: Nginx, limit: int, refusal: int) -> None:
+async def test_a_server_that_allows_few_connections(make_site: MakeSite, limit: int) -> None:
     """The limit is learned from a few refusals, none of which counts as a failure or is waited for."""
-    location = Location("/f/", limit_conn=limit, limit_rate=400_000, refusal=refusal)
-    site = Limited(tmp_path, nginx, location, files=1, size=2 * MIB)
-    # A connection that asks ahead has two of the three segments: no third connection is needed, and none refused.
-    heard = await site.sync(retries=0, sizes=SECONDS_LONG, pipelining=limit == 1)
-    assert 0 < len(site.refused()) <= 5
-    assert heard.of("retry_scheduled") == []
+
+    async def one(site: Limited, refusal: int) -> None:
+        # A connection that asks ahead has two of the three segments: no third connection is needed, and none refused.
+        heard = await site.sync(retries=0, sizes=SECONDS_LONG, pipelining=limit == 1)
+        assert 0 < len(site.refused()) <= 5, refusal
+        assert heard.of("retry_scheduled") == [], refusal
+
+    sites = {
+        refusal: make_site(
+            Location("/f/", limit_conn=limit, limit_rate=400_000, refusal=refusal), files=1, size=2 * MIB
+        )
+        for refusal in REFUSALS
+    }
+    async with asyncio.TaskGroup() as group:
+        for refusal, site in sites.items():
+            group.create_task(one(site, refusal))
 
 
 @pytest.mark.sweep
@@ -98,24 +131,27 @@ async def test_a_server_that_allows_few_requests_a_second(
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("limit_rate", [150_000, 20 * MIB], ids=["slow", "fast"])
-async def test_a_large_file_through_one_connection(tmp_path: Path, nginx: Nginx, limit_rate: int) -> None:
+async def test_a_large_file_through_one_connection(make_site: MakeSite, limit_rate: int) -> None:
     """There are few refusals, and it takes hardly longer than if the limit were known."""
-    size = 6_000_000 if limit_rate < MIB else 60_000_000
-    site = Limited(tmp_path, nginx, Location("/f/", limit_conn=1, limit_rate=limit_rate), files=1, size=size)
-    learned = (await site.sync()).of("asset_verified")[0]["seconds"]
+
+    async def seconds(site: Limited, **settings: object) -> float:
+        found = (await site.sync(**settings)).of("asset_verified")[0]["seconds"]
+        assert isinstance(found, float)
+        return found
+
+    size = 2_500_000 if limit_rate < MIB else 60_000_000
+    location = Location("/f/", limit_conn=1, limit_rate=limit_rate)
+    site, told = (make_site(location, files=1, size=size) for _ in range(2))
+    learned, known = await asyncio.gather(seconds(site), seconds(told, max_per_host=1))
     assert len(site.refused()) <= MOST_REFUSALS
-    site.project.finals()["a0"].unlink()
-    known = (await site.sync(max_per_host=1)).of("asset_verified")[0]["seconds"]
-    assert isinstance(learned, float)
-    assert isinstance(known, float)
     assert learned <= 1.3 * known + 0.5
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize("parallel", [1, 4, 8])
-async def test_twenty_files_at_five_requests_a_second(tmp_path: Path, nginx: Nginx, parallel: int) -> None:
+async def test_twenty_files_at_five_requests_a_second(make_site: MakeSite) -> None:
     """This holds in every one of several runs; set ``RUNS=20`` in the environment for more."""
-    site = Limited(tmp_path, nginx, Location("/f/", limit_req=5), files=20, size=300_000)
-    for _ in range(int(os.environ.get("RUNS", "3"))):
-        shutil.rmtree(site.project.assets, ignore_errors=True)
-        await site.sync(parallel=parallel)
+    runs = [parallel for parallel in (1, 4, 8) for _ in range(int(os.environ.get("RUNS", "3")))]
+    sites = [make_site(Location("/f/", limit_req=5), files=20, size=300_000) for _ in runs]
+    async with asyncio.TaskGroup() as group:
+        for site, parallel in zip(sites, runs, strict=True):
+            group.create_task(site.sync(parallel=parallel))

@@ -91,9 +91,13 @@ def test_killed_in_the_middle(project: Project, server: AssetServer, place: Path
 
 @pytest.mark.nginx
 @pytest.mark.sweep
+@pytest.mark.parametrize("knows", [True, False], ids=["pieces", "no pieces"])
 @pytest.mark.shows("C16")
-def test_a_mirror_that_flips_a_byte_in_each_segment(project: Project, nginx: Nginx) -> None:
-    """Beside a good one, with pieces in the manifest, it is named and costs at most a fifth more bytes."""
+def test_a_mirror_that_flips_a_byte_in_each_segment(project: Project, nginx: Nginx, knows: bool) -> None:
+    """Beside a good one, it is named and costs at most a fifth more bytes.
+
+    With pieces in the manifest, whether or not it is the first; without, if it is asked together with the first.
+    """
     size = 4 * SIZE  # what is under way when it is found out is a small part
     content = SeededContent(size, seed=97).read(0, size)
     wrong = bytearray(content)
@@ -101,8 +105,11 @@ def test_a_mirror_that_flips_a_byte_in_each_segment(project: Project, nginx: Ngi
         wrong[at] ^= 1
     urls = [nginx.add("/liar.bin", bytes(wrong)), nginx.add("/good.bin", content)]
     digests = [hashlib.sha256(content[at : at + MIB]).hexdigest() for at in range(0, size, MIB)]
-    place = project.add("a", urls, content, pieces={"size": MIB, "sha256": digests})
-    done = run(project.root, "sync", "--json")
+    if knows:
+        place = project.add("a", urls, content, pieces={"size": MIB, "sha256": digests})
+    else:
+        place = project.add("a", urls[::-1], content)
+    done = run(project.root, "sync", "--json", *([] if knows else ["--mirrors", "together"]))
     assert done.code == 0
     assert place.read_bytes() == content
     [verified] = [each for each in map(json.loads, done.out.splitlines()) if each["type"] == "asset_verified"]

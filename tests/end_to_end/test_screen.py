@@ -51,7 +51,7 @@ def test_add_tells_its_result_below_the_display(tmp_path: Path, server: AssetSer
     (tmp_path / ".git").mkdir()
     url, _ = serve(server, "bar", gate)
     first, *rest = on_terminal(tmp_path, gate, "add", url)
-    assert first.startswith("there was no manifest: created ")
+    assert first.startswith("there was no manifest: created")  # a long path follows in the next row
     added = rest[-1]
     assert added.startswith("✓ added bar   300 KiB  sha256:")
     assert len(digest(added)) == 12

@@ -42,13 +42,29 @@ def plain(text: str) -> str:
 QUOTED = {plain(line) for line in PAGE.read_text(encoding="utf-8").splitlines()}
 
 
+def messages(text: str) -> set[str]:
+    """Each error in a text, with the lines that belong to it."""
+    return {plain(found[0]) for found in re.finditer(r"^error: .*(?:\n(?:  |hint: ).*)*", text, re.MULTILINE)}
+
+
+SHOWN = messages(PAGE.read_text(encoding="utf-8"))
+ALWAYS = "\nhint: `grym-fetch doctor base-model` asks every address and says what to do"
+"""What the page says once, and every download that has failed."""
+
+
 def assert_quoted(done: Done, *parts: str) -> None:
-    """The page has every line of the error, and the error has these parts."""
+    """The page has the error from its first line to its last, and the error has these parts."""
     assert done.code != 0
-    lines = [line for line in done.err.splitlines() if line.startswith(("error: ", "  "))]
-    assert lines
-    assert [line for line in lines if plain(line) not in QUOTED] == []
+    (told,) = messages(done.err)
+    assert told.removesuffix(ALWAYS) in SHOWN
     assert [part for part in parts if part not in done.err] == []
+
+
+def test_what_every_failed_download_says(project: Project) -> None:
+    """The page quotes it once."""
+    project.add("base-model", [NOBODY], CONTENT)
+    assert ALWAYS.strip() in QUOTED
+    assert ALWAYS in run(project.root, "sync", "--retries", "0").err
 
 
 def test_connection(project: Project, server: AssetServer) -> None:

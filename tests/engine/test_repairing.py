@@ -62,7 +62,7 @@ async def test_a_flipped_byte(tmp_path: Path, server: AssetServer) -> None:
 async def test_a_guess_that_is_right(tmp_path: Path, server: AssetServer) -> None:
     """Without digests, a block of zeros is taken for damage."""
     _, planned, done = await repair(tmp_path, server, ZEROED, knows=False)
-    assert (planned.bad, planned.bytes_to_fetch, planned.is_guess) == (1, MIB, True)
+    assert (planned.bad, planned.bytes_to_fetch, planned.bytes_at_most, planned.is_guess) == (1, MIB, SIZE, True)
     assert (done.outcome, done.fetched) == ("repaired", 1)
     assert done.downloaded_bytes <= MIB + SLACK
 
@@ -77,10 +77,12 @@ async def test_a_guess_that_is_wrong(tmp_path: Path, server: AssetServer) -> Non
 
 
 async def test_nobody_knows(tmp_path: Path, server: AssetServer) -> None:
-    """If nothing is known about the pieces, the whole file is fetched."""
+    """If nothing is known about the pieces, all may have to be fetched to find the wrong one; not more."""
     _, planned, done = await repair(tmp_path, server, FLIPPED, knows=False)
-    assert (planned.outcome, planned.pieces, planned.bytes_to_fetch) == ("damaged", 0, SIZE)
+    assert (planned.outcome, planned.pieces, planned.bad) == ("damaged", 3, 0)
+    assert (planned.bytes_to_fetch, planned.bytes_at_most) == (0, SIZE)
     assert done.outcome == "replaced"
+    assert done.downloaded_bytes <= SIZE + SLACK
 
 
 async def test_a_file_that_was_verified_and_rots(tmp_path: Path, server: AssetServer) -> None:

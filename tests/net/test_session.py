@@ -167,7 +167,7 @@ async def test_metadata_is_not_asked() -> None:
         assert isinstance(await failure_of(made.connection().get("http://169.254.169.254/", {})), PolicyRefused)
 
 
-@pytest.mark.shows("C7", "S4")
+@pytest.mark.shows("C7", "B3", "S4")
 async def test_nothing_is_decoded() -> None:
     """A session that decompresses is refused: verified are the bytes as they were sent."""
     async with aiohttp.ClientSession() as session:

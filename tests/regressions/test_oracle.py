@@ -51,6 +51,7 @@ from grym_fetch.testing import (
 )
 from tests.regressions.world import CONTENT, HALF, SIZE, World
 from tests.support.project import KIB
+from tests.support.sweeps import typical
 
 OLD = seeded_bytes(SIZE, seed=31)
 SHORTER = seeded_bytes(HALF, seed=32)
@@ -136,7 +137,7 @@ async def one_story(world: World, seed: int, *, pinned: bool) -> None:
             break
 
 
-SEEDS = [*range(30), *(pytest.param(seed, marks=pytest.mark.sweep) for seed in range(30, 600))]
+SEEDS = typical(range(600), *range(12))
 
 
 @pytest.mark.shows("C3", "C8", "A19", "R28")

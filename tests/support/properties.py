@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, settings
 USUAL = 100
 """Examples of a property that asks for no number of its own."""
 
-_TIMES = {"dev": 0.3, "ci": 0.3, "guards": 1.0, "sweep": 4.0}
+_TIMES = {"dev": 0.2, "ci": 0.2, "guards": 1.0, "sweep": 4.0}
 """By profile: the factor for the number of examples that a property asks for."""
 
 

@@ -174,6 +174,16 @@ def _waiting() -> socket.socket:
 
 _FEW_NEED = re.compile(r"\.(testing|demo|session|transport$)")
 """Modules that import aiohttp: a process that has it takes longer to fork and to end."""
+_MOST_NEED = (
+    "anyio._backends._asyncio",
+    "click._textwrap",
+    "encodings.ascii",
+    "encodings.idna",
+    "encodings.utf_8_sig",
+    "netrc",
+    "uvloop",
+)
+"""What most commands import only as they run; together that takes longer than anything else they do."""
 
 
 def _import_everything() -> None:
@@ -181,6 +191,9 @@ def _import_everything() -> None:
     for each in pkgutil.walk_packages(program.__path__, "grym_fetch."):
         if not each.name.endswith("__main__") and not _FEW_NEED.search(each.name):
             importlib.import_module(each.name)
+    for name in _MOST_NEED:
+        with suppress(ImportError):  # not everyone has uvloop
+            importlib.import_module(name)
 
 
 def _wait_for_work(requests: socket.socket) -> dict[str, Any] | None:

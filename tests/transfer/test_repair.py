@@ -124,10 +124,14 @@ async def test_what_the_sums_say_proves_nothing(tmp_path: Path, server: AssetSer
     assert found.xxh3 != summer.digests()
 
 
-async def test_without_any_digests_all_is_fetched(tmp_path: Path, server: AssetServer) -> None:
-    """A sync does not guess, since the file may be another version instead of damaged."""
+@pytest.mark.parametrize(("kind", "most"), {"a byte": 7, "a zeroed third": 2, "cut off": 3, "too long": 0}.items())
+@pytest.mark.shows("C17")
+async def test_without_any_digests(tmp_path: Path, server: AssetServer, kind: str, most: int) -> None:
+    """What seems lost is fetched first, then what differs from an origin: never more than all of it."""
     project = Project.with_one_asset(tmp_path / "project", server, CONTENT)
     project.finals()["a"].parent.mkdir(parents=True)
-    run = await repaired(project, server, DAMAGED["a zeroed third"][0])
-    assert not run.heard.of("asset_damaged")
-    assert server.stats.body_bytes_sent >= SIZE
+    run = await repaired(project, server, DAMAGED[kind][0])
+    assert project.finals()["a"].read_bytes() == CONTENT
+    assert server.stats.body_bytes_sent <= min(most * MIB, SIZE) + SLACK
+    (told,) = run.heard.of("asset_damaged")
+    assert (told["guess"], told["at_most"]) == (True, SIZE)

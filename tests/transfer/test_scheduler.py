@@ -932,6 +932,7 @@ async def test_a_share_is_taken_while_it_works() -> None:
     await scheduler.aclose()
 
 
+@pytest.mark.shows("P18")
 async def test_a_hosts_share_counts_idle_connections() -> None:
     """What is open to a host that others may use now is closed, and who wants more there is known."""
     pool = Pool()

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from grym_fetch import SyncFailed
+from grym_fetch.core.piece_digests import MIB
 from grym_fetch.disk.sharing import modes_from
 from grym_fetch.errors import DiskFull
 from grym_fetch.events import AssetReused, LinkMode
@@ -122,6 +123,20 @@ async def test_no_room_for_a_copy(project: Project, tmp_path: Path, monkeypatch:
     with pytest.raises(SyncFailed):
         await adopt(project, tmp_path / "right")
     assert not project.finals()["a"].exists()
+
+
+async def test_what_was_adopted_can_be_repaired(project: Project, tmp_path: Path) -> None:
+    """The sums of its pieces are kept, so that damage costs a piece and not the file."""
+    content = seeded_bytes(5 * MIB, seed=14)
+    project.add("a", [URL], content)
+    (tmp_path / "right").write_bytes(content)
+    assert await adopt(project, tmp_path / "right") == "right:copy"
+    file = project.finals()["a"]
+    file.write_bytes(content[: 3 * MIB] + b"!" + content[3 * MIB + 1 :])
+    async with SmallWorld({URL: content}).manager(project) as manager:
+        report = await manager.repair_asset("a")
+    assert (report.outcome, report.pieces, report.bad) == ("repaired", 5, 1)
+    assert file.read_bytes() == content
 
 
 @pytest.fixture

@@ -1,0 +1,214 @@
+"""Screens as they were looked at, in 120, 80 and 40 columns, kept in ``screens.txt``.
+
+After a change: ``python -m tests.cli.test_screens`` writes them anew; look at the difference before you keep it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
+from unittest.mock import patch
+
+import click
+import pyte
+import pytest
+
+from grym_fetch.cli import streams
+from grym_fetch.cli.findings import tell_finding
+from grym_fetch.cli.inspection import print_table
+from grym_fetch.cli.main import cli
+from grym_fetch.cli.measured import tell_measured
+from grym_fetch.cli.runner import interrupted, print_error
+from grym_fetch.cli.usage import tell_usage
+from grym_fetch.core import events
+from grym_fetch.core.digest import Checksum
+from grym_fetch.core.errors import (
+    BadStatus,
+    DigestMismatch,
+    DiskFull,
+    GrymFetchError,
+    MirrorsExhausted,
+    OriginFailure,
+    SyncFailed,
+    UnpinnedAsset,
+)
+from grym_fetch.display.lines import Telling
+from grym_fetch.display.live import LiveView
+from grym_fetch.display.sheet import Sheet
+from tests.display.scripted import FakeTerminal
+
+KEPT = Path(__file__).with_name("screens.txt")
+WIDTHS = (120, 80, 40)
+MIB = 2**20
+URL = "https://models.example.org/{}.bin"
+
+
+def drawn(width: int, *happened: events.Event) -> str:
+    """What a terminal shows after these events."""
+    stream = FakeTerminal()
+    telling = Telling(place="./assets", retries=5)
+    environ = {"TERM": "xterm", "NO_COLOR": "1"}
+    view = LiveView(stream, environ=environ, telling=telling, size=lambda: (width, 24), is_in_foreground=lambda: True)
+    for event in happened:
+        view.apply(event, 1.0)
+    for _ in range(2):  # what stays comes first, then what moves
+        drawing = view.prepare(1.0)
+        assert drawing is not None
+        drawing()
+    screen = pyte.Screen(width, 24)
+    pyte.Stream(screen).feed(stream.getvalue().replace("\n", "\r\n"))
+    # A wide character takes two cells; the second one is empty.
+    rows = ["".join(row[x].data for x in range(width)) for row in (screen.buffer[y] for y in range(24))]
+    return "\n".join(row.rstrip() for row in rows)
+
+
+def many(width: int) -> str:
+    """Sixty files, of which some are done, some are under way, and most are queued."""
+    names = [f"layer-{number:02}" for number in range(60)]
+    happened: list[events.Event] = [events.RunStarted(assets=60, bytes=60 * MIB)]
+    happened += [events.AssetPlanned(asset=name, size=MIB, resumed_bytes=0) for name in names]
+    happened += [
+        events.AssetVerified(asset=name, path="p", checksum="c", size=MIB, seconds=2.0, downloaded_bytes=MIB)
+        for name in names[:4]
+    ]
+    happened += [events.ProgressMade(asset=n, bytes=MIB // 2, total=MIB, rate=MIB / 8, eta=4.0) for n in names[4:10]]
+    return drawn(width, *happened)
+
+
+def waiting(width: int) -> str:
+    """What holds up a file, however long the reason is."""
+    names = ("limited", "asked", "reset", "resumed")
+    happened: list[events.Event] = [events.RunStarted(assets=4, bytes=4 * MIB)]
+    happened += [events.AssetPlanned(asset=n, size=MIB, resumed_bytes=MIB // 4 * (n == "resumed")) for n in names]
+    happened += [events.ProgressMade(asset=n, bytes=MIB // 2, total=MIB, rate=1.0) for n in names]
+    happened += [
+        events.AssetWaiting(asset="limited", holder="models.example.org:443, which allows 2 at a time"),
+        events.AssetWaiting(asset="asked", holder="models.example.org:443 to be free, to ask it again: status 404"),
+        events.RetryScheduled(
+            asset="reset", url="u", attempt=1, delay=3.0, reason="connection lost after 524,288 of 1,048,576 bytes"
+        ),
+    ]
+    return drawn(width, *happened)
+
+
+def ended(width: int) -> str:
+    """The lines that stay: aligned, and a sentence at the end."""
+    took = [("base", 1331.0, 50.0, None), ("a-long-name-for-a-model-that-was-tuned-on-many-things-v2", 3.0, 1.0, None)]
+    took += [("模型", 5.0, 2.0, None)]
+    happened: list[events.Event] = [events.RunStarted(assets=5, bytes=0)]
+    happened.append(events.AssetReused(asset="tokenizer", path="p"))
+    for name, size, seconds, _ in took:
+        happened.append(events.AssetPlanned(asset=name, size=int(size * MIB), resumed_bytes=0))
+        happened.append(
+            events.AssetVerified(
+                asset=name, path="p", checksum="c", size=int(size * MIB), seconds=seconds,
+                downloaded_bytes=int(size * MIB), unverified=name == "模型" or None,
+            )
+        )  # fmt: skip
+    happened.append(events.AssetReused(asset="a-long-name-for-a-file-that-was-there-before-this-run", path="p"))
+    happened.append(
+        events.RunFinished(verified=2, unverified=1, reused=2, failed=0, downloaded_bytes=int(1339 * MIB), seconds=53.0)
+    )
+    return drawn(width, *happened)
+
+
+def failed(_: int) -> None:
+    """Each failure is a block; what to do is a line of its own."""
+
+    def exhausted(name: str, *codes: int) -> MirrorsExhausted:
+        url = URL.format(name)
+        return MirrorsExhausted(name, [OriginFailure(url, BadStatus(url, code, f"status {code}")) for code in codes])
+
+    failures: dict[str, GrymFetchError] = {
+        "private": exhausted("private", 401),
+        "vocoder": exhausted("vocoder", 503, 404),
+        "wrong": DigestMismatch("wrong", f"sha256:{'ab' * 32}", f"sha256:{'cd' * 32}", advice="Use another mirror."),
+        "unpinned": UnpinnedAsset("unpinned"),
+        "big": DiskFull("/data", "not enough space: 900 GiB needed, 72.6 GiB free; free some, or use --assets-dir"),
+    }
+    print_error(SyncFailed(failures))
+
+
+def listed(_: int) -> None:
+    """A table, and what to do next."""
+    rows = [
+        ("verified", "base", "1.3 GiB", "./assets/models/base-model-v2.safetensors", ""),
+        ("partial 36%", "模型", "5.0 MiB", "./assets/models/模型.bin", ""),
+        ("corrupt", "vocoder", "96.0 MiB", "./assets/models/vocoder.bin", "the checksum does not match"),
+    ]
+    print_table(("STATE", "ID", "SIZE", "PATH", "NOTE"), rows, state=0, right=(2,))
+    streams.say("1 partly there, 1 corrupt: grym-fetch sync")
+
+
+def measured(_: int) -> None:
+    """What `add` and `pin` say of each."""
+    tell_measured("added", [("bar", 20 * MIB, Checksum.of(b"bar"), ""), ("模型", 900, Checksum.of(b"x"), "(kept)")])
+
+
+def found(_: int) -> None:
+    """What `doctor` says."""
+    tell_finding("ok", "space: 46.0 MiB to be fetched, 59.6 GiB free", "")
+    what = f"origin: sick: {URL.format('sick')}: status 503"
+    tell_finding("fail", what, "the server is busy or broken; try again later, or add a fallback url")
+
+
+def helped(_: int) -> None:
+    """One screen of help."""
+    with suppress(click.exceptions.Exit):
+        cli.main(["sync", "-h"], prog_name="grym-fetch", standalone_mode=False)
+
+
+def mistyped(_: int) -> None:
+    """Wrong usage, told like any error."""
+    try:
+        cli.main(["snyc"], prog_name="grym-fetch", standalone_mode=False)
+    except click.ClickException as error:
+        tell_usage(error)
+
+
+def stopped(_: int) -> None:
+    """The last line of a run that was interrupted."""
+    streams.say(interrupted("21.9 of 64.0 MiB", at_once=False))
+
+
+SCENES: tuple[Callable[[int], str | None], ...] = (
+    many, waiting, ended, failed, listed, measured, found, helped, mistyped, stopped,
+)  # fmt: skip
+
+
+def screen(scene: Callable[[int], str | None], width: int) -> str:
+    """What is shown, stdout and stderr together, without colours."""
+    shown = io.StringIO()
+    sheet = Sheet(FakeTerminal(), {"TERM": "xterm", "NO_COLOR": "1"}, width=width)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("G")} | {"COLUMNS": str(width)}
+    with (
+        redirect_stdout(shown),
+        redirect_stderr(shown),
+        patch.object(streams, "sheet", lambda *_: sheet),
+        patch.dict(os.environ, kept, clear=True),
+    ):
+        drawn_by_itself = scene(width)
+    text = drawn_by_itself if drawn_by_itself is not None else shown.getvalue()
+    return "\n".join(line.rstrip() for line in text.rstrip().split("\n"))
+
+
+def title(scene: Callable[[int], str | None], width: int) -> str:
+    """The line above a kept screen."""
+    return f"--- {scene.__name__}, {width} columns\n"
+
+
+@pytest.mark.shows("U7")
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__)
+def test_the_screen_is_the_one_that_was_looked_at(scene: Callable[[int], str | None], width: int) -> None:
+    """As it was kept; and no sentence is broken in the middle of a word."""
+    kept = KEPT.read_text(encoding="utf-8").split(title(scene, width))[1].split("\n\n--- ")[0]
+    assert screen(scene, width) == kept.rstrip("\n")
+
+
+if __name__ == "__main__":
+    pages = (title(scene, width) + screen(scene, width) for scene in SCENES for width in WIDTHS)
+    KEPT.write_text("\n\n".join(pages) + "\n", encoding="utf-8")
