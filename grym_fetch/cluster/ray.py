@@ -327,7 +327,7 @@ def _connect(thread: ThreadPoolExecutor, address: str) -> RayCluster:
     try:
         context = ray.init(address, allow_multiple=True, log_to_driver=False)
     except Exception as error:  # another version of Ray or Python, no token, no TLS: it raises what it likes
-        raise ClusterError(f"cannot connect to {safe_text(address)}: {safe_text(str(error))}") from error
+        raise ClusterError(f"cannot connect to {safe_text(address)}: {_last_line(error)}") from error
     return RayCluster(ray, thread, lambda: context, context.disconnect)
 
 
@@ -361,7 +361,7 @@ def _open_local(thread: ThreadPoolExecutor) -> RayCluster:
         )
     except Exception as error:
         end()
-        raise ClusterError(f"Ray does not start here: {safe_text(str(error))}") from error
+        raise ClusterError(f"Ray does not start here: {_last_line(error)}") from error
     return RayCluster(ray, thread, end=end)
 
 
@@ -371,6 +371,12 @@ def _ray() -> Any:
     except ImportError as error:
         raise ClusterError("this needs Ray: pip install 'grym-fetch[ray]'") from error
     return ray
+
+
+def _last_line(error: Exception) -> str:
+    """What Ray says without the traceback of its server."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return safe_text(lines[-1] if lines else type(error).__name__)
 
 
 def _wrong_version(version: str) -> ClusterError:
