@@ -1,8 +1,8 @@
 """Another way to the network: what `AssetManager(transport=...)` takes.
 
 A transport implements the Protocol `Transport`: it sends one GET at a time and delivers the body as it arrives. It does
-not handle redirects, retries, mirrors or verification. `AiohttpTransport` fetches over an application's existing
-aiohttp session.
+not handle redirects, retries, mirrors or verification. Git LFS servers are asked with a POST, which is optional:
+`PostConnection`. `AiohttpTransport` fetches over an application's existing aiohttp session.
 """
 
 from __future__ import annotations
@@ -10,10 +10,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from grym_fetch.core.http import ResponseHead, Validator
-from grym_fetch.core.world import Connection, Response, Transport
+from grym_fetch.core.world import Connection, PostConnection, Response, Transport
 from grym_fetch.net.session import AiohttpTransport
 
-__all__ = ["AiohttpTransport", "BytesResponse", "Connection", "Response", "ResponseHead", "Transport", "Validator"]
+__all__ = [
+    "AiohttpTransport",
+    "BytesResponse",
+    "Connection",
+    "PostConnection",
+    "Response",
+    "ResponseHead",
+    "Transport",
+    "Validator",
+]
 
 
 class BytesResponse:

@@ -109,7 +109,9 @@ def pytest_collection_finish() -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what this machine cannot run; in CI what is missing is an error, so that no suite is skipped unnoticed."""
-    programs = [name for name in ("nginx", "strace", "tinyproxy", "docker_registry") if item.get_closest_marker(name)]
+    programs = [
+        name for name in ("nginx", "strace", "tinyproxy", "docker_registry", "git_lfs") if item.get_closest_marker(name)
+    ]
     packages = [name for mark in item.iter_markers("package") for name in mark.args]
     missing = [name for name in programs if not _is_installed(name)]
     missing += [name for name in packages if importlib.util.find_spec(name) is None]
@@ -124,6 +126,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def _is_installed(name: str) -> bool:
     found = {"nginx": BINARY, "tinyproxy": tinyproxy.BINARY, "docker_registry": registry.BINARY}
+    found["git_lfs"] = shutil.which("git-lfs")
     return (found[name] if name in found else shutil.which(name)) is not None
 
 

@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 
 import pytest
+from yarl import URL
 
 from grym_fetch import AssetManager, MirrorsExhausted, Settings
 from grym_fetch.errors import AssetMissing
@@ -38,6 +39,26 @@ async def test_private_addresses_can_be_forbidden(project: Project, server: Asse
     async with AssetManager(project.manifest, environ=environ) as manager:
         with pytest.raises(MirrorsExhausted):
             await manager.get_asset_path("a")
+    assert not server.stats.requests
+
+
+async def test_no_mirror_and_no_place_gets_around_that(tmp_path: Path, server: AssetServer) -> None:
+    """Neither a mirror of one's own, nor a server that is asked where an object is, nor an endpoint of a bucket."""
+    port = URL(server.add("/a", CONTENT).url).port
+    here = f"127.0.0.1:{port}"
+    environ = {
+        "GRYM_FETCH_NO_PRIVATE_ADDRESSES": "1",
+        "GRYM_FETCH_MIRRORS": f"https://hub.example/=http://{here}/ only",
+        "AWS_ENDPOINT_URL": f"http://{here}",
+    }
+    project = Project(tmp_path / "project")
+    urls = ["https://hub.example/a", f"lfs://{here}/x/{'4d' * 32}/10", "s3://models/a"]
+    for number, url in enumerate(urls):
+        project.add(str(number), [url], CONTENT)
+    async with AssetManager(project.manifest, environ=environ) as manager:
+        for number in range(len(urls)):
+            with pytest.raises(MirrorsExhausted, match=r"private address|grym-fetch\[stores\]"):
+                await manager.get_asset_path(str(number))
     assert not server.stats.requests
 
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from grym_fetch.core.buckets import BucketAddress, is_bucket_address
 from grym_fetch.core.columns import Column, are_all, match_all
+from grym_fetch.core.lfs_addresses import LfsAddress, is_lfs_address
 from grym_fetch.core.text import UNSAFE_CATEGORIES, safe_text
 
 MAX_ID_CHARACTERS = 200
@@ -23,7 +24,7 @@ MAX_URL_CHARACTERS = 8192
 MAX_FALLBACK_URLS = 100
 
 URL_RULE = "an http:// or https:// address"
-ADDRESS_RULE = f"{URL_RULE}, or an object in a bucket (s3://, gs://, az://)"
+ADDRESS_RULE = f"{URL_RULE}, or an object in a bucket (s3://, gs://, az://) or on a Git LFS server (lfs://)"
 ID_RULE = f"a string of 1 to {MAX_ID_CHARACTERS} characters"
 LABEL_RULE = "a string that is not empty"
 SOURCE_RULE = "a short address such as hf://org/repo@main/file"
@@ -44,13 +45,17 @@ _HOST_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECA
 
 
 def check_address(text: str) -> str:
-    """Return ``text`` if it can be an address in a manifest: what `check_url` takes, or an object in a bucket.
+    """Return ``text`` if it can be an address in a manifest: what `check_url` takes, or an object in a bucket or
+    on a Git LFS server.
 
     Raises:
         ValueError: it cannot; the message says why.
     """
     if is_bucket_address(text) and len(text) <= MAX_URL_CHARACTERS:
         BucketAddress.parse(text)
+        return text
+    if is_lfs_address(text) and len(text) <= MAX_URL_CHARACTERS:
+        check_url(f"https://{LfsAddress.parse(text).server}")
         return text
     return check_url(text, ADDRESS_RULE)
 

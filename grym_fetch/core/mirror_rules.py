@@ -5,8 +5,10 @@ Rule: a mirror gets nothing secret of the address that it stands for: no login, 
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from grym_fetch.core.text import redact_url, safe_text
@@ -15,9 +17,12 @@ MODES = ("fallback", "together")
 ONLY = "only"
 _EQUALS = re.compile(r"\s*=\s*(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?:[^/?#@]*@)?(?P<host>[^/?#]*)(?P<rest>.*)", re.DOTALL)
+_ESCAPE = re.compile("%([0-9A-Fa-f]{2})")
+_UNRESERVED = re.compile("[A-Za-z0-9._~-]")
+MAX_NAME_CHARACTERS = 253
 _HOST = re.compile(r"(?P<name>.+?)\.?(?P<port>:[0-9]*)?", re.DOTALL)
 _OWN_PORTS = {"http://": (":80", ":"), "https://": (":443", ":")}
-_PREFIX = re.compile(r"(?:https?|s3|gs|az)://(?:[^/?#@\s\\]+/(?:[^?#\s\\]*/)?)?", re.IGNORECASE)
+_PREFIX = re.compile(r"(?:https?|s3|gs|az|lfs)://(?:[^/?#@\s\\]+/(?:[^?#\s\\]*/)?)?", re.IGNORECASE)
 PREFIX_RULE = "the beginning of an address that ends with /, such as https://huggingface.co/"
 
 
@@ -66,24 +71,57 @@ def _shown(value: object) -> str:
 
 
 def _comparable(url: str) -> str:
-    """The address with its host in the one form, and without its login and a query that may be secret."""
+    """The address in its normal form (RFC 3986 section 6.2.2), without its login and a query that may be secret.
+
+    The same server, and the same file, in another spelling must not get past a rule with ``only``.
+    """
     from yarl import URL
 
     from grym_fetch.core.signatures import may_be_signed, query_secrets
 
     match = _ADDRESS.fullmatch(url)
-    if match is None:
+    if match is None or not match["host"]:
         return url
-    rest = match["rest"]
-    query = URL.build(query_string=rest.partition("?")[2].partition("#")[0], encoded=True)
-    if may_be_signed(query) or query_secrets(query):
-        rest = rest.partition("?")[0]
-    scheme, host = match["scheme"].lower(), match["host"].lower()
-    if (parts := _HOST.fullmatch(host)) is not None:
-        # The same server by another spelling: else a rule with `only` is passed by.
-        port = parts["port"] or ""
-        host = parts["name"] + ("" if port in _OWN_PORTS.get(scheme, ()) else port)
-    return f"{scheme}{host}{rest}"
+    path, mark, query = match["rest"].partition("#")[0].partition("?")
+    parsed = URL.build(query_string=query, encoded=True)
+    if may_be_signed(parsed) or query_secrets(parsed):
+        mark = query = ""
+    scheme = match["scheme"].lower()
+    path = _without_dots(_ESCAPE.sub(_unescaped, path)) if path else "/"
+    return f"{scheme}{_comparable_host(scheme, match['host'].lower())}{path}{mark}{query}"
+
+
+def _comparable_host(scheme: str, host: str) -> str:
+    parts = _HOST.fullmatch(host)
+    if parts is None:
+        return host
+    name, port = parts["name"], parts["port"] or ""
+    with suppress(ValueError):  # it is a name that cannot be written otherwise, or no IPv6 address
+        if name.startswith("["):
+            name = f"[{ipaddress.IPv6Address(name[1:-1]).compressed}]"
+        elif not name.isascii() and len(name) <= MAX_NAME_CHARACTERS:  # the codec is quadratic
+            name = name.encode("idna").decode("ascii").lower()
+    return name + ("" if port in _OWN_PORTS.get(scheme, ()) else port)
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    """A percent-encoded character, decoded if it means the same (RFC 3986 sections 2.3, 6.2.2.1 and 6.2.2.2)."""
+    char = chr(int(match[1], 16))
+    return char if _UNRESERVED.fullmatch(char) else match[0].upper()
+
+
+def _without_dots(path: str) -> str:
+    """The path without parts that mean this folder or the one above (RFC 3986 section 5.2.4)."""
+    kept: list[str] = []
+    parts = path.split("/")[1:]
+    for part in parts:
+        if part == "..":
+            del kept[-1:]
+        elif part != ".":
+            kept.append(part)
+    if parts[-1] in (".", ".."):
+        kept.append("")
+    return "/" + "/".join(kept)
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,8 @@ class Origin:
     """Whether every hop on the way there was at this origin itself: then its credentials are sent along."""
     target_cookie: str = field(default="", init=False, repr=False)
     """The ``Cookie`` field to send there, as set by the redirects on the way."""
+    target_fields: Mapping[str, str] = field(default_factory=dict, init=False, repr=False)
+    """Other fields to send there, as a Git LFS server wants."""
     server: str = field(default="", init=False)
     """Identifies the server that answered last, at the end of the redirects."""
     is_mixed: bool = field(default=False, init=False)
@@ -148,10 +150,13 @@ class Origin:
         """A redirect leads there, perhaps not the last one."""
         self.leads_to = here
 
-    def resolved(self, target: URL | None, *, is_own: bool, cookie: str = "") -> None:
+    def resolved(
+        self, target: URL | None, *, is_own: bool, cookie: str = "", fields: Mapping[str, str] | None = None
+    ) -> None:
         """Its redirects ended at ``target``; None if it answered itself."""
         self.target, self.leads_to = target, None
         self.target_cookie = cookie
+        self.target_fields = fields or {}
         self.target_is_own = is_own
 
     def lost_target(self, target: URL) -> None:

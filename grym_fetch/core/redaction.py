@@ -1,15 +1,16 @@
 """The secrets that this run has sent, so that a server cannot get them printed by repeating them.
 
 Rule: text from a server is shown, logged or stored only after every one of them has been removed, in any case and
-percent-encoded or not. They are kept only in memory, and never shown. Of the secrets in addresses only the latest are
-kept: each file may have its own, and a server can repeat only what it was just sent.
+percent-encoded or not. They are kept only in memory, and never shown. Of the secrets that each file may
+have of its own (in its address, or lent by a Git LFS server) only the latest are kept: a server can repeat only what it
+was just sent.
 """
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from urllib.parse import quote, unquote
 
 from yarl import URL
@@ -20,8 +21,8 @@ from grym_fetch.core.signatures import query_secrets
 MIN_SECRET_CHARS = 4
 """Anything shorter would be found in any text, and is not a secret."""
 HIDDEN = "…"
-MAX_IN_ADDRESSES = 100
-"""How many secrets from addresses to keep: far more than there are requests under way at once."""
+MAX_OF_FILES = 100
+"""How many secrets of single files to keep: far more than there are requests under way at once."""
 
 
 def _spelt(words: Iterable[str]) -> re.Pattern[str]:
@@ -37,7 +38,7 @@ class SentSecrets:
     def __init__(self) -> None:
         self._known: set[str] = set()
         self._pattern: re.Pattern[str] | None = None
-        self._in_addresses: dict[str, frozenset[str]] = {}
+        self._of_files: dict[str, frozenset[str]] = {}
         """The lower-case spellings of each secret sent. Each file may add one, so no pattern is made of them."""
 
     def note(self, authorization: str) -> None:
@@ -55,12 +56,22 @@ class SentSecrets:
     def note_address(self, url: URL) -> None:
         """Remember the secrets of an address that is being requested."""
         for secret in query_secrets(url):
-            if secret not in self._in_addresses:
-                plain = unquote(secret)
-                spellings = (each.lower() for each in (secret, plain, quote(plain, safe="")))
-                self._in_addresses[secret] = frozenset(spellings)
-                if len(self._in_addresses) > MAX_IN_ADDRESSES:
-                    del self._in_addresses[next(iter(self._in_addresses))]
+            self._note_of_file(secret)
+
+    def note_lent(self, fields: Mapping[str, str]) -> None:
+        """Remember the values of fields that a server wants to be sent for one file."""
+        for value in fields.values():
+            secret = value.partition(" ")[2] or value
+            if len(secret) >= MIN_SECRET_CHARS:
+                self._note_of_file(secret)
+
+    def _note_of_file(self, secret: str) -> None:
+        if secret not in self._of_files:
+            plain = unquote(secret)
+            spellings = (each.lower() for each in (secret, plain, quote(plain, safe="")))
+            self._of_files[secret] = frozenset(spellings)
+            if len(self._of_files) > MAX_OF_FILES:
+                del self._of_files[next(iter(self._of_files))]
 
     def occur_in(self, text: str) -> bool:
         """Whether any of them is in this text."""
@@ -75,7 +86,7 @@ class SentSecrets:
 
     def _found_in(self, text: str) -> set[str]:
         lowered = text.lower()
-        return {each for spellings in self._in_addresses.values() for each in spellings if each in lowered}
+        return {each for spellings in self._of_files.values() for each in spellings if each in lowered}
 
     def hide_in(self, error: GrymFetchError) -> None:
         """Remove them from everything that an error says."""

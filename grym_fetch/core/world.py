@@ -100,6 +100,17 @@ class AheadConnection(Connection, Protocol):
         """Nobody will ask for these answers: close the socket, so that the server does not send them in vain."""
 
 
+class PostConnection(Connection, Protocol):
+    """A connection that can also send a POST. This is optional: only Git LFS servers are asked with it."""
+
+    async def post(self, url: str, fields: Mapping[str, str], body: bytes) -> Response:
+        """Send a POST with these header fields and this body, and wait for the head of the response.
+
+        All that is said of `get` holds here, too. ``fields`` has no ``Content-Length``. The request only asks
+        something, so it may be repeated if the socket was closed before an answer came.
+        """
+
+
 class Transport(Protocol):
     """A way to the network: how to get bytes from an address.
 

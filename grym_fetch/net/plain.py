@@ -113,6 +113,13 @@ class PlainConnection:
             # Each address of a name may be a separate cache, which no header field can bypass.
             name = request.address.host or "", request.address.port or 0
             self._settings.places.doubt(name, asyncio.get_running_loop().time())
+        return await self._send(request)
+
+    async def post(self, url: str, fields: Mapping[str, str], body: bytes) -> PlainResponse:
+        """Send one POST, which only asks something: it may be repeated. Raises what `get` raises."""
+        return await self._send(self._request(url, fields, body))
+
+    async def _send(self, request: _Request) -> PlainResponse:
         self.is_ahead = False
         if self._ahead and (response := await self._answer_ahead(request)) is not None:
             self.is_ahead = True
@@ -164,14 +171,14 @@ class PlainConnection:
         self._is_proxied, self._is_read_by_proxy = request.proxy is not None, _reads(request.proxy, request.address)
         return wire
 
-    def _request(self, url: str, fields: Mapping[str, str]) -> _Request:
+    def _request(self, url: str, fields: Mapping[str, str], body: bytes | None = None) -> _Request:
         address = to_the_letter(url)
         proxy, given = self._settings.proxy_for(address), fields
         fields = {**self._settings.fields, **fields}
         if proxy is not None and address.scheme == "http":
             # Credentials over http are for this machine only; a proxy would take that host name for its own machine.
             fields.pop("Authorization", None)
-        data = _request(address, url, fields, reader=proxy if _reads(proxy, address) else None)
+        data = _request(address, url, fields, body, reader=proxy if _reads(proxy, address) else None)
         is_for_us = address.scheme == "http" and "Authorization" in fields
         return _Request(url, given, address, proxy, is_for_us, data)
 
@@ -448,9 +455,10 @@ def _reads(proxy: Proxy | None, address: URL) -> bool:
     return proxy is not None and not proxy.is_socks and address.scheme == "http"
 
 
-def _request(address: URL, url: str, fields: Mapping[str, str], *, reader: Proxy | None) -> bytes:
+def _request(address: URL, url: str, fields: Mapping[str, str], body: bytes | None, *, reader: Proxy | None) -> bytes:
     """Return the request's bytes. Raises `PolicyRefused` if a character could end a line (RFC 9112 section 11.1).
 
+    ``body``: what a POST sends; None for a GET.
     ``reader``: the proxy that reads it, which wants the whole address (RFC 9112 section 3.2.2) and its own password.
     """
     host = address.host_port_subcomponent or ""
@@ -458,12 +466,14 @@ def _request(address: URL, url: str, fields: Mapping[str, str], *, reader: Proxy
         host = address.host_subcomponent or ""
     target = address.raw_path_qs if reader is None else f"http://{host}{address.raw_path_qs}"
     fields = fields if reader is None else {**fields, **reader.fields}
+    if body is not None:
+        fields = {**fields, "Content-Length": str(len(body))}
     lines = [
-        f"GET {target} HTTP/1.1",
+        f"{'GET' if body is None else 'POST'} {target} HTTP/1.1",
         f"Host: {host}",
         *(f"{name}: {value}" for name, value in fields.items()),
     ]
     text = "\r\n".join(lines)
     if not host or any(not line.isprintable() or not line.isascii() for line in lines) or " " in target:
         raise PolicyRefused(url, "not a usable address")
-    return f"{text}\r\n\r\n".encode("ascii")
+    return f"{text}\r\n\r\n".encode("ascii") + (body or b"")

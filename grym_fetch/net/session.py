@@ -82,6 +82,13 @@ class SessionConnection:
 
     async def get(self, url: str, fields: Mapping[str, str]) -> SessionResponse:
         """Send one GET. Raises `ConnectFailed`, `ConnectionLost`, `Stalled`, `BadResponse` or `PolicyRefused`."""
+        return await self._send("GET", url, fields, None)
+
+    async def post(self, url: str, fields: Mapping[str, str], body: bytes) -> SessionResponse:
+        """Send one POST. Raises what `get` raises."""
+        return await self._send("POST", url, fields, body)
+
+    async def _send(self, method: str, url: str, fields: Mapping[str, str], body: bytes | None) -> SessionResponse:
         address = to_the_letter(url)
         refuse_forbidden(url, address.host or "", allow_private=True)
         fields = {"Accept-Encoding": "identity", **fields}
@@ -89,8 +96,10 @@ class SessionConnection:
             # They are for this machine, but only the session knows whether a proxy would read them.
             fields.pop("Authorization", None)
         try:
-            response = await self._session.get(
+            response = await self._session.request(
+                method,
                 address,
+                data=body,
                 headers=fields,
                 allow_redirects=False,
                 raise_for_status=False,

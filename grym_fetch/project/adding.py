@@ -28,6 +28,9 @@ from grym_fetch.engine.engine import Engine
 from grym_fetch.project.entries import Entries, where
 from grym_fetch.project.measuring import Measured, Measurer, changed_meanwhile, refuse_bare_http
 from grym_fetch.runtime.threads import WorkerThreads
+from grym_fetch.sources.git_lfs import SCHEME as GIT_LFS
+from grym_fetch.sources.git_lfs import pointed_at
+from grym_fetch.sources.registry import scheme_of
 
 
 class Adder:
@@ -70,6 +73,8 @@ class Adder:
 
         Raises `EditRefused` if it cannot be added; then nothing was fetched.
         """
+        if file is not None and scheme_of(asset.url) == GIT_LFS:
+            asset = await self._in_repository(asset, file)
         self._entries.check_new(manifest, asset)
         if file is not None and not allow_suspicious and (there := await self._measurer.pointed_at(file)) is not None:
             asset = self._as_pointed_at(asset, *there)
@@ -187,6 +192,14 @@ class Adder:
                 "with --url; otherwise choose another place with --local-path"
             )
             raise self._entries.refused(Problem(where(asset), "localPath", reason))
+
+    async def _in_repository(self, asset: Asset, pointer: Path) -> Asset:
+        """The asset at the address of its content. Raises `EditRefused` if the file is not a pointer."""
+        if (there := await self._measurer.pointed_at(pointer)) is None:
+            reason = "is a repository with Git LFS, and the file is not a pointer: name the address of the content"
+            raise self._entries.refused(Problem(where(asset), "url", reason))
+        checksum, size = there
+        return replace(asset, url=pointed_at(asset.url, checksum.hexdigest, size))
 
     @staticmethod
     def _as_pointed_at(asset: Asset, checksum: Checksum, size: int) -> Asset:

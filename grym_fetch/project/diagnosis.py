@@ -21,7 +21,6 @@ from typing import Literal
 from yarl import URL
 
 from grym_fetch.core.addresses import is_loopback
-from grym_fetch.core.buckets import is_bucket_address
 from grym_fetch.core.command_lines import command_line
 from grym_fetch.core.errors import (
     CertificateRejected,
@@ -33,6 +32,7 @@ from grym_fetch.core.errors import (
 )
 from grym_fetch.core.figures import format_size
 from grym_fetch.core.http import Asked, Broken, ErrorStatus, ResponseHead, UnusableRange, WrongDigest, length_hint
+from grym_fetch.core.lfs_addresses import is_resolved_when_asked
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin
 from grym_fetch.core.ranges import ByteRange, parse_content_range, parse_length
@@ -343,7 +343,7 @@ class _Prober:
             await connection.aclose()
         final = origin.target or URL(url, encoded=True)
         figures = {"url": shown, "status": head.status, "seconds": round(seconds, 3)}
-        if not is_bucket_address(url) and final.host != URL(url, encoded=True).host:
+        if not is_resolved_when_asked(url) and final.host != URL(url, encoded=True).host:
             figures["target_host"] = self.requester.secrets.hide(final.host or "")
         offset = _offset(head, self.clock.wall())
         match answer.verdict:

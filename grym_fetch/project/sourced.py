@@ -23,7 +23,7 @@ from grym_fetch.sources.choice import unquoted
 from grym_fetch.sources.listings import MAX_LIST_BYTES, digest_for, read_list
 from grym_fetch.sources.naming import Naming, as_assets, listed_assets
 from grym_fetch.sources.protocol import Resolved
-from grym_fetch.sources.registry import recognize, resolve, source_of
+from grym_fetch.sources.registry import hub_of, recognize, resolve, source_of
 from grym_fetch.sources.web import HubWeb
 
 
@@ -77,7 +77,7 @@ class Sources:
 
     async def resolve(self, short: str) -> Resolved:
         """Ask what a short address leads to. Raises `UnknownSource` or `SourceFailed`."""
-        async with self.asking(source_of(short).hub) as web:
+        async with self.asking(hub_of(source_of(short), short)) as web:
             return await resolve(short, web)
 
     def recognize(self, address: str) -> str | None:

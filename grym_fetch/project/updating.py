@@ -30,7 +30,7 @@ from grym_fetch.project.pinning import Pinned
 from grym_fetch.project.sourced import Sources
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.sources.protocol import Resolved
-from grym_fetch.sources.registry import resolve, source_of
+from grym_fetch.sources.registry import hub_of, resolve, source_of
 from grym_fetch.sources.web import HubWeb
 
 _BESIDE = ".update"
@@ -93,7 +93,7 @@ class Updater:
                 if asset.source is None:
                     continue
                 try:
-                    hub = source_of(asset.source).hub
+                    hub = hub_of(source_of(asset.source), asset.source)
                     if hub not in webs:
                         webs[hub] = await stack.enter_async_context(self._sources.asking(hub))
                     newest = await resolve(asset.source, webs[hub], newest=True)
@@ -236,7 +236,7 @@ class Updater:
         return replace(
             asset,
             url=file.url,
-            fallback_urls=(),
+            fallback_urls=file.mirrors,
             checksum=file.checksum,
             size=file.size,
             version=resolved.revision,

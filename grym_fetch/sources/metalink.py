@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
 
-from grym_fetch.core.buckets import is_bucket_address
 from grym_fetch.core.digest import Checksum
+from grym_fetch.core.lfs_addresses import is_resolved_when_asked
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.manifest_values import MAX_SIZE_BYTES
 from grym_fetch.core.stated import StatedDigest
@@ -118,7 +118,7 @@ def write_metalink(assets: Iterable[Asset]) -> str:
 
 def web_addresses(asset: Asset) -> list[str]:
     """The http and https addresses of an asset: other tools know no others. Raises `ValueError` if it has none."""
-    found = [url for url in asset.urls if not is_bucket_address(url)]
+    found = [url for url in asset.urls if not is_resolved_when_asked(url)]
     if not found:
         raise ValueError(f"{asset.id}: has no http or https address, and other tools know no others")
     return found

@@ -31,7 +31,7 @@ class SourceFile:
     ``path`` is its path in the repository, ``url`` the plain address of exactly these bytes, ``source`` the short
     address of this file alone, which is asked again for newer versions. ``size`` in bytes. ``checksum`` is the digest
     that the hub states, if a manifest accepts it; otherwise it is ``stated``. A file without a checksum is fetched when
-    it is added.
+    it is added. ``mirrors`` are further addresses of the same bytes.
     """
 
     path: str
@@ -40,6 +40,7 @@ class SourceFile:
     size: int | None = None
     checksum: Checksum | None = None
     stated: StatedDigest | None = None
+    mirrors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,13 @@ class Web(Protocol):
 
         Returns a page also for 401, 403, 404, 410 and 451, unless it asks to wait. Any other failure is a
         `SourceFailed`.
+        """
+
+    async def post(self, url: str, body: bytes, *, accept: str = "", fields: Mapping[str, str] | None = None) -> Page:
+        """Ask a question with a POST, which may be repeated. The rest is as for `get`.
+
+        ``fields``: further header fields, such as ``Content-Type``. A transport that the user has given to
+        `AssetManager` may be unable to send a POST; then this is a `SourceFailed`.
         """
 
 

@@ -15,15 +15,20 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
 from grym_fetch.core.buckets import SCHEMES as BUCKETS
+from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import GrymFetchError, SourceFailed, UnknownSource
-from grym_fetch.core.manifest_values import check_address, check_source
+from grym_fetch.core.lfs_addresses import SCHEME as LFS
+from grym_fetch.core.manifest_values import MAX_SIZE_BYTES, check_address, check_label, check_source
+from grym_fetch.core.stated import StatedDigest
 from grym_fetch.core.text import safe_text
-from grym_fetch.sources.protocol import AssetSource, Resolved, Web
+from grym_fetch.sources.protocol import AssetSource, Resolved, SourceFile, Web
 
 log = logging.getLogger(__name__)
 
 GROUP = "grym_fetch.sources"
 PLAIN = ("http", "https")
+_LISTED = (*PLAIN, *BUCKETS, LFS)
+"""Schemes of addresses that stand in a manifest as they are."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 
 
@@ -48,8 +53,8 @@ def source_of(address: str) -> AssetSource:
     scheme = scheme_of(address)
     known = schemes()
     if scheme not in known:
-        near = [f"{each}:" for each in difflib.get_close_matches(scheme, [*known, *PLAIN, *BUCKETS], n=1)]
-        shown = ", ".join(f"{each}:" for each in [*known, *PLAIN, *BUCKETS])
+        near = [f"{each}:" for each in difflib.get_close_matches(scheme, [*known, *_LISTED], n=1)]
+        shown = ", ".join(f"{each}:" for each in [*known, *_LISTED])
         raise UnknownSource(address, f"there is no source {scheme + ':'!r}; known are {shown}", near)
     return _load(scheme)
 
@@ -72,18 +77,19 @@ def recognize(text: str, environ: Mapping[str, str]) -> str | None:
     scheme = scheme_of(text)
     if not scheme:
         return None
-    if scheme in BUCKETS:
+    if scheme in BUCKETS or scheme == LFS:
         return None
     if scheme not in PLAIN:
         source_of(text)
         return text
-    for each in schemes():
+    known = schemes()
+    for each in known:
         try:
             short = _load(each).recognize(text, environ)
         except Exception:
             log.debug("the source %s cannot say whether it knows an address", each, exc_info=True)
             continue
-        if short is not None:
+        if isinstance(short, str) and scheme_of(short) in known:
             return short
     return None
 
@@ -96,17 +102,49 @@ async def resolve(address: str, web: Web, *, newest: bool = False) -> Resolved:
     source = source_of(address)
     try:
         found = await (source.newest if newest else source.resolve)(address, web)
-        for file in found.files:
-            check_address(file.url)
-            check_source(file.source)
+        _check(found)
     except GrymFetchError:
         raise
     except ValueError as error:
         reason = f"the answer makes no sense: {safe_text(str(error))}"
-        raise SourceFailed(address, source.hub, reason) from error
+        raise SourceFailed(_asked_last(web) or address, hub_of(source, address), reason) from error
     except Exception as error:
         log.debug("the source of %s failed", safe_text(address), exc_info=True)
-        raise SourceFailed(address, source.hub, f"the answer makes no sense ({type(error).__name__})") from error
+        reason = f"the answer makes no sense ({type(error).__name__})"
+        raise SourceFailed(_asked_last(web) or address, hub_of(source, address), reason) from error
     if not found.files:
         raise UnknownSource(address, "there are no files")
     return found
+
+
+def _check(found: object) -> None:
+    """Raise `TypeError` or `ValueError` unless a source has returned what it should: it may be somebody else's."""
+    if not isinstance(found, Resolved) or not isinstance(found.files, tuple):
+        raise TypeError("not a Resolved with a tuple of files")
+    check_label(found.name)
+    check_label(found.revision)
+    for file in found.files:
+        if not isinstance(file, SourceFile) or not isinstance(file.mirrors, tuple):
+            raise TypeError("not a SourceFile")
+        if not isinstance(file.checksum, Checksum | None) or not isinstance(file.stated, StatedDigest | None):
+            raise TypeError("not a digest")
+        if file.size is not None and (type(file.size) is not int or not 0 <= file.size <= MAX_SIZE_BYTES):
+            raise ValueError("the size of a file is not a number of bytes")
+        check_label(file.path)
+        for url in (file.url, *file.mirrors):
+            check_address(url)
+        check_source(file.source)
+
+
+def hub_of(source: AssetSource, address: str) -> str:
+    """The name of a source's hub, for messages: its scheme if it has no proper one."""
+    try:
+        return safe_text(check_label(source.hub))
+    except Exception:
+        log.debug("the source of %s has no proper name", safe_text(address), exc_info=True)
+        return f"the source {scheme_of(address)}"
+
+
+def _asked_last(web: Web) -> str:
+    """The address whose answer is complained about, if it is known: it says more than a short address."""
+    return str(getattr(web, "asked", ""))

@@ -7,7 +7,9 @@ a hub fails, the error is a `SourceFailed` with the hub's name.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+from grym_fetch.core.addresses import parse_address
 from grym_fetch.core.errors import BadResponse, BadStatus, GrymFetchError, SourceFailed, Throttled, TransferError
 from grym_fetch.core.http import Asked, Broken, ErrorStatus, Whole
 from grym_fetch.core.origins import Origin
@@ -23,6 +25,16 @@ MAX_KEPT_BYTES = 64 * 1024 * 1024
 _ANSWERS = frozenset({401, 403, 404, 410, 451})
 """Statuses that say something about what was asked for."""
 _BUFFER_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What is asked; a POST if there is a body."""
+
+    url: str
+    accept: str
+    body: bytes | None = None
+    fields: tuple[tuple[str, str], ...] = ()
 
 
 class HubWeb:
@@ -48,28 +60,36 @@ class HubWeb:
         self._policy = RetryPolicy(retries=retries)
         self._offline = offline
         self._max_bytes = max_bytes
-        self._pages: dict[tuple[str, str], Page] = {}
+        self._pages: dict[_Question, Page] = {}
         self._kept_bytes = 0
         self.asked = ""
         """The address that was asked last."""
 
     async def get(self, url: str, *, accept: str = "") -> Page:
         """Ask for each address only once: many files of a repository need the same pages. Raises `SourceFailed`."""
-        if (page := self._pages.get((url, accept))) is None:
-            page = await self._get(url, accept)
+        return await self._once(_Question(url, accept))
+
+    async def post(self, url: str, body: bytes, *, accept: str = "", fields: Mapping[str, str] | None = None) -> Page:
+        """Ask each question only once, as `get` does. Raises `SourceFailed`."""
+        return await self._once(_Question(url, accept, body, tuple((fields or {}).items())))
+
+    async def _once(self, question: _Question) -> Page:
+        if (page := self._pages.get(question)) is None:
+            page = await self._answer(question)
             if self._kept_bytes + len(page.body) <= MAX_KEPT_BYTES:
-                self._pages[url, accept] = page
-                self._kept_bytes += len(page.body) + len(url)
+                self._pages[question] = page
+                self._kept_bytes += len(page.body) + len(question.url) + len(question.body or b"")
         return page
 
-    async def _get(self, url: str, accept: str) -> Page:
+    async def _answer(self, question: _Question) -> Page:
+        url = question.url
         if self._offline:
             raise SourceFailed(url, self._hub, "--offline forbids asking it")
         self.asked = url
         failures = 0
         while True:
             try:
-                return await self._ask(url, accept)
+                return await self._ask(question)
             except SourceFailed:
                 raise
             except GrymFetchError as error:
@@ -87,13 +107,12 @@ class HubWeb:
                     raise SourceFailed(shown, self._hub, reason) from error
                 await self._clock.sleep(step.delay)
 
-    async def _ask(self, url: str, accept: str) -> Page:
-        origin = Origin(0, url)
+    async def _ask(self, question: _Question) -> Page:
+        url = question.url
         deadline = self._clock.monotonic() + MAX_ANSWER_S
-        answer = await self._requester.open(self._connection, origin, Asked(None, accept=accept))
+        where, answer = await self._open(question)
         try:
             head = answer.response.head
-            where = url if origin.target is None else str(origin.target)
             fields = {name: self._requester.secrets.hide(head.get(name) or "") for name in head.fields}
             match answer.verdict:
                 case Whole():
@@ -110,6 +129,17 @@ class HubWeb:
                     raise BadResponse(where, f"an answer that was not asked for (status {head.status})")
         finally:
             answer.response.close()
+
+    async def _open(self, question: _Question) -> tuple[str, JudgedResponse]:
+        """The answer, and the address that it is from."""
+        url, asked = question.url, Asked(None, accept=question.accept)
+        if question.body is not None:
+            fields = dict(question.fields)
+            answer = await self._requester.post(self._connection, parse_address(url), asked, fields, question.body)
+            return url, answer
+        origin = Origin(0, url)
+        answer = await self._requester.open(self._connection, origin, asked)
+        return url if origin.target is None else str(origin.target), answer
 
     async def _read(self, response: Response, url: str, deadline: float) -> bytes:
         data, buffer = bytearray(), memoryview(bytearray(_BUFFER_BYTES))

@@ -7,7 +7,8 @@ chain is walked again, once. A validator is for the server that sent it: at the 
 condition and contradicts nothing. Content without a checksum is accepted only over https, or directly from this machine
 itself; this applies to every hop. The answer to a request that was sent ahead of its turn counts only if it is the
 content asked for; otherwise the request is sent again, alone, and if that changes the answer, the host is asked only in
-turn from then on. The address of an object in a bucket is signed where its chain begins.
+turn from then on. The address of an object in a bucket is signed where its chain begins; there, too, a Git LFS server
+is asked where its object is.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ from grym_fetch.core.http import (
     Whole,
     judge,
 )
+from grym_fetch.core.lfs import LFS_TYPE, Lead, batch_address, batch_question
+from grym_fetch.core.lfs_addresses import LfsAddress, is_lfs_address, is_resolved_when_asked
 from grym_fetch.core.origins import Origin
 from grym_fetch.core.ranges import range_header
 from grym_fetch.core.redaction import SentSecrets
@@ -55,6 +58,8 @@ from grym_fetch.core.refusals import Refusal, explain_refusal
 from grym_fetch.core.signatures import is_signed
 from grym_fetch.core.text import redact_url
 from grym_fetch.core.world import AheadConnection, Connection, Response
+from grym_fetch.transfer.lfs import read_lead
+from grym_fetch.transfer.posting import post_method
 from grym_fetch.transfer.registry import ClosedResponse, fetch_token
 
 log = logging.getLogger(__name__)
@@ -149,15 +154,15 @@ class Requester:
     async def _open(
         self, connection: Connection, origin: Origin, asked: Asked, sent_ahead: Request | None
     ) -> JudgedResponse:
-        is_bucket = is_bucket_address(origin.url)
+        is_resolved = is_resolved_when_asked(origin.url)
         for _ in range(MAX_TARGETS):
             target = origin.target
             if target is None:
                 break
-            first = target if is_bucket else parse_address(origin.url)
-            cookie, is_own = origin.target_cookie, origin.target_is_own
+            first = target if is_resolved else parse_address(origin.url)
+            is_own = origin.target_is_own
             request = _sent(target, asked, sent_ahead) or self._request(
-                first, target, asked, is_own=is_own, cookie=cookie
+                first, target, asked, is_own=is_own, cookie=origin.target_cookie, lent=origin.target_fields
             )
             answer = await self._ask(connection, first, request, asked, is_own=is_own)
             expired = answer.response.head.status in _EXPIRED
@@ -165,29 +170,64 @@ class Requester:
                 return answer
             answer.response.close()
             origin.lost_target(target)
-        first = await self._address_in_bucket(origin.url) if is_bucket else parse_address(origin.url)
-        return await self._walk(connection, origin, first, asked, _sent(first, asked, sent_ahead))
+        lead = await self._lead(connection, origin.url) if is_resolved else Lead(parse_address(origin.url))
+        return await self._walk(connection, origin, lead, asked, _sent(lead.url, asked, sent_ahead))
 
-    async def _address_in_bucket(self, address: str) -> URL:
-        """Sign an address, as if it were redirected there: it is remembered until it expires, and then signed anew."""
+    async def _lead(self, connection: Connection, address: str) -> Lead:
+        """Find out where an address leads now. As after a redirect, that is remembered until it expires."""
+        if is_lfs_address(address):
+            return await self._object_on(connection, LfsAddress.parse(address))
         if self._sign is None:
             raise PolicyRefused(address, "buckets are not asked here")
-        return parse_address(await self._sign(address))
+        return Lead(parse_address(await self._sign(address)))
+
+    async def _object_on(self, connection: Connection, address: LfsAddress) -> Lead:
+        """Ask a Git LFS server where an object is now."""
+        url, asked, fields = batch_address(address), Asked(None, accept=LFS_TYPE), {"Content-Type": LFS_TYPE}
+        answer = await self.post(connection, url, asked, fields, batch_question(address))
+        try:
+            lead = await read_lead(answer.response, answer.verdict, answer.refusal, address, str(url))
+        finally:
+            answer.response.close()
+        self.secrets.note_lent(lead.fields)
+        return lead
+
+    async def post(
+        self, connection: Connection, address: URL, asked: Asked, fields: Mapping[str, str], body: bytes
+    ) -> JudgedResponse:
+        """Send a POST that asks for ``asked``, following redirects; return the judged response, whose body is unread.
+
+        Raises `TooManyRedirects`, `PolicyRefused`, and what `PostConnection.post` raises.
+        """
+        send = post_method(connection, str(address))
+        here, is_own = address, True
+        for _ in range(MAX_REDIRECTS + 1):
+            request = self._request(address, here, asked, is_own=is_own, cookie="")
+            response = await send(request.address, {**fields, **request.fields}, body)
+            head, verdict = self._judge(asked, response, server_mark(here))
+            if not isinstance(verdict, Redirected):
+                return self._judged(response, head, verdict, request, address)
+            response.close()
+            here = follow_redirect(here, verdict.location)
+            is_own = is_own and origin_key(here) == origin_key(address)
+        raise TooManyRedirects(str(address), f"more than {MAX_REDIRECTS} redirects")
 
     async def _walk(
-        self, connection: Connection, origin: Origin, first: URL, asked: Asked, request: Request | None
+        self, connection: Connection, origin: Origin, lead: Lead, asked: Asked, request: Request | None
     ) -> JudgedResponse:
+        first = lead.url
         cookies, cookie = ChainCookies(), ""
         seen = {(first, cookie)}
         here = first
         is_own = True
         while True:
-            request = request or self._request(first, here, asked, is_own=is_own, cookie=cookie)
+            lent = lead.fields if is_own else {}
+            request = request or self._request(first, here, asked, is_own=is_own, cookie=cookie, lent=lent)
             answer = await self._ask(connection, first, request, asked, is_own=is_own)
             request = None
             if not isinstance(answer.verdict, Redirected):
-                is_elsewhere = here is not first or bool(cookie) or is_bucket_address(origin.url)
-                origin.resolved(here if is_elsewhere else None, is_own=is_own, cookie=cookie)
+                is_elsewhere = here is not first or bool(cookie) or is_resolved_when_asked(origin.url)
+                origin.resolved(here if is_elsewhere else None, is_own=is_own, cookie=cookie, fields=lent)
                 return answer
             # The body of a redirect is useless, and may be of any length.
             answer.response.close()
@@ -207,7 +247,7 @@ class Requester:
     async def _ask(
         self, connection: Connection, first: URL, request: Request, asked: Asked, *, is_own: bool
     ) -> JudgedResponse:
-        here, address, fields, sent, token = request.here, request.address, request.fields, request.sent, request.token
+        here, address, fields, token = request.here, request.address, request.fields, request.token
         server = server_mark(here)
         response = await _get(connection, address, fields)
         is_ahead = self._is_ahead(connection, here)
@@ -232,7 +272,21 @@ class Requester:
                     self._note(fields)
                     response = await _get(connection, address, fields)
                 head, verdict = self._judge(asked, response, server)
-        if _is_bare(here, asked) and response.head.is_local is False:
+        return self._judged(response, head, verdict, request, first, is_ahead=is_ahead)
+
+    def _judged(
+        self,
+        response: Response,
+        head: ResponseHead,
+        verdict: Verdict,
+        request: Request,
+        first: URL,
+        *,
+        is_ahead: bool = False,
+    ) -> JudgedResponse:
+        """The response with what is said of it, without secrets. Raises `PolicyRefused` if anybody could change it."""
+        here, sent = request.here, request.sent
+        if _is_bare(here, request.asked) and response.head.is_local is False:
             # The name is this machine's, but the proxy or the resolver leads elsewhere.
             response.close()
             raise PolicyRefused(str(here), BARE_HTTP)
@@ -246,7 +300,16 @@ class Requester:
                 verdict = replace(verdict, reason=self.secrets.hide(reason))
         return JudgedResponse(response, verdict, head.is_page, refusal, host_in(here), is_ahead)
 
-    def _request(self, first: URL, here: URL, asked: Asked, *, is_own: bool, cookie: str) -> Request:
+    def _request(
+        self,
+        first: URL,
+        here: URL,
+        asked: Asked,
+        *,
+        is_own: bool,
+        cookie: str,
+        lent: Mapping[str, str] | None = None,
+    ) -> Request:
         if _is_bare(here, asked) and not is_loopback(here):
             raise PolicyRefused(str(here), BARE_HTTP)
         fields: dict[str, str] = {}
@@ -272,6 +335,9 @@ class Requester:
         bare = here.with_user(None) if here.user is not None or here.password is not None else here
         self.secrets.note_address(here)
         self._note(fields)
+        if lent:
+            # What the server of the object wants is sent there, and to nobody else.
+            fields |= lent
         return Request(here, asked, str(bare.with_fragment(None)), fields, sent, token)
 
     def ask_ahead(self, connection: Connection, origin: Origin, asked: Asked) -> Request | None:
@@ -280,14 +346,14 @@ class Requester:
         if ask_ahead is None:
             return None
         try:
-            first = origin.target if is_bucket_address(origin.url) else parse_address(origin.url)
+            first = origin.target if is_resolved_when_asked(origin.url) else parse_address(origin.url)
             if first is None:
-                return None  # it has not been signed yet
+                return None  # it is not known yet where it leads
             if origin.target is None:
                 request = self._request(first, first, asked, is_own=True, cookie="")
             else:
-                is_own, cookie = origin.target_is_own, origin.target_cookie
-                request = self._request(first, origin.target, asked, is_own=is_own, cookie=cookie)
+                is_own, cookie, lent = origin.target_is_own, origin.target_cookie, origin.target_fields
+                request = self._request(first, origin.target, asked, is_own=is_own, cookie=cookie, lent=lent)
             return request if ask_ahead(request.address, request.fields) else None
         except GrymFetchError:
             return None  # `open` will say why

@@ -20,7 +20,6 @@ from typing import assert_never
 
 from grym_fetch.core import http
 from grym_fetch.core.addresses import host_in, host_of
-from grym_fetch.core.buckets import is_bucket_address
 from grym_fetch.core.errors import (
     ConnectFailed,
     GrymFetchError,
@@ -32,6 +31,7 @@ from grym_fetch.core.errors import (
 )
 from grym_fetch.core.events import AWAY
 from grym_fetch.core.journal import Piece
+from grym_fetch.core.lfs_addresses import is_resolved_when_asked
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin, Origins
 from grym_fetch.core.piece_digests import piece_count
@@ -384,8 +384,8 @@ class Transfer:
             return None
         count = self._choice.connections_to_come(origin, missing)
         there = origin.leads_to or origin.target
-        if there is None and is_bucket_address(origin.url):
-            return None  # where it leads is not known before it is signed
+        if there is None and is_resolved_when_asked(origin.url):
+            return None  # where it leads is not known before it is asked
         if there is None:
             return Foreseen(host_of(origin.url), origin.url, count)
         return Foreseen(host_in(there), str(there), count)

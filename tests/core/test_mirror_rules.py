@@ -25,7 +25,8 @@ CACHE = "https://cache.example.org/hf/"
         (HUB, "https://huggingface.co.example.com/a", None),
         ("https://", "https://zenodo.org/records/1/a", f"{CACHE}zenodo.org/records/1/a"),
         ("s3://models/", "s3://models/a/b", f"{CACHE}a/b"),
-        (HUB, "https://huggingface.co", None),
+        (HUB, "https://huggingface.co", CACHE),
+        (HUB, "https://huggingface.co?a", f"{CACHE}?a"),
         (HUB, HUB + "a" * 9000, None),
     ],
 )
@@ -82,6 +83,42 @@ def test_rules_in_a_variable() -> None:
     )
     assert parse_mirrors("Fallback").rules is None
     assert parse_mirrors(f"{HUB}={CACHE}").mode is None
+
+
+@pytest.mark.shows("S9")
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://host.example/m%6Fdels/a%2fb",
+        "https://host.example/./models/a%2Fb",
+        "https://host.example/x/%2E%2e/models/a%2Fb",
+        "https://host.example/../models/./a%2Fb",
+        "https://host.example/%6D%6f%64els/y/../a%2Fb#fragment",
+    ],
+)
+@pytest.mark.parametrize("prefix", ["https://host.example/models/", "https://host.example/x/../m%6fdels/"])
+def test_another_spelling_of_an_address_is_the_same_one(url: str, prefix: str) -> None:
+    """Percent-encoding and dots that mean nothing (RFC 3986 section 6.2.2) do not get past a rule with ``only``."""
+    assert MirrorRule(prefix, CACHE, only=True).apply(url) == f"{CACHE}a%2Fb"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "url"),
+    [
+        ("https://m\u00fcnchen.example/", "https://xn--mnchen-3ya.example/a"),
+        ("https://xn--mnchen-3ya.example/", "https://M\u00dcNCHEN.example/a"),
+        ("https://[::1]:8443/", "https://[0:0:0:0:0:0:0:1]:8443/a"),
+    ],
+)
+def test_another_spelling_of_a_host_is_the_same_one(prefix: str, url: str) -> None:
+    """As it is asked for over the wire."""
+    assert MirrorRule(prefix, CACHE).apply(url) == f"{CACHE}a"
+
+
+@pytest.mark.parametrize("url", ["https://host.example/models/../other/a", "https://host.example/models%2Fa"])
+def test_what_only_looks_as_if_it_began_so(url: str) -> None:
+    """It is another folder, or one name with a slash in it."""
+    assert MirrorRule("https://host.example/models/", CACHE, only=True).apply(url) is None
 
 
 @pytest.mark.parametrize("text", ["both", "only", f"{HUB}", f"{HUB} {CACHE}", f"{HUB}=cache.example.org/", "a=b"])

@@ -8,7 +8,7 @@ import pytest
 
 from grym_fetch.core.addresses import parse_address
 from grym_fetch.core.errors import BadStatus
-from grym_fetch.core.redaction import MAX_IN_ADDRESSES, SentSecrets
+from grym_fetch.core.redaction import MAX_OF_FILES, SentSecrets
 
 BASIC = "Basic " + base64.b64encode(b"me:pass/word").decode()
 
@@ -55,7 +55,7 @@ def test_a_signature_is_hidden() -> None:
 def test_the_signatures_that_are_known_are_bounded() -> None:
     """A run of many files, each with a signature, does not search each answer for all of them."""
     sent = SentSecrets()
-    for number in range(MAX_IN_ADDRESSES + 1):
+    for number in range(MAX_OF_FILES + 1):
         sent.note_address(parse_address(f"https://h.example/a?sig=signature{number:04}"))
     assert sent.hide("signature0000") == "signature0000"
     assert sent.hide("signature0001 signature0100") == "… …"

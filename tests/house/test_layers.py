@@ -34,7 +34,7 @@ LAYERS: list[set[str]] = [
 ORDER: dict[str, list[set[str]]] = {
     "core": [
         {"text", "signatures", "buckets", "cells", "figures", "columns"},
-        {"command_lines"},
+        {"command_lines", "lfs_addresses"},
         {"errors", "validation"},
         {
             "redaction",
@@ -52,7 +52,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"git_folders", "stated", "piece_digests", "manifest_values", "comparison"},
         {"suspicion"},
         {"http", "addresses", "archives", "strict_json"},
-        {"mirror_rules"},
+        {"mirror_rules", "lfs"},
         {"variables"},
         {"configuration"},
         {"manifest", "journal", "segments", "policy", "cookies", "challenges"},
@@ -101,7 +101,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"__init__"},
     ],
     "transfer": [
-        {"hashing", "outcome", "registry", "result", "openings", "readers"},
+        {"hashing", "lfs", "outcome", "posting", "registry", "result", "openings", "readers"},
         {"scheduler", "request"},
         {"attempt", "context", "state"},
         {"first_asks", "locking", "pieces", "reporter", "rivals", "small_files", "blame", "second_looks"},
@@ -133,8 +133,9 @@ ORDER: dict[str, list[set[str]]] = {
     ],
     "sources": [
         {"protocol"},
-        {"answers", "choice", "metalink", "registry", "web"},
-        {"github", "huggingface", "listings", "modelscope", "oci", "zenodo"},
+        {"answers", "choice", "git_pack", "metalink", "registry", "web"},
+        {"git"},
+        {"git_lfs", "github", "huggingface", "listings", "modelscope", "oci", "zenodo"},
         {"naming"},
         {"__init__"},
     ],

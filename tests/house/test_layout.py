@@ -17,6 +17,7 @@ PACKAGE, TESTS = ROOT / "grym_fetch", ROOT / "tests"
 
 # Modules without a test module of their own name, and the one that tests each instead.
 ELSEWHERE = {
+    "transfer/posting": "transfer/test_lfs",
     "disk/store_stamps": "disk/test_machine_store",
     "disk/users": "disk/test_store_care",
     "engine/adopting": "transfer/test_taking",

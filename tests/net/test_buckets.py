@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from yarl import URL
 
+from grym_fetch.core.buckets import BucketAddress
 from grym_fetch.core.signatures import is_signed
 from grym_fetch.errors import PolicyRefused
-from grym_fetch.net.buckets import BucketSigner
+from grym_fetch.net.buckets import AZURE_VERSION, CLOCK_SKEW, SIGNED_FOR, BucketSigner, azure_signature
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "the-secret-key-of-aws"}
 AZURE_KEY = "dGhlLXNlY3JldC1rZXktb2YtYXp1cmUtc3RvcmFnZQ=="
@@ -102,6 +106,38 @@ async def test_azure() -> None:
     assert by_key.host == "acct.blob.core.windows.net"
     with pytest.raises(PolicyRefused, match="AZURE_STORAGE_ACCOUNT_NAME"):
         await signed("az://models/a")
+
+
+@pytest.mark.parametrize("key", ["v1/a.bin", "a+b.bin", "a~b(1).bin"])
+def test_a_signature_for_azure_is_that_of_its_own_library(key: str) -> None:
+    """Where the name of a blob needs no encoding, obstore signs the same."""
+    from obstore import sign
+    from obstore.store import AzureStore
+
+    store = AzureStore("models", account_name="acct", account_key=AZURE_KEY)
+    theirs = URL(sign(store, "GET", key, SIGNED_FOR), encoded=True).query
+    began = datetime.fromisoformat(theirs["st"])
+    ours = URL("?" + azure_signature("acct", AZURE_KEY, BucketAddress("az", "models", key), began + CLOCK_SKEW)).query
+    assert ours["st"] == theirs["st"]
+    text = "\n".join(
+        ["r", theirs["st"], theirs["se"], f"/blob/acct/models/{key}", "", "", "", theirs["sv"], "b", *[""] * 7]
+    )
+    digest = hmac.digest(base64.b64decode(AZURE_KEY), text.encode(), "sha256")
+    assert theirs["sig"] == base64.b64encode(digest).decode()
+    assert (ours["sv"], ours["sp"], ours["sr"]) == (theirs["sv"], theirs["sp"], theirs["sr"])
+
+
+def test_azure_wants_the_name_of_a_blob_decoded_in_a_signature() -> None:
+    """These signatures were accepted by Azurite, Microsoft's own emulator."""
+    now = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    address = BucketAddress.parse("az://models/v1/my%20w%C3%BC.bin")
+    query = URL("?" + azure_signature("acct", AZURE_KEY, address, now)).query
+    signed = (
+        f"r\n{query['st']}\n{query['se']}\n/blob/acct/models/v1/my w\u00fc.bin\n\n\n\n{AZURE_VERSION}\nb" + "\n" * 7
+    )
+    digest = hmac.digest(base64.b64decode(AZURE_KEY), signed.encode(), "sha256")
+    assert query["sig"] == base64.b64encode(digest).decode()
+    assert (query["st"], query["se"]) == ("2026-01-01T11:45:00Z", "2026-01-01T13:00:00Z")
 
 
 @pytest.mark.shows("S9")

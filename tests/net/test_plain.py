@@ -478,3 +478,29 @@ async def test_one_that_the_server_has_closed_meanwhile_is_no_failure() -> None:
         await connection.open(url)
         assert await asked(connection, url) == b"one"
         assert script.sockets == 2
+
+
+async def test_a_post_is_one_request_with_its_length() -> None:
+    """The body follows the head; the socket is used again, and a question that nobody answered is repeated."""
+    bodies: list[tuple[bytes, bytes]] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0] or b"0")
+                bodies.append((head, await reader.readexactly(length)))
+                if len(bodies) == 2:
+                    break
+                writer.write(with_length(b"yes"))
+        writer.close()
+
+    async with listening(serve) as (connection, url):
+        for body in (b"\0first\r\n", b"second"):
+            response = await connection.post(url, {"Content-Type": "text/x", "Accept": "text/y"}, body)
+            assert await body_of(response) == b"yes"
+    assert [body for _, body in bodies] == [b"\0first\r\n", b"second", b"second"]
+    head = bodies[0][0]
+    assert head.startswith(b"POST /a HTTP/1.1\r\n")
+    assert b"Content-Type: text/x\r\n" in head
+    assert head.count(b"Accept: ") == 1

@@ -12,6 +12,7 @@ from unittest.mock import Mock
 
 import aiohttp
 import pytest
+from aiohttp import web
 from aiohttp.client_reqrep import ConnectionKey
 from aioresponses import aioresponses
 from yarl import URL
@@ -28,7 +29,7 @@ from grym_fetch.core.errors import (
     TransferError,
 )
 from grym_fetch.core.world import Response
-from grym_fetch.net.session import SessionResponse
+from grym_fetch.net.session import SessionConnection, SessionResponse
 from grym_fetch.testing import AssetServer, Truncate, seeded_bytes
 from grym_fetch.transport import AiohttpTransport
 from tests.net.test_client import SECRET, failure_of
@@ -173,3 +174,29 @@ async def test_nothing_is_decoded() -> None:
     async with aiohttp.ClientSession() as session:
         with pytest.raises(ValueError, match="auto_decompress=False"):
             AiohttpTransport(session)
+
+
+async def test_a_post() -> None:
+    """It is sent with its body, and answered like a GET."""
+    asked: list[tuple[str, bytes]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append((request.method, await request.read()))
+        return web.Response(body=b"yes")
+
+    app = web.Application()
+    app.router.add_post("/a", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        async with transport() as made:
+            connection = made.connection()
+            assert isinstance(connection, SessionConnection)
+            response = await connection.post(f"http://127.0.0.1:{runner.addresses[0][1]}/a", {}, b"question")
+            assert await read_some(response, 100) == b"yes"
+            response.close()
+    finally:
+        await runner.cleanup()
+    assert asked == [("POST", b"question")]

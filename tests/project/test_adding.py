@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from grym_fetch import GrymFetchError, ManifestError, MirrorsExhausted
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.manifest import Asset
-from grym_fetch.errors import DigestMismatch, UnsafePath
+from grym_fetch.errors import DigestMismatch, EditRefused, UnsafePath
 from grym_fetch.project.measuring import Measurer
 from grym_fetch.testing import AssetServer, Reset
 from tests.project.editing import CONTENT, entries
@@ -157,3 +158,19 @@ async def test_a_pointer_stands_for_its_content(project: Project, tmp_path: Path
         other = Asset("other", asset.url, "m/other.bin", checksum=Checksum.of(b"other"))
         with pytest.raises(DigestMismatch):
             await manager.add_asset(other, file=pointer)
+
+
+async def test_a_pointer_beside_a_repository(project: Project, tmp_path: Path) -> None:
+    """Pointer and repository together say where the content is; a file that is no pointer does not."""
+    checksum = Checksum.of(CONTENT)
+    pointer = tmp_path / "pointer"
+    pointer.write_text(f"version https://git-lfs.github.com/spec/v1\noid {checksum}\nsize {len(CONTENT)}\n")
+    asset = Asset("big", "git-lfs:https://git.example/org/model", "m/big.bin")
+    async with project.manager() as manager:
+        added = await manager.add_asset(asset, file=pointer)
+        digits = checksum.hexdigest
+        assert added.url == f"lfs://git.example/org/model.git/info/lfs/{digits}/{len(CONTENT)}"
+        assert (added.checksum, added.size) == (checksum, len(CONTENT))
+        pointer.write_bytes(CONTENT)
+        with pytest.raises(EditRefused, match="the file is not a pointer"):
+            await manager.add_asset(replace(asset, id="other", local_path="other.bin"), file=pointer)

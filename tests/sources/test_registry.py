@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -12,6 +13,25 @@ from grym_fetch.sources import AssetSource, Resolved, SourceFile, Web, registry
 from grym_fetch.sources.registry import recognize, resolve, schemes, source_of
 from tests.sources.asking import web_over
 from tests.support.fakes import ScriptedConnection
+
+FILE = SourceFile("a", "https://shelf.example/a", "shelf:a")
+NONSENSE: dict[str, object] = {
+    "none": None,
+    "a-list": Resolved("shelf", "1", [FILE]),  # type: ignore[arg-type]  # as all of these
+    "a-dict": Resolved("shelf", "1", ({"path": "a"},)),  # type: ignore[arg-type]
+    "no-name": Resolved(None, "1", (FILE,)),  # type: ignore[arg-type]
+    "a-number": Resolved("shelf", 1, (FILE,)),  # type: ignore[arg-type]
+    "text-size": Resolved("shelf", "1", (replace(FILE, size="12"),)),  # type: ignore[arg-type]
+    "less-than-nothing": Resolved("shelf", "1", (replace(FILE, size=-1),)),
+    "text-digest": Resolved("shelf", "1", (replace(FILE, checksum="0" * 64),)),  # type: ignore[arg-type]
+    "text-stated": Resolved("shelf", "1", (replace(FILE, stated="md5:1"),)),  # type: ignore[arg-type]
+    "no-path": Resolved("shelf", "1", (replace(FILE, path=None),)),  # type: ignore[arg-type]
+    "moving-path": Resolved("shelf", "1", (replace(FILE, path="a\u202eb"),)),
+    "one-mirror": Resolved("shelf", "1", (replace(FILE, mirrors="https://h.example/"),)),  # type: ignore[arg-type]
+    "bad-mirror": Resolved("shelf", "1", (replace(FILE, mirrors=("file:///etc/passwd",)),)),
+    "no-url": Resolved("shelf", "1", (replace(FILE, url=None),)),  # type: ignore[arg-type]
+}
+"""What a plug-in should not return."""
 
 
 class Shelf:
@@ -34,6 +54,8 @@ class Shelf:
                 raise ValueError("size is not a number")
             case "nothing":
                 return Resolved("shelf", "1", ())
+            case wrong if wrong in NONSENSE:
+                return NONSENSE[wrong]  # type: ignore[return-value]  # that is the point
             case "bad-url":
                 return Resolved("shelf", "1", (SourceFile("a", "file:///etc/passwd", "shelf:a"),))
             case name:
@@ -60,7 +82,7 @@ def _plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_ours_are_entry_points() -> None:
     """Our own sources are registered like everybody else's."""
-    assert schemes() == ["doi", "github", "hf", "modelscope", "oci", "ollama", "zenodo"]
+    assert schemes() == ["doi", "git-lfs", "github", "hf", "modelscope", "oci", "ollama", "zenodo"]
     for address, hub in (("hf://a/b", "Hugging Face"), ("github:a/b", "GitHub"), ("doi:10.5281/zenodo.1", "Zenodo")):
         source: AssetSource = source_of(address)
         assert source.hub == hub
@@ -102,6 +124,32 @@ async def test_a_source_that_fails(what: str, error: type[Exception], reason: st
     """Whatever a plug-in raises or returns is a failure of that hub, by name."""
     with pytest.raises(error, match=reason):
         await resolve(f"shelf:{what}", web_over(ScriptedConnection()))
+
+
+@pytest.mark.shows("C15")
+@pytest.mark.usefixtures("_plugins")
+@pytest.mark.parametrize("what", NONSENSE)
+async def test_a_source_that_returns_nonsense(what: str) -> None:
+    """Types are not checked when a plug-in runs, so what it returns is."""
+    with pytest.raises(SourceFailed, match=r"The Shelf: the answer makes no sense"):
+        await resolve(f"shelf:{what}", web_over(ScriptedConnection()))
+
+
+@pytest.mark.usefixtures("_plugins")
+@pytest.mark.parametrize("hub", [None, "", "a\nb", property(lambda _: 1 / 0)])
+async def test_a_source_without_a_proper_name(hub: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is called by its scheme."""
+    monkeypatch.setattr(Shelf, "hub", hub)
+    with pytest.raises(SourceFailed, match=r"the source shelf: the answer makes no sense"):
+        await resolve("shelf:bug", web_over(ScriptedConnection()))
+
+
+@pytest.mark.usefixtures("_plugins")
+@pytest.mark.parametrize("said", [True, 7, "", "no-such:a", b"shelf:a"])
+def test_a_source_that_recognizes_nonsense(said: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the address is a plain one."""
+    monkeypatch.setattr(Shelf, "recognize", lambda *_: said)
+    assert recognize("https://shelf.example/a", {}) is None
 
 
 @pytest.mark.usefixtures("_plugins")

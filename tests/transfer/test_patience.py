@@ -191,7 +191,7 @@ async def test_a_server_that_never_served_has_earned_nothing(tmp_path: Path, sta
     async with AssetServer() as server:
         project = Project(tmp_path / "project")
         project.add("a", [server.add("/a.bin", CONTENT, faults=[Status(status)]).url], CONTENT)
-        run = await checked_sync(project, server)
+        run = await checked_sync(project, server, parallel=1)
         assert run.failures
         assert len(server.stats.requests) <= 2
 
