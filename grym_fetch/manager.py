@@ -516,8 +516,9 @@ class AssetManager:
     ) -> SyncReport:
         """Like `sync`, on many machines at once, which share the assets folder.
 
-        ``cluster`` is ``"dask"`` for a process for each core of this machine, ``"dask://HOST:PORT"`` for a scheduler,
-        or a `dask.distributed.Client`. Each worker needs this version of grym-fetch, and sees the assets folder at the
+        ``cluster`` is ``"dask"`` or ``"ray"`` for a process for each core of this machine, ``"dask://HOST:PORT"`` for a
+        scheduler, ``"ray://HOST:PORT"`` for a head, a `dask.distributed.Client`, or ``ray`` itself, once it is
+        connected. Each worker needs this version of grym-fetch, and sees the assets folder at the
         same path and as the same user. Tokens and proxies are those of each worker's own environment. ``parallel`` and
         ``max_per_host`` bound all workers together. Events come from all of them; their ``node`` says from which.
 

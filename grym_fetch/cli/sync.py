@@ -90,7 +90,7 @@ def check_cluster(ctx: click.Context, param: click.Parameter, value: str | None)
     "--on",
     metavar="CLUSTER",
     callback=check_cluster,
-    help="Fetch on a cluster: dask, a process for each core; dask://HOST:PORT, a scheduler's workers.",
+    help="Fetch on a cluster: dask or ray, a process for each core; dask://HOST:PORT, ray://HOST:PORT, elsewhere.",
 )
 @option("--each-node", is_flag=True, help="With --on: give each machine a copy of its own; they share no folder.")
 @click.option("--header", multiple=True, hidden=True, expose_value=False, callback=refuse_header)

@@ -12,6 +12,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain, islice, repeat
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -230,7 +231,12 @@ class Key:
     @property
     def field(self) -> str:
         """The name of the field in Python."""
-        return re.sub("[A-Z]", lambda capital: f"_{capital[0].lower()}", self.name)
+        return _snake_case(self.name)
+
+
+@cache  # asked for each key of each entry that is written
+def _snake_case(name: str) -> str:
+    return re.sub("[A-Z]", lambda capital: f"_{capital[0].lower()}", name)
 
 
 class Object(Generic[V]):

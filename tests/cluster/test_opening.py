@@ -21,13 +21,17 @@ from tests.support.project import Project
 MIB = 1024 * 1024
 
 
-@pytest.mark.parametrize("place", ["dask", "dask://head:8786", "dask://10.0.0.7:8786/", "dask://[::1]:8786"])
+@pytest.mark.parametrize(
+    "place", ["dask", "dask://head:8786", "dask://10.0.0.7:8786/", "dask://[::1]:8786", "ray", "ray://head:10001"]
+)
 def test_places(place: str) -> None:
     """A word for this machine, or where a scheduler is."""
     assert problem_of(place) is None
 
 
-@pytest.mark.parametrize("place", ["", "spark", "dask://", "dask://head", "dask://u:p@head:1", "tcp://head:8786"])
+@pytest.mark.parametrize(
+    "place", ["", "spark", "dask://", "dask://head", "dask://u:p@head:1", "ray://head", "tcp://head:8786"]
+)
 async def test_what_is_no_place(place: str) -> None:
     """The error says what is allowed."""
     with pytest.raises(ClusterError, match="dask://HOST:PORT"):

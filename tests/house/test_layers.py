@@ -128,7 +128,7 @@ ORDER: dict[str, list[set[str]]] = {
     "cluster": [
         {"protocol", "cutting", "packets", "work_list"},
         {"shares", "node"},
-        {"driver", "dask"},
+        {"driver", "dask", "ray"},
         {"opening", "each_node"},
         {"run"},
     ],
