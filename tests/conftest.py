@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from functools import cache
@@ -74,7 +75,10 @@ class _Unhandled(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep a record."""
-        self.records.append(record)
+        error = record.exc_info[1] if record.exc_info else None
+        # Dask leaves such futures behind when it closes a connection that is being opened.
+        if not (isinstance(error, TimeoutError) and error.args == ("Timeout",) and "distributed" in sys.modules):
+            self.records.append(record)
 
 
 @pytest.fixture(autouse=True)

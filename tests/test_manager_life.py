@@ -31,6 +31,8 @@ USES: dict[str, Callable[[AssetManager], object]] = {
     "plan": lambda m: m.plan(m.choose()),
     "sync": lambda m: m.sync(),
     "sync_assets": lambda m: m.sync_assets(m.choose()),
+    "sync_on": lambda m: m.sync_on("dask"),
+    "sync_assets_on": lambda m: m.sync_assets_on("dask", m.choose()),
     "restore_asset": lambda m: m.restore_asset("data/moved.bin"),
     "add_asset": lambda m: m.add_asset(NEW),
     "remove_asset": lambda m: m.remove_asset("a"),

@@ -128,6 +128,7 @@ simple("open_asset", "UnknownAsset", lambda manager: manager.open_asset("nothing
 simple("open_asset", "UnverifiedRead", lambda manager: opened(manager.open_asset("a")))
 simple("choose", "UnknownAsset", lambda manager: manager.choose(["nothing"]))
 simple("adopt_assets", "UnknownAsset", lambda manager: manager.adopt_assets(ids=["nothing"]))
+simple("sync_on", "ClusterError", lambda manager: manager.sync_on("nothing://h:1", ["a"]))
 simple("sync", "UnknownAsset", lambda manager: manager.sync(["nothing"]))
 simple("choose", "UnknownTag", lambda manager: manager.choose(tags=["typo"]))
 simple("sync", "UnknownTag", lambda manager: manager.sync(tags=["typo"]))

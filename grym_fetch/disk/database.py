@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -28,6 +29,8 @@ class Database:
             self._connection = sqlite3.connect("", check_same_thread=False, isolation_level=None)
             for pragma in ("journal_mode=OFF", "synchronous=OFF", f"cache_size=-{CACHE_BYTES // 1024}"):
                 self._connection.execute(f"PRAGMA {pragma}").close()
+        # Reports of long runs keep one, and nobody closes a report.
+        self._close = weakref.finalize(self, self._connection.close)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -84,7 +87,7 @@ class Database:
         """End it; the file is gone."""
         with self._lock:
             self._is_closed = True
-            self._connection.close()
+            self._close()
 
 
 def key_of(text: str) -> bytes:

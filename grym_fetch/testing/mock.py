@@ -33,7 +33,7 @@ from grym_fetch.disk.project import Project
 from grym_fetch.disk.prune import PruneReport
 from grym_fetch.engine.protocol import AssetAdopter, AssetEngine
 from grym_fetch.engine.reader import AssetReader
-from grym_fetch.engine.reports import AssetStatus, RepairReport
+from grym_fetch.engine.reports import AssetStatus, RepairReport, SyncReport
 from grym_fetch.manager import AssetManager
 from grym_fetch.project.freshness import FreshnessCheck
 from grym_fetch.project.pinning import Pinned, PinReport
@@ -162,6 +162,35 @@ class MockAssetManager(AssetManager):
     sync_assets = _recorded(AssetManager.sync_assets)
     adopt_assets = _recorded(AssetManager.adopt_assets)
     aclose = _recorded(AssetManager.aclose)
+
+    @_recorded
+    async def sync_on(
+        self,
+        cluster: object,
+        ids: Collection[str] | None = None,
+        *,
+        tags: Collection[str] | None = None,
+        all: bool = False,  # noqa: A002 - as the real one
+        minimal: bool | None = None,
+        force: bool = False,
+        exclude: Collection[str] = (),
+        each_node: bool = False,
+    ) -> SyncReport:
+        """As `sync`: no cluster is asked."""
+        return await super().sync(ids, tags=tags, all=all, minimal=minimal, force=force, exclude=exclude)
+
+    @_recorded
+    async def sync_assets_on(
+        self,
+        cluster: object,
+        assets: Collection[Asset],
+        *,
+        minimal: bool | None = None,
+        force: bool = False,
+        each_node: bool = False,
+    ) -> SyncReport:
+        """As `sync_assets`: no cluster is asked."""
+        return await super().sync_assets(assets, force=force)
 
     @_recorded
     async def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:

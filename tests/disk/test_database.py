@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -33,3 +34,12 @@ def test_no_space_is_an_error_that_says_where(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="temporary"):
         database.run("nonsense")
     database.close()
+
+
+def test_one_that_nobody_has_closed_is_closed_with_its_owner() -> None:
+    """Python 3.13 and later warn of a connection that is left to the collector."""
+    database = Database()
+    closing = database._close
+    del database
+    gc.collect()
+    assert not closing.alive

@@ -29,8 +29,8 @@ from tests.support.hubs import HuggingFaceHub, closing_hub
 from tests.support.project import Project
 
 PAGES = Path(__file__).parents[2] / "docs" / "how-to"
-RUN = {"ci.md": 3, "docker.md": 0, "git-lfs.md": 3, "huggingface.md": 3, "mirrors.md": 0, "networks.md": 4,
-       "reading.md": 2, "store.md": 0, "web-services.md": 2, "workers.md": 1}  # fmt: skip
+RUN = {"ci.md": 3, "cluster.md": 0, "docker.md": 0, "git-lfs.md": 3, "huggingface.md": 3, "mirrors.md": 0,
+       "networks.md": 4, "reading.md": 2, "store.md": 0, "web-services.md": 2, "workers.md": 1}  # fmt: skip
 """How many blocks of each page are run here."""
 REASON = re.compile(r"<!-- not run: \S.*-->\n\s*\Z")
 CONTENT = seeded_bytes(300_000, seed=1)

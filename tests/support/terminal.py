@@ -33,7 +33,13 @@ class Terminal:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "grym_fetch", *arguments],
             cwd=folder,
-            env=(os.environ if environ is None else environ) | {"TERM": "xterm-256color"},
+            # Its size is the terminal's own, whatever is exported where the tests run.
+            env={
+                name: value
+                for name, value in (os.environ if environ is None else environ).items()
+                if name not in ("COLUMNS", "LINES")
+            }
+            | {"TERM": "xterm-256color"},
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
