@@ -33,6 +33,7 @@ async def test_a_head_that_is_not_there(project: Project, server: AssetServer) -
 
 
 @pytest.mark.sweep
+@pytest.mark.alone  # on a busy machine, Ray gives up starting its own processes
 @pytest.mark.linux
 @pytest.mark.package("ray")
 async def test_ray_fetches_everything_once_and_replaces_a_killed_worker(server: AssetServer, project: Project) -> None:
@@ -73,6 +74,7 @@ async def test_ray_fetches_everything_once_and_replaces_a_killed_worker(server: 
 
 
 @pytest.mark.sweep
+@pytest.mark.alone  # on a busy machine, Ray gives up starting its own processes
 @pytest.mark.linux
 @pytest.mark.package("ray")
 def test_ctrl_c_ends_the_ray_of_this_machine(project: Project, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def messages(text: str) -> set[str]:
 
 
 SHOWN = messages(PAGE.read_text(encoding="utf-8"))
-ALWAYS = "\nhint: `grym-fetch doctor base-model` asks every address and says what to do"
+ALWAYS = "\nhint: `grym-fetch doctor base-model` asks every address and says what to do."
 """What the page says once, and every download that has failed."""
 
 
