@@ -122,6 +122,7 @@ async def test_it_stops_when_it_is_told_to(driver: Driver, server: AssetServer) 
 
 
 @pytest.mark.shows("P17")
+@pytest.mark.timeout(30)  # without its guard, it would wait for ever
 async def test_it_stops_when_nobody_asks_any_more(driver: Driver, server: AssetServer) -> None:
     """A driver that is killed cannot say so."""
     server.add("/a", CONTENT, faults=[Hold(Gate(), at=len(CONTENT) - 1)])
