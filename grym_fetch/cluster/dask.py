@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from grym_fetch._version import __version__
 from grym_fetch.cluster import node
-from grym_fetch.cluster.packets import OtherVersion, Packet, pack, unpack
+from grym_fetch.cluster.packets import OtherVersion, Packet, cannot_import, pack, unpack, wrong_version
 from grym_fetch.cluster.protocol import Done, NodeSeen, Order, Reply, Task, TaskEnd
 from grym_fetch.core.errors import ClusterError
 from grym_fetch.core.text import safe_text
@@ -95,9 +95,9 @@ class DaskCluster:
                 raise
             self._ended.put_nowait(TaskEnd(number, error=ClusterError("the scheduler is gone")))
         except OtherVersion as other:
-            self._ended.put_nowait(TaskEnd(number, error=_wrong_version(other.version)))
+            self._ended.put_nowait(TaskEnd(number, error=wrong_version(other)))
         except ImportError as error:
-            self._ended.put_nowait(TaskEnd(number, error=_cannot_import(error)))
+            self._ended.put_nowait(TaskEnd(number, error=cannot_import(str(error))))
         except Exception as error:  # noqa: BLE001 - whatever a worker raises
             self._ended.put_nowait(TaskEnd(number, error=error))
         else:
@@ -131,7 +131,7 @@ class DaskCluster:
                 return
             reply = replies.get(address)
             if isinstance(reply, ImportError | AttributeError):
-                answers[name] = Reply(0, problem=f"cannot import this: {_cannot_import(reply)}")
+                answers[name] = Reply(0, problem=f"cannot import this: {cannot_import(str(reply))}")
             elif isinstance(reply, Exception):
                 log.debug("the worker %s does not answer: %r", name, reply)
             elif reply is not None:
@@ -217,11 +217,3 @@ def _distributed() -> Any:
 def _machine(address: str) -> str:
     """The host in ``tcp://host:port``."""
     return urlsplit(address).hostname or address
-
-
-def _wrong_version(version: str) -> ClusterError:
-    return ClusterError(f"a worker has grym-fetch {safe_text(version)}, and the driver {__version__}")
-
-
-def _cannot_import(error: Exception) -> ClusterError:
-    return ClusterError(f"a worker cannot import grym-fetch ({safe_text(str(error))}): install {__version__} there")

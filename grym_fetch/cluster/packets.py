@@ -9,6 +9,8 @@ import pickle
 from typing import TypeVar
 
 from grym_fetch._version import __version__
+from grym_fetch.core.errors import ClusterError
+from grym_fetch.core.text import safe_text
 
 Packet = tuple[str, bytes]
 T = TypeVar("T")
@@ -35,3 +37,13 @@ def unpack(packet: Packet, kind: type[T]) -> T:
     thing = pickle.loads(data)  # noqa: S301 - from our own workers or driver, which the engine lets run any code here
     assert isinstance(thing, kind)
     return thing
+
+
+def wrong_version(other: OtherVersion) -> ClusterError:
+    """The error of a task whose worker has another version."""
+    return ClusterError(f"a worker has grym-fetch {safe_text(other.version)}, and the driver {__version__}")
+
+
+def cannot_import(why: str) -> ClusterError:
+    """The error of a task whose worker has no such program, or an incomplete one."""
+    return ClusterError(f"a worker cannot import grym-fetch ({safe_text(why)}): install {__version__} there")

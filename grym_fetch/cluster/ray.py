@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from grym_fetch._version import __version__
 from grym_fetch.cluster import node
-from grym_fetch.cluster.packets import OtherVersion, Packet, pack, unpack
+from grym_fetch.cluster.packets import OtherVersion, Packet, cannot_import, pack, unpack, wrong_version
 from grym_fetch.cluster.protocol import Done, NodeSeen, Order, Reply, Task, TaskEnd
 from grym_fetch.core.errors import ClusterError
 from grym_fetch.core.text import safe_text
@@ -167,7 +167,7 @@ class RayCluster:
             self._lost(actor)
             return
         except OtherVersion as other:
-            ended = TaskEnd(task.number, error=_wrong_version(other.version), node=actor.name)
+            ended = TaskEnd(task.number, error=wrong_version(other), node=actor.name)
         except Exception as error:  # noqa: BLE001 - whatever a worker raises
             # Ray wraps it.
             cause = getattr(error, "cause", None)
@@ -379,14 +379,8 @@ def _last_line(error: Exception) -> str:
     return safe_text(lines[-1] if lines else type(error).__name__)
 
 
-def _wrong_version(version: str) -> ClusterError:
-    return ClusterError(f"a worker has grym-fetch {safe_text(version)}, and the driver {__version__}")
-
-
 def _import_problem(error: Exception) -> ClusterError | None:
     """Ray puts the worker's traceback into the text."""
     lines = [line.strip() for line in str(error).splitlines()]
     why = next((line for line in lines if line.startswith(("ModuleNotFoundError:", "ImportError:"))), None)
-    if why is None:
-        return None
-    return ClusterError(f"a worker cannot import grym-fetch ({safe_text(why)}): install {__version__} there")
+    return None if why is None else cannot_import(why)
