@@ -192,9 +192,7 @@ def _proof(row: Row) -> str:
     for test in sorted(shown().get(row.id, ())):
         place, _, name = test.partition("::")
         by_place.setdefault(place, []).append(name)
-    lines = [
-        f"[{place}](../tests/{place}): " + ", ".join(f"`{n}`" for n in names) for place, names in by_place.items()
-    ]
+    lines = [f"[{place}](../tests/{place}): " + ", ".join(f"`{n}`" for n in names) for place, names in by_place.items()]
     return "<br>".join(lines) or "open"
 
 
