@@ -170,7 +170,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
 
         The damaged file stays until the right one, verified as a whole, takes its place. Which pieces are wrong is
         known from the manifest's ``pieces``, or where this content was fetched, adopted or read in this project before.
-        Otherwise it is guessed from what is cut off or zeros, and all is fetched if that was wrong.
+        Otherwise pieces are compared with an origin until the whole is right, which costs no more than the file.
 
         Raises `AssetMissing` if no file is there, and what `download_asset` raises.
         """

@@ -172,7 +172,9 @@ class RetryScheduled(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MirrorSwitched(Event):
-    """From now on, another origin is asked. ``number`` of ``count`` is its place in the manifest's order."""
+    """From now on, another origin is asked. ``number`` of ``count`` is its place: mirrors of your own, then in the
+    manifest's order.
+    """
 
     type: ClassVar[str] = "mirror_switched"
     from_: str
