@@ -57,7 +57,8 @@ def adopt_command(
 
     Looks in the folders and files named, under other names in the assets folder, in the external folder, with --store
     in the store and in your other projects that use it, and in the caches of Hugging Face, torch.hub and pooch, for
-    files of the right size; their digest decides. What is found is shared or copied, and stays as it is where it was.
+    files of the right size; their digest decides. What is found is shared or copied, and stays where it was; a
+    file of the assets folder or of the store that is shared as a hard link is read-only from then on.
     """
     from grym_fetch.cli.runner import run, short_path
     from grym_fetch.cli.settings import settings_from

@@ -352,7 +352,7 @@ class SourceFailed(TransferError):
 
 
 class PolicyRefused(TransferError):
-    """An address or a redirect that is never followed."""
+    """An address or a redirect that may not be followed."""
 
 
 class ProxyRefused(TransferError):

@@ -44,7 +44,7 @@ class Event:
     node: str | None = None
 
     def as_json(self) -> dict[str, object]:
-        """Return the event as the JSON object of ``--json``: absent values are left out, ``from_`` is ``from``."""
+        """Return the event as the JSON object of ``--json``; what does not apply is left out, ``from_`` is ``from``."""
         record: dict[str, object] = {"v": FORMAT_VERSION, "type": self.type, "time": round(self.time, 3)}
         for field in fields(self):
             value = getattr(self, field.name)
