@@ -170,7 +170,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
 
         The damaged file stays until the right one, verified as a whole, takes its place. Which pieces are wrong is
         known from the manifest's ``pieces``, or where this content was fetched, adopted or read in this project before.
-        Otherwise it is guessed from what is cut off or zeros, and all is fetched if that was wrong.
+        Otherwise pieces are compared with an origin until the whole is right, which costs no more than the file.
 
         Raises `AssetMissing` if no file is there, and what `download_asset` raises.
         """
@@ -189,8 +189,8 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         Looks for files of the right size in ``places`` (folders or files), in the assets and external folders, with
         ``Settings(store=…)`` in the store and the assets folders of other projects that use it, and in the caches of
         Hugging Face, torch.hub and pooch. The digest decides. They are put in place as reflinks or copies, from the
-        store and the assets folder also as hard links, and nothing is changed where they are. Fetches nothing.
-        ``ids`` and ``exclude`` are ids and globs. ``on_adopted`` is called in the event loop with each.
+        store and the assets folder also as hard links, which makes them read-only; else they stay as they are. Fetches
+        nothing. ``ids`` and ``exclude`` are ids and globs. ``on_adopted`` is called in the event loop with each.
 
         Raises `SyncFailed` if some could not be put in place (after all others were), `UnknownAsset` or
         `StaleManifest`.

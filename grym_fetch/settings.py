@@ -39,8 +39,8 @@ class _Named:
 class Settings(_Named):
     """Everything a user can choose about how assets are fetched. Times in seconds, ``limit_rate`` in bytes per second.
 
-    A field that is not named comes from its environment variable, or has this default if that is not set; see
-    `AssetManager`. `dataclasses.replace` names all fields.
+    A manager takes a field that is not named from its environment variable, else from a settings file; only then it
+    has this default. `dataclasses.replace` names all fields.
 
     ``parallel`` is the most connections open at once over all assets, ``max_per_host`` the most of them on one host.
     ``patience``: how long to wait for a server that has served bytes in this run and is now away.

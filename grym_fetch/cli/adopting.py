@@ -56,8 +56,9 @@ def adopt_command(
     """Take files that are on this machine already, instead of downloading them. Fetches nothing.
 
     Looks in the folders and files named, under other names in the assets folder, in the external folder, with --store
-    in your other projects that use it, and in the caches of Hugging Face, torch.hub and pooch, for files of the right
-    size; their digest decides. What is found is shared or copied, and stays as it is where it was.
+    in the store and in your other projects that use it, and in the caches of Hugging Face, torch.hub and pooch, for
+    files of the right size; their digest decides. What is found is shared or copied, and stays where it was; a
+    file of the assets folder or of the store that is shared as a hard link is read-only from then on.
     """
     from grym_fetch.cli.runner import run, short_path
     from grym_fetch.cli.settings import settings_from

@@ -28,7 +28,8 @@ _VARIABLE = "_GRYM_FETCH_COMPLETE"
 def completion_command(common: Common, shell: str, install: bool) -> int:
     """Print the completion of commands, options, ids and tags for a shell.
 
-    Try it with: eval "$(grym-fetch completion bash)". With --install it is there in every new shell.
+    Try it with: eval "$(grym-fetch completion bash)". With --install it is there in every new shell;
+    zsh needs a line in ~/.zshrc for that, which is printed, and bash the package bash-completion.
     """
     from grym_fetch.cli.runner import run_plain
     from grym_fetch.core.text import safe_text

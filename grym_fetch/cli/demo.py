@@ -16,7 +16,7 @@ def demo_command(common: Common, keep: bool) -> int:
 
     Two servers in this process offer the same made-up assets; one of them breaks off half-way. The real command
     fetches them, is killed in the middle, and is run again. The figures at the end are what the servers counted and
-    what was read back from the disk. It takes twenty seconds and, until it ends, half a gigabyte under TMPDIR.
+    what was read back from the disk. It takes about half a minute and, until it ends, some 400 MiB under TMPDIR.
     """
     from grym_fetch.cli.demo_stage import FULL
     from grym_fetch.cli.demo_story import perform

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -199,11 +199,11 @@ def list_command(common: Common, tags: tuple[str, ...]) -> int:
 @click.argument("asset_id", metavar="ID", shell_complete=complete_ids)
 @common_options
 def info_command(common: Common, asset_id: str) -> int:
-    """Show everything known about an asset."""
+    """Show what is listed of an asset, and its state."""
     from grym_fetch.cli.runner import run
     from grym_fetch.core.figures import format_size
     from grym_fetch.core.mirrors import addresses_of
-    from grym_fetch.core.text import redact_url, safe_text
+    from grym_fetch.core.text import redact_text, redact_url, safe_text
     from grym_fetch.engine.reports import AssetState
 
     async def body(manager: AssetManager) -> int:
@@ -217,6 +217,10 @@ def info_command(common: Common, asset_id: str) -> int:
                 **_record(asset), "asked": [redact_url(url) for url in asked],
                 "state": status.state, "path": str(status.path), "error": status.error,
                 "stand_in": status.is_stand_in,
+                "description": listed.description, "version": listed.version, "extract": listed.extract,
+                "source": redact_text(listed.source) if listed.source is not None else None,
+                "piece_size": listed.pieces.size if listed.pieces is not None else None,
+                "metadata": _redacted(listed.metadata),
             }  # fmt: skip
             click.echo(json.dumps(record))
             return 0
@@ -235,6 +239,10 @@ def info_command(common: Common, asset_id: str) -> int:
             ("tags", ", ".join(asset.tags)),
             *_address_rows(asset, asked),
             ("stand-in", redact_url(listed.minimal.url) if listed.minimal is not None else ""),
+            ("source", redact_text(listed.source or "")),
+            ("archive", "is unpacked beside it" if listed.extract else ""),
+            ("pieces", _pieces_text(listed)),
+            ("metadata", json.dumps(_redacted(listed.metadata), ensure_ascii=False) if listed.metadata else ""),
         ]
         sheet = streams.sheet(sys.stdout)
         for key, value in rows:
@@ -257,6 +265,25 @@ def schema_command(common: Common) -> int:
         return 0
 
     return run_plain(common, work)
+
+
+def _redacted(value: object) -> object:
+    """The same JSON value without the secrets of addresses in it."""
+    from grym_fetch.core.text import redact_text
+
+    if isinstance(value, str):
+        return redact_text(value)
+    if isinstance(value, Mapping):
+        return {redact_text(key): _redacted(each) for key, each in value.items()}
+    return [_redacted(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _pieces_text(asset: Asset) -> str:
+    from grym_fetch.core.figures import format_size
+
+    if asset.pieces is None:
+        return ""
+    return f"{len(asset.pieces.sha256):,} of {format_size(asset.pieces.size)} have digests"
 
 
 def _address_rows(asset: Asset, asked: Sequence[str]) -> Iterator[tuple[str, str]]:

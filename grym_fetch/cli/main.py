@@ -53,7 +53,7 @@ SUMMARIES = {
     "check": "Say whether assets are present and valid.",
     "path": "Print an asset's path, fetching it if needed.",
     "list": "List the configured assets and their states.",
-    "info": "Show everything known about an asset.",
+    "info": "Show what is listed of an asset, and its state.",
     "schema": "Print the JSON Schema of the manifest.",
     "add": "Add assets to the manifest: from a URL, a file, or a hub (hf://ORG/REPO).",
     "pin": "Write missing checksums and sizes into the manifest.",
@@ -171,8 +171,8 @@ def _one_screen(ctx: click.Context) -> str:
 def cli() -> None:
     """Make the big files a project needs present and verified.
 
-    They are listed in assets.json. Downloads are parallel, survive any interruption, fall back to mirrors, and appear
-    under their final name only once their checksum is right.
+    They are listed in assets.json. Downloads are parallel, go on after an interruption, fall back to mirrors, and
+    appear under their final name only once their checksum is right.
     """
 
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 def setup_command(common: Common, minimal: bool | None, skip_assets: bool, **transfer: Any) -> int:
     """Make a project ready: check the system, create the manifest, folders and .gitignore lines, then sync.
 
-    Each step says what it did, or that there was nothing to do. Run it again at any time: it never replaces an existing
-    file.
+    Each step says what it did, or that there was nothing to do. Run it again at any time: it adds
+    what is missing.
     """
     from grym_fetch.cli import exit_codes
     from grym_fetch.cli.runner import run

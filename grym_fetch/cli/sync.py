@@ -121,7 +121,9 @@ def sync_command(
     from grym_fetch.cli.settings import settings_from
 
     if each_node and on is None:
-        raise click.UsageError("--each-node needs a cluster: --on dask, --on dask://HOST:PORT")
+        from grym_fetch.cluster.opening import WORDS
+
+        raise click.UsageError(f"--each-node needs --on with a cluster: {WORDS}")
 
     async def body(manager: AssetManager) -> int:
         assets = manager.choose(ids + asset_ids, tags=tags, all=everything, exclude=exclude)

@@ -77,7 +77,8 @@ def update_command(
     """Move assets to what their sources have now: those named, or all that were added from a source.
 
     With an ID and an ADDRESS, plain or short, the asset moves to what is there. Old and new are shown, then all entries
-    are written, or none. The old files stay until the next sync has the new ones.
+    are written, or none. Files whose source states no digest are fetched at once, all others by the next sync; an old
+    file stays until its new one is there.
     """
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from

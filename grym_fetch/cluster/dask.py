@@ -189,6 +189,8 @@ async def _open_local() -> DaskCluster:
     import dask
 
     scratch = tempfile.mkdtemp(prefix="grym-fetch-dask-")
+    # It is removed before all else, which Dask would tell as an error.
+    logging.getLogger("distributed.diskutils").addFilter(lambda record: scratch not in record.getMessage())
     # Scheduler and workers make folders for what they swap out, which they never do here.
     dask.config.set({"temporary-directory": scratch})
     local = await distributed.LocalCluster(
@@ -200,7 +202,7 @@ async def _open_local() -> DaskCluster:
         dashboard_address=None,
         memory_limit=0,
         local_directory=scratch,
-        silence_logs=logging.ERROR,
+        silence_logs=logging.CRITICAL,  # what goes wrong in a worker is told as our own error
     )
     client = await distributed.Client(local, asynchronous=True, set_as_default=False, name="grym-fetch")
     return DaskCluster(client, local, scratch)

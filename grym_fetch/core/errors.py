@@ -95,7 +95,7 @@ class Problem:
 
 
 class ManifestError(GrymFetchError):
-    """The manifest cannot be used. ``problems`` has every problem, not only the first."""
+    """The manifest cannot be used. ``problems`` has every problem, of a long manifest the first 1,000."""
 
     def __init__(self, source: str, problems: Sequence[Problem]) -> None:
         self.source = source
@@ -352,7 +352,7 @@ class SourceFailed(TransferError):
 
 
 class PolicyRefused(TransferError):
-    """An address or a redirect that is never followed."""
+    """An address or a redirect that may not be followed."""
 
 
 class ProxyRefused(TransferError):
@@ -469,7 +469,9 @@ class Locked(StorageError):
 
 
 class MirrorsExhausted(GrymFetchError):
-    """Every origin of an asset failed. ``failures`` has each one's reason, in the manifest's order."""
+    """Every origin of an asset failed. ``failures`` has each one's reason: of mirrors of your own, then in the
+    manifest's order.
+    """
 
     def __init__(self, asset_id: str, failures: Sequence[OriginFailure], advice: str = "") -> None:
         self.asset_id: str = asset_id
@@ -489,7 +491,8 @@ class MirrorsExhausted(GrymFetchError):
 
 
 class SyncFailed(GrymFetchError, ExceptionGroup[GrymFetchError]):
-    """Some assets could not be made present: a group of their errors. ``failures`` has each asset's error by its id.
+    """Some assets could not be made present: a group of their errors. ``failures`` has each asset's error by its id,
+    of a run over very many assets or on a cluster the first 1,000.
 
     Catch it as a whole with ``except SyncFailed``, or by kind with ``except* DiskFull``; the groups that `split` and
     `subgroup` return have ``failures`` too.

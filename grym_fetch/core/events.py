@@ -44,7 +44,7 @@ class Event:
     node: str | None = None
 
     def as_json(self) -> dict[str, object]:
-        """Return the event as the JSON object of ``--json``: absent values are left out, ``from_`` is ``from``."""
+        """Return the event as the JSON object of ``--json``; what does not apply is left out, ``from_`` is ``from``."""
         record: dict[str, object] = {"v": FORMAT_VERSION, "type": self.type, "time": round(self.time, 3)}
         for field in fields(self):
             value = getattr(self, field.name)
@@ -172,7 +172,9 @@ class RetryScheduled(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MirrorSwitched(Event):
-    """From now on, another origin is asked. ``number`` of ``count`` is its place in the manifest's order."""
+    """From now on, another origin is asked. ``number`` of ``count`` is its place: mirrors of your own, then in the
+    manifest's order.
+    """
 
     type: ClassVar[str] = "mirror_switched"
     from_: str

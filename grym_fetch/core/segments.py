@@ -24,7 +24,7 @@ _SIZE = whole_number(1)
 
 @dataclass(frozen=True, slots=True)
 class SegmentSizes:
-    """How content is divided, in bytes. The default suits links from 1 MB/s to 10 GB/s; tests use small ones.
+    """How content is divided, in bytes. For tests, which use small ones.
 
     Raises ValueError for sizes below 1, and if ``smallest``, ``first`` and ``largest`` are not in this order.
     """

@@ -23,6 +23,10 @@ UNSAFE_CATEGORIES: Mapping[str, str] = {
 
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]{0,20}://"
 _ADDRESS = re.compile(rf"\b{_SCHEME}(?:(?!{_SCHEME})[^\s'\"<>])*")
+_AFTER_ADDRESS = ",;.!?)"
+"""What ends a part of a sentence, and so is rarely the end of an address."""
+# How our own messages say what an address looks like. As one to be read, it would have a bad port.
+_FORM = re.compile(r"[a-z]{1,20}://HOST:PORT")
 _SECRET_FIELD = re.compile(r"\b((?:proxy-)?authorization|(?:set-)?cookie)(['\"]\s*[:,]|\s*[:=])[^\n]*", re.IGNORECASE)
 # What most addresses look like: a host, perhaps a port, and a path. Nothing secret can hide in these.
 _PLAIN_ADDRESS = re.compile(r"https?://[a-z0-9.-]+(?::[0-9]{1,5})?(?:/[A-Za-z0-9/._~-]*)?")
@@ -66,5 +70,10 @@ def redact_text(text: str) -> str:
     For text that is not ours, such as the message of a foreign exception. A value ends with its line.
     """
     if "://" in text:
-        text = _ADDRESS.sub(lambda found: redact_url(found[0]), text)
+        text = _ADDRESS.sub(_redact_match, text)
     return _SECRET_FIELD.sub(r"\1: …", text)
+
+
+def _redact_match(found: re.Match[str]) -> str:
+    address = found[0].rstrip(_AFTER_ADDRESS)
+    return (address if _FORM.fullmatch(address) else redact_url(address)) + found[0][len(address) :]

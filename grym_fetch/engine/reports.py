@@ -187,7 +187,8 @@ class SyncReport:
 
     ``verified``: fetched, with the right checksum. ``unverified``: fetched, without a checksum to verify it.
     ``reused``: already there. ``failed``: the error, by id. ``paths``: the path of each asset that is there, by id.
-    They are tuples and a dict; of a run over very many assets, they read each id when it is asked for.
+    They are tuples and a dict; of a run over very many assets or on a cluster, collections that read each id when it is
+    asked for.
     """
 
     verified: Sequence[str]

@@ -90,7 +90,7 @@ class MockAssetManager(AssetManager):
     """A simulated `AssetManager`. Create one with `create_mock_asset_manager`.
 
     ``paths``, ``fail``, ``sizes`` and ``missing`` may be changed at any time. ``calls`` has every awaited call by the
-    code under test, in order, but not the manager's own calls.
+    code under test, and `open_asset`, in order, but not the manager's own calls.
     """
 
     def __init__(
@@ -530,7 +530,7 @@ def create_mock_asset_manager(
     sizes: Mapping[str, int] | None = None,
     missing: Collection[str] = (),
 ) -> MockAssetManager:
-    """Return a mock of `AssetManager` that touches neither network nor disk.
+    """Return a mock of `AssetManager` that touches no network, and of the disk only a file that `open_asset` reads.
 
     Args:
         paths: what `get_asset_path` returns, by id. Other ids raise `UnknownAsset`.

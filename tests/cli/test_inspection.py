@@ -34,6 +34,24 @@ def run(project: Project, *arguments: str, **variables: str) -> Result:
     return CliRunner().invoke(cli, command, standalone_mode=False, env=variables)
 
 
+def test_info_shows_the_whole_entry(project: Project) -> None:
+    """Source, archive, pieces and metadata, too, without the secrets of addresses in them."""
+    metadata = {"card": ["https://u:hunter2@models.example.org/card?token=hunter2"], "rate": 16000}
+    project.add(
+        "full", [f"{URL}full.zip"], CONTENT, localPath="full.zip", metadata=metadata,
+        description="speaks", version="3", extract=True, source="hf://o/r/model.zip",
+        pieces={"size": 16384, "sha256": ["a" * 64]},
+    )  # fmt: skip
+    told = run(project, "info", "full").stdout
+    for shown in ("speaks", "3", "hf://o/r/model.zip", "is unpacked beside it", "1 of 16.0 KiB", '"rate": 16000'):
+        assert shown in told
+    record = json.loads(run(project, "info", "full", "--json").stdout)
+    assert record["metadata"] == {"card": ["https://models.example.org/card"], "rate": 16000}
+    assert (record["description"], record["version"], record["extract"]) == ("speaks", "3", True)
+    assert (record["source"], record["piece_size"]) == ("hf://o/r/model.zip", 16384)
+    assert "hunter2" not in told
+
+
 @pytest.mark.parametrize("word", ["1", "y", "T", "true", "on"])
 def test_info_speaks_of_one_file(project: Project, word: str) -> None:
     """With stand-ins on, path, state, size and checksum are all the stand-in's, and the output says so."""

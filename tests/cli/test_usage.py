@@ -27,6 +27,16 @@ def _nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("--verzion", "no such option '--verzion'", "Did you mean --version?"),
         ("sync -j 0", "invalid value for '-j' / '--parallel': must be a whole number of at least 1, not 0", ""),
         ("sync -j", "option '-j' requires an argument", None),
+        (
+            "sync --on x",
+            "invalid value for '--on': must be one of dask, dask://HOST:PORT, ray, ray://HOST:PORT, not x",
+            "",
+        ),
+        (
+            "sync --each-node",
+            "--each-node needs --on with a cluster: dask, dask://HOST:PORT, ray, ray://HOST:PORT",
+            "",
+        ),
         ("path", "missing argument 'ID'", "`grym-fetch path -h` shows what it takes."),
         (
             "export",

@@ -107,10 +107,16 @@ def test_ci(reader: Reader) -> None:
 
 @pytest.mark.sweep
 def test_git_lfs(reader: Reader) -> None:
-    """Moved out, uploaded, committed: a clone gets the files back."""
+    """Moved out, uploaded, committed: a clone gets the files back, and the small ones from git."""
     (reader.root / "model.ckpt").write_bytes(b"ckpt" * 3_000_000)
-    for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "all"]):
+    (reader.root / "small.ckpt").write_bytes(b"small")
+    os.utime(reader.root / "small.ckpt", (0, 0))  # git reads again what has only just been written
+    (reader.root / ".gitattributes").write_text("*.ckpt filter=point\n")
+    pointing = ["config", "filter.point.clean", "cat >/dev/null; echo a pointer"]
+    for command in (["init", "-q"], pointing, ["add", "-A"], ["commit", "-q", "-m", "all"]):
         reader.git(*command)
+    assert reader.git("show", "HEAD:small.ckpt") == "a pointer\n"
+    (reader.root / ".gitattributes").write_text("")  # as `git lfs untrack` does
     move, look, commit = (
         block.replace("https://files.example.org/project", reader.server.url("/files"))
         for block in runnable("git-lfs.md")
@@ -127,6 +133,7 @@ def test_git_lfs(reader: Reader) -> None:
     subprocess.run(["git", "clone", "-q", str(reader.root), str(clone)], check=True)
     reader.shell("grym-fetch sync --all && grym-fetch restore --all", folder=clone)
     assert (clone / "model.ckpt").read_bytes() == b"ckpt" * 3_000_000
+    assert (clone / "small.ckpt").read_bytes() == b"small"
 
 
 @pytest.mark.sweep
