@@ -25,7 +25,14 @@ import zstandard
 from grym_fetch.archive import tree as unpacked
 from grym_fetch.archive import unpack
 from grym_fetch.archive.reader import Stopped
-from grym_fetch.archive.unpack import Unpacker, ensure_unpacked, forget_unpacked, has_unpacked, is_tree_right, is_unpacked
+from grym_fetch.archive.unpack import (
+    Unpacker,
+    ensure_unpacked,
+    forget_unpacked,
+    has_unpacked,
+    is_tree_right,
+    is_unpacked,
+)
 from grym_fetch.core.archives import Census, Limits, Member
 from grym_fetch.core.errors import DiskFull, NotWritable, StorageError, UnsafeArchive, UnsafePath
 from grym_fetch.core.manifest import Asset

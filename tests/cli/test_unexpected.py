@@ -129,7 +129,20 @@ def test_a_machine_without_a_place_for_temporary_files(tmp_path: Path, monkeypat
     """A command that needs one names it, with the exit code of a disk that refuses; it is not a bug."""
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
     subprocess.run(
-        ["git", "-C", tmp_path, "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "--allow-empty", "-m", "x"],
+        [
+            "git",
+            "-C",
+            tmp_path,
+            "-c",
+            "user.name=t",
+            "-c",
+            "user.email=t@t",
+            "commit",
+            "-q",
+            "--allow-empty",
+            "-m",
+            "x",
+        ],
         check=True,
     )
     monkeypatch.chdir(tmp_path)
