@@ -315,7 +315,7 @@ def test_a_header_of_the_greatest_length_is_read(tmp_path: Path) -> None:
 
 
 def test_a_tar_from_before_ustar(tmp_path: Path) -> None:
-    """There, a file and a folder have the same type, and a slash at the end tells them apart; in ustar, it tells nothing."""
+    """There, a slash at the end tells a folder from a file; in ustar the type does, and a slash means nothing."""
     blocks = block("f", tarfile.AREGTYPE, b"1") + block("d/", tarfile.AREGTYPE) + block("g/", content=b"2")
     (tmp_path / "a.tar").write_bytes(blocks + END)
     ensure_unpacked(tmp_path, "a.tar", None, tmp_path / "a.tar")

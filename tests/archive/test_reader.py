@@ -7,6 +7,7 @@ import io
 import struct
 import tarfile
 import zipfile
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -53,12 +54,12 @@ def test_who_waits_is_told_now_and_then(tmp_path: Path, monkeypatch: pytest.Monk
     assert told[0] == (0, size)
     steps = [at for at, of in told if of == size]
     assert len(steps) == len(told) == 1 + size // (64 * 1024)
-    assert all(64 * 1024 <= after - before < 80 * 1024 for before, after in zip(steps, steps[1:], strict=False))
+    assert all(64 * 1024 <= after - before < 80 * 1024 for before, after in pairwise(steps))
 
 
 @pytest.mark.shows("S4")
 def test_a_central_directory_longer_than_any_is_not_read(tmp_path: Path) -> None:
-    """It would be read in one piece: its claimed length is judged first. The file may have it, as holes cost nothing."""
+    """It would be read in one piece, so its claimed length is judged first; a file of holes may have it."""
     archive, length = tmp_path / "a.zip", MAX_DIRECTORY_BYTES + 1
     with archive.open("wb") as file:
         file.truncate(length)
