@@ -136,16 +136,18 @@ def _check_file_name(
     if value.suffix.lower() not in endings:
         *others, last = (each for each in endings if each != ".htm")
         raise click.BadParameter(f"its name must end in {', '.join(others)}{' or ' if others else ''}{last}")
-    check_folder(context, parameter, value)
+    check_target(context, parameter, value)
     if value.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
         raise click.BadParameter("Parquet needs an extra: pip install 'grym-fetch[parquet]'")
     return value
 
 
-def check_folder(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
-    """Refuse a file in a folder that is not there, before anything is done."""
+def check_target(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
+    """Refuse a file in a folder that is not there, and a device or a pipe, before anything is done."""
     if value is not None and not value.absolute().parent.is_dir():
         raise click.BadParameter(f"there is no folder {str(value.parent)!r}")
+    if value is not None and value.exists() and not value.is_file():
+        raise click.BadParameter(f"{str(value)!r} is not a file; it would be replaced by one")
     return value
 
 

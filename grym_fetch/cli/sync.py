@@ -14,7 +14,7 @@ from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import (
     REPORTS,
     Common,
-    check_folder,
+    check_target,
     common_options,
     complete_ids,
     complete_tags,
@@ -83,7 +83,7 @@ def check_cluster(ctx: click.Context, param: click.Parameter, value: str | None)
     "--metrics",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    callback=check_folder,
+    callback=check_target,
     help="Keep metrics of the run in FILE, in Prometheus' text format.",
 )
 @option(

@@ -65,6 +65,7 @@ class Stamps:
     def _items(self) -> Iterator[tuple[str, bytes]]:
         if self._database is not None:
             self._spill()
+        if self._database is not None:  # there was room
             for path, line in self._database.each("SELECT path, line FROM stamps"):
                 assert isinstance(path, bytes)
                 assert isinstance(line, bytes)
@@ -77,9 +78,10 @@ class Stamps:
 
     def __len__(self) -> int:
         """How many paths there are."""
+        if self._database is not None:
+            self._spill()
         if self._database is None:
             return len(self._held)
-        self._spill()
         [(count,)] = self._database.rows("SELECT COUNT(*) FROM stamps")
         assert isinstance(count, int)
         return count

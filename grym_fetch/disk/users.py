@@ -6,6 +6,7 @@ store. All users may read all of them: a line of another user's can only keep so
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -77,7 +78,13 @@ class UseLog:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | system.O_NOFOLLOW | system.O_NONBLOCK | system.O_NOCTTY
         descriptor = system.open_descriptor(self._name, flags, 0o644, dir_fd=folder)
         try:
-            if not os.fstat(descriptor).st_size:
+            figures = os.fstat(descriptor)
+            if not stat.S_ISREG(figures.st_mode) or figures.st_nlink > 1:
+                # Whoever may write to the store may give any file of ours this name (link(2)).
+                raise PermissionError(
+                    errno.EACCES, "what is in its place is not a regular file with this name alone", self._name
+                )
+            if not figures.st_size:
                 system.fchmod(descriptor, 0o644)  # whatever the umask is
                 device = os.stat(nearest(self._assets_dir)).st_dev
                 line = encode_line([self._assets_dir, device]) + line
