@@ -140,7 +140,7 @@ def store_place(common: Common, choice: bool | str) -> Path:
             if common.config is not None:
                 raise
         configured = read_configuration(root, os.environ, is_named=is_named).fetching
-        choice = Settings().with_environment(os.environ, configured=configured).store or True
+        choice = Settings().with_environment(os.environ, configured=configured, root=root).store or True
     place = store_at(choice, os.environ)
     assert place is not None
     if is_given and not place.is_dir():
