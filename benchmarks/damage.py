@@ -94,8 +94,8 @@ def liars(place: Place, scale: Scale) -> list[Row]:
 def shared(place: Place, scale: Scale) -> list[Row]:
     """18. Two projects share one download and one copy, as `du` sees both and the store."""
     served, store = place.file(scale.kept), place.folder / "store"
-    url = place.at(served, place.nginx, "/shared/file")
-    first, second = (place.project(f"shared-{name}", served, url) for name in ("first", "second"))
+    url = place.at(served, place.nginx, "/stored/file")
+    first, second = (place.project(f"stored-{name}", served, url) for name in ("first", "second"))
     anew = place.project("unshared", served, place.nginx.url(served.path))
     options = ("sync", "-q", f"--store={store}")
     measure(first.ours(*options))
@@ -105,7 +105,7 @@ def shared(place: Place, scale: Scale) -> list[Row]:
         [anew.ours("sync", "-q", name="fetched anew")],
         rounds=scale.slow_rounds,
     )
-    sent = place.nginx.bytes_sent("/shared/file")
+    sent = place.nginx.bytes_sent("/stored/file")
     folders = [str(each) for each in (first.root, second.root, store)]
     said = subprocess.run(["du", "-scB1", *folders], capture_output=True, text=True, check=True).stdout
     on_disk = int(said.splitlines()[-1].split()[0])
