@@ -18,7 +18,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,8 +171,14 @@ class MachineStore:
 
     async def note_use(self, local_path: str, checksum: Checksum) -> None:
         """Remember that this file of the project came from the store, or is in it, so that it is not removed."""
+        await self.note_uses([(local_path, checksum)])
+
+    async def note_uses(self, files: Iterable[tuple[str, Checksum]]) -> None:
+        """`note_use` for several files."""
+        now = int(time.time())
+        uses = [Use(local_path, object_path(checksum), now) for local_path, checksum in files]
         try:
-            await self._threads.compute(self._uses.note, Use(local_path, object_path(checksum), int(time.time())))
+            await self._threads.compute(self._uses.note, uses)
         except (OSError, StorageError) as error:
             self._tell(error)
 

@@ -19,15 +19,17 @@ from pathlib import Path
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import StorageError
+from grym_fetch.core.paths import STATE_FOLDER
 from grym_fetch.disk.folders import close_each, open_folder, open_regular, storage_errors, sync
 from grym_fetch.disk.local_files import hash_open
 from grym_fetch.disk.locks import FileLock
+from grym_fetch.disk.neighbours import is_used_by_manifests
 from grym_fetch.disk.prune import Pruned, PruneReport
 from grym_fetch.disk.prune import prune as prune_folder
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.state import StateFolder
 from grym_fetch.disk.store_stamps import OBJECTS, StoreStamps, object_path
-from grym_fetch.disk.users import StoreUser, forget_user, store_users
+from grym_fetch.disk.users import USERS, StoreUser, forget_user, store_users
 from grym_fetch.disk.verified import FileSignature, wait_for_tick
 
 _NO_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
@@ -56,6 +58,15 @@ class StoredFile:
     def is_used(self) -> bool:
         """Whether a project has it, as far as is known."""
         return bool(self.links or self.used_by)
+
+
+def may_be_store(place: Path) -> bool:
+    """Whether a folder is a store, or empty: other folders are named by mistake."""
+    try:
+        names = os.listdir(place)
+        return not names or OBJECTS in names or os.path.isdir(place / STATE_FOLDER / USERS)
+    except OSError:
+        return os.path.isdir(place)  # what is wrong with it is said later
 
 
 def survey(place: Path) -> list[StoredFile]:
@@ -199,7 +210,9 @@ def prune_store(
     for user in () if dry_run else tuple(store_users(state)) if place.is_dir() else ():
         if user.is_gone:
             forget_user(state, user)
-    rest = prune_folder(place, {}, dry_run=dry_run) if place.is_dir() else PruneReport((), 0)
+    # The partial downloads of an assets folder that is the store as well are its project's to remove.
+    wanted: dict[tuple[str, str], str] | None = None if is_used_by_manifests(state) else {}
+    rest = prune_folder(place, wanted, dry_run=dry_run) if place.is_dir() else PruneReport((), 0)
     return PruneReport((*removed, *rest.removed), in_use + rest.in_use)
 
 

@@ -85,6 +85,7 @@ def test_a_word_is_no_folder(projects: tuple[Project, Project]) -> None:
         (("check", "--store=./mistyped"), "there is no store in"),
         (("prune", "--store=./mistyped"), "there is no store in"),
         (("store", "mistyped"), "there is no store in"),
+        (("prune", "--store=."), "there is no store in"),
     ],
 )
 def test_wrong_usage(projects: tuple[Project, Project], arguments: tuple[str, ...], said: str) -> None:
