@@ -168,3 +168,17 @@ async def test_only_what_was_shown_is_deleted(project: Project) -> None:
     """What has come since it was asked about stays."""
     assert await prune(project, orphans=["models/old.bin", "models/a.bin"]) == ["models/old.bin"]
     assert files(project) == KEPT | {"gone/deep/b.bin"}
+
+
+def test_what_has_no_name_of_its_own_is_counted(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many locks, one line; programs get each."""
+    locks = project.assets / ".grym-fetch/locks"
+    locks.mkdir(parents=True)
+    for number in range(3):
+        (locks / f"{number:024x}.lock").touch()
+    monkeypatch.chdir(project.root)
+    names = [line.get("name") for line in map(json.loads, invoke("prune", "-n", "--json").stdout.splitlines())]
+    assert sum(name is not None and name.endswith(".lock") for name in names) == 3
+    assert [line for line in invoke("prune").stdout.splitlines() if line.startswith("lock")] == [
+        "lock      3 files  0 B  nobody holds it"
+    ]
