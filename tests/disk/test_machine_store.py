@@ -15,6 +15,9 @@ import pytest
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.events import AssetReused, AssetVerified, Event
+from grym_fetch.disk.locks import FileLock
+from grym_fetch.disk.stage import StageKey
+from grym_fetch.disk.state import StateFolder
 from grym_fetch.disk.store_stamps import object_path
 from grym_fetch.engine.reports import AssetState
 from grym_fetch.events import LinkMode
@@ -164,6 +167,21 @@ async def test_a_store_that_cannot_be_used_costs_a_download(machine: Machine, ca
     assert isinstance(event, AssetVerified)
     assert event.link is None
     assert f"the store {machine.store} cannot be used" in caplog.text
+
+
+async def test_whoever_holds_its_lock_for_ever_costs_a_download(
+    machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Anybody who may write to the store can hold it; after the time that the user waits for a lock, that is told."""
+    await machine.sync("one")
+    state = StateFolder(machine.store)
+    lock = FileLock(lambda: state.open_locks(create=True), f"{StageKey(OBJECT, '').path_key}.lock")
+    assert lock.try_acquire()
+    try:
+        assert isinstance(await machine.sync("two", lock_timeout=0.0), AssetReused)
+        assert "the store's lock is not waited for any longer" in caplog.text
+    finally:
+        lock.release()
 
 
 async def test_many_small_files(machine: Machine) -> None:

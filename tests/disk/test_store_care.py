@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import shutil
@@ -20,7 +21,7 @@ from grym_fetch.disk.owner import Owner
 from grym_fetch.disk.prune import PruneReport
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.state import StateFolder
-from grym_fetch.disk.store_care import damaged, prune_store, survey
+from grym_fetch.disk.store_care import StoredFile, damaged, prune_store, survey
 from grym_fetch.disk.store_stamps import object_path
 from grym_fetch.testing import seeded_bytes
 from tests.support.project import Project
@@ -160,6 +161,21 @@ async def test_what_somebody_takes_now_stays(tmp_path: Path) -> None:
     finally:
         lock.release()
     assert left(tmp_path) == "a"
+
+
+@pytest.mark.shows("X12")
+async def test_what_was_taken_since_it_was_looked_at_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy has no second name that would tell: the project's note does."""
+    (await fill(tmp_path, "one", "ab")).finals()["a"].unlink()
+    seen = survey(tmp_path / "store")
+
+    def look(_: Path) -> list[StoredFile]:
+        asyncio.run(fill(tmp_path, "two", "a", "copy"))
+        return seen
+
+    monkeypatch.setattr(store_care, "survey", look)
+    report = await asyncio.to_thread(prune, tmp_path)
+    assert (left(tmp_path), report.in_use) == ("ab", 1)
 
 
 async def test_damage_is_found_and_never_handed_out(tmp_path: Path) -> None:
