@@ -223,12 +223,22 @@ class MachineStore:
         await self._threads.compute(self._make_folders, path)
         stage = await self._disk.open_stage(StageKey(path, str(checksum)), exclusive=exclusive)
         try:
-            link = await stage.take(source, signature, self.modes, mode=READ_BITS)
+            modes = await self._threads.compute(self._modes_into, source)
+            link = await stage.take(source, signature, modes, mode=READ_BITS)
             await stage.publish(signature.size)
             assert stage.published is not None
             return InStore(link, stage.published)
         finally:
             await stage.discard()
+
+    def _modes_into(self, source: OpenFile) -> tuple[LinkMode, ...]:
+        """How a file may get into the store: no hard link to one that others who use the store could not read."""
+        figures, above = os.fstat(source.descriptor), os.stat(self.place)
+        is_shared = above.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        is_of_team = figures.st_mode & stat.S_IRGRP and figures.st_gid == above.st_gid
+        if is_shared and not (figures.st_mode & stat.S_IROTH or is_of_team):
+            return tuple(mode for mode in self.modes if mode is not LinkMode.HARDLINK)
+        return self.modes
 
     def _make_folders(self, path: str) -> None:
         """Make the folders of an object; whoever may write to the store may write to them."""

@@ -222,21 +222,25 @@ def team() -> Iterator[Path]:
     shutil.rmtree(above)
 
 
-def as_member(user: int, root: Path, name: str) -> str:
+def as_member(user: int, root: Path, name: str, umask: int) -> str:
     """Sync a project as this user; return the class of the event and how the file was linked."""
 
     def act() -> str:
         event = asyncio.run(Machine(root).sync(name))
         return f"{type(event).__name__} {getattr(event, 'link', None)}"
 
-    return as_user(user, act, umask=0o022)
+    return as_user(user, act, umask=umask)
 
 
 @pytest.mark.shows("X12")
 @needs_root
-def test_a_team_shares_a_store(team: Path) -> None:
-    """Another member's object is read before it is used, and copied, since its owner could change it."""
-    assert as_member(ANNA, team, "annas") == "AssetVerified hardlink"
-    assert as_member(BERT, team, "berts") == "AssetReused copy"
+@pytest.mark.parametrize(("umask", "link"), [(0o002, "hardlink"), (0o077, "copy")])
+def test_a_team_shares_a_store(team: Path, umask: int, link: str) -> None:
+    """Another member's object is read before it is used, and copied, since its owner could change it.
+
+    What only its owner can read is not linked into the store, where nobody else could use it or replace it.
+    """
+    assert as_member(ANNA, team, "annas", umask) == f"AssetVerified {link}"
+    assert as_member(BERT, team, "berts", umask) == "AssetReused copy"
     assert not (team / "berts/assets/models/a.bin").samefile(team / "annas/assets/models/a.bin")
     assert (team / "store" / OBJECT).stat().st_uid == ANNA
