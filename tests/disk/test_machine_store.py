@@ -169,6 +169,7 @@ async def test_a_store_that_cannot_be_used_costs_a_download(machine: Machine, ca
     assert f"the store {machine.store} cannot be used" in caplog.text
 
 
+@pytest.mark.shows("X12")
 async def test_whoever_holds_its_lock_for_ever_costs_a_download(
     machine: Machine, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -234,7 +235,7 @@ def as_member(user: int, root: Path, name: str, umask: int) -> str:
 
 @pytest.mark.shows("X12")
 @needs_root
-@pytest.mark.parametrize(("umask", "link"), [(0o002, "hardlink"), (0o077, "copy")])
+@pytest.mark.parametrize(("umask", "link"), [(0o002, "hardlink"), (0o077, "copy")], ids=["shared", "private"])
 def test_a_team_shares_a_store(team: Path, umask: int, link: str) -> None:
     """Another member's object is read before it is used, and copied, since its owner could change it.
 
