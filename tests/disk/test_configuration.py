@@ -167,6 +167,15 @@ def test_where_the_users_file_is() -> None:
     assert user_file({}) is None
 
 
+def test_where_the_store_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a name it is among the user's caches; a relative place for these is ignored."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert store_at(True, {"XDG_CACHE_HOME": "/x"}) == Path("/x/grym-fetch/store")
+    assert store_at(True, {"XDG_CACHE_HOME": "x"}) == tmp_path / ".cache/grym-fetch/store"
+    assert store_at(False, {}) is None
+
+
 def test_no_pipe_is_waited_for(root: Path, environ: dict[str, str]) -> None:
     """Anything that is not a regular file is not a settings file."""
     os.mkfifo(root / "pyproject.toml")
