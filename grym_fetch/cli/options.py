@@ -17,7 +17,7 @@ from click.shell_completion import CompletionItem
 
 from grym_fetch.cli.usage import warn_of_variables
 from grym_fetch.core.mirror_rules import MODES, MirrorChoices, parse_mirrors
-from grym_fetch.core.variables import parse_flag, parse_rate
+from grym_fetch.core.variables import parse_flag, parse_rate, parse_store
 from grym_fetch.settings import RULES
 
 if TYPE_CHECKING:
@@ -222,6 +222,11 @@ class StoreChoice(click.ParamType):  # type: ignore[type-arg]  # as above
         if isinstance(value, bool) or not str(value).strip():
             return bool(value)
         text = str(value)
+        if param is not None and ctx is not None and ctx.get_parameter_source("store") is ParameterSource.ENVIRONMENT:
+            try:
+                return parse_store(text)
+            except ValueError as error:
+                self.fail(f"the environment variable {param.envvar}: {error}", param, ctx)
         with suppress(ValueError):
             return parse_flag(text)
         if os.sep not in text and not os.path.isdir(text):
@@ -230,9 +235,16 @@ class StoreChoice(click.ParamType):  # type: ignore[type-arg]  # as above
 
 
 def store_option(text: str, **settings: Any) -> Callable[[F], F]:
-    """``--store [DIR]``."""
+    """``--store [DIR]``. ``envvar=None`` for a command that does something else with it: then no variable gives it."""
     return option(
-        "--store", type=StoreChoice(), is_flag=False, flag_value="1", default=False, metavar="[DIR]", help=text
+        "--store",
+        type=StoreChoice(),
+        is_flag=False,
+        flag_value="1",
+        default=False,
+        metavar="[DIR]",
+        help=text,
+        **settings,
     )
 
 

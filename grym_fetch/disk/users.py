@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,17 +60,17 @@ class UseLog:
         self._name = f"{system.user_id()}.{key}"
         self._known: set[Use] | None = None
 
-    def note(self, use: Use) -> None:
-        """Add a file. Raises ``OSError`` or `StorageError`. Blocking: for a thread."""
+    def note(self, uses: Iterable[Use]) -> None:
+        """Add files. Raises ``OSError`` or `StorageError`. Blocking: for a thread."""
         folder = self._store.open_shared(USERS, create=True)
         try:
             if self._known is None:
                 user = _read(folder, self._name)
                 self._known = set(user.uses) if user is not None else set()
-            if use in self._known:
-                return
-            self._append(folder, encode_line([use.local_path, use.object, use.time]))
-            self._known.add(use)
+            new = dict.fromkeys(use for use in uses if use not in self._known)
+            if new:
+                self._append(folder, b"".join(encode_line([use.local_path, use.object, use.time]) for use in new))
+                self._known.update(new)
         finally:
             close_each(folder)
 
