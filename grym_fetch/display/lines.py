@@ -215,7 +215,10 @@ def retry_number(attempt: int, retries: int | None, *, delay: float | None = Non
     """Return which retry it is: ``retry 2 of 5``.
 
     If we wait for the server, there may be more retries than that. Without a delay, it is one that asks in another way.
+    Number 0 does not count: a host that is only busy may be asked as often as it takes.
     """
+    if attempt == 0:
+        return "next try"
     if delay == 0 and retries is not None and attempt > retries:
         return "one more try"
     return f"retry {attempt} of {retries}" if retries is not None and attempt <= retries else f"retry {attempt}"

@@ -175,7 +175,7 @@ def _timeline(lives: Sequence[Life], began: float, ended: float) -> list[str]:
         name = life.asset if len(life.asset) <= 34 else f"{life.asset[:16]}…{life.asset[-17:]}"
         drawing.append(f'<text x="0" y="{top + 12}">{shown(name)}</text>')
         for what, since, until in life.stretches:
-            title = f"{life.asset}: {what}, {format_seconds(until - since)}"
+            title = f"{life.asset}: {what}{_holders(life, what, since, until)}, {format_seconds(until - since)}"
             wide = max(1.0, x(until) - x(since))
             drawing.append(
                 f'<rect class="{what}" x="{x(since):.1f}" y="{top}" width="{wide:.1f}" height="14">'
@@ -186,6 +186,12 @@ def _timeline(lives: Sequence[Life], began: float, ended: float) -> list[str]:
             for time, text in life.marks
         ]
     return [*drawing, "</svg>"]
+
+
+def _holders(life: Life, what: str, since: float, until: float) -> str:
+    """What the asset waited for in this stretch, if anything."""
+    holders = dict.fromkeys(holder for time, holder in life.holders if what == "waits" and since <= time <= until)
+    return f" for {'; '.join(holders)}" if holders else ""
 
 
 def _failure(life: Life) -> tuple[str, str]:

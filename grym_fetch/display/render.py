@@ -17,7 +17,7 @@ from grym_fetch.core.events import AWAY
 from grym_fetch.core.figures import format_clock, format_rate, format_size
 from grym_fetch.display.lines import Line, Mark, retry_number, short_reason
 from grym_fetch.display.model import Phase, Row, Snapshot, Totals
-from grym_fetch.display.plain import to_ascii
+from grym_fetch.display.stream import to_ascii
 
 MAX_QUEUED_ROWS = 3
 """While nothing is active, this many queued assets have a row. Later they are only counted."""

@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from grym_fetch.core.cells import cells, padded, shortened, wrapped
-from grym_fetch.display.plain import Stream, is_terminal, is_unicode
+from grym_fetch.display.stream import Stream, is_terminal, is_unicode
 
 _SGR = {"red": "31", "green": "32", "magenta": "35", "bold": "1", "dim": "2"}
 _KINDS = {"error": ("bold", "red"), "warning": ("magenta",), "hint": ("bold",)}

@@ -13,7 +13,7 @@ import pytest
 from rich.cells import cell_len
 
 from grym_fetch.core import events
-from grym_fetch.display import choose_display
+from grym_fetch.display.choice import choose_display
 from grym_fetch.display.lines import Telling
 from grym_fetch.display.live import LiveView
 from grym_fetch.display.loop import View, show

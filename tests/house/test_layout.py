@@ -65,6 +65,7 @@ ELSEWHERE = {
     "disk/stage": "contract/test_stage_contract",
     "display/live": "display/test_views",
     "display/plain": "display/test_views",
+    "display/stream": "display/test_choice",
     "engine/engine": "test_manager",
     "engine/protocol": "testing/test_mock",
     "engine/reports": "test_manager",
