@@ -107,16 +107,19 @@ def prune_command(
 
 def tell_pruned(common: Common, report: PruneReport, *, dry_run: bool) -> None:
     """Write what was removed, or would be."""
+    from grym_fetch.cli.tables import print_table
     from grym_fetch.core.figures import format_size
     from grym_fetch.core.text import safe_text
 
+    rows = []
     for item in dict.fromkeys((*report.removed, *report.orphans)):
         if common.json:
             record = {"kind": item.kind, "id": item.asset, "name": item.name, "reason": item.reason}
             click.echo(json.dumps({**record, "bytes": item.bytes}))
         elif not common.quiet:
             what = safe_text(item.asset) if item.asset is not None else item.name
-            click.echo(f"{item.kind:<8}  {what}  {format_size(item.bytes)}  {item.reason}")
+            rows.append((f"{item.kind:<8}", what, format_size(item.bytes), item.reason))
+    print_table(("KIND", "WHAT", "SIZE", "WHY"), rows, right=(2,), note=3, piped="  ")
     if common.json:
         click.echo(json.dumps({"bytes": report.bytes, "in_use": report.in_use, "dry_run": dry_run}))
     elif not common.quiet:

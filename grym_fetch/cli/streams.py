@@ -47,6 +47,7 @@ class _Output(io.FileIO):
     _held = b""
 
     def write(self, data: ReadableBuffer) -> int:
+        settle()
         if self.screen is None:
             return self._write(data)
         block = bytes(data)
@@ -174,7 +175,7 @@ def sharing(screen: Screen, *, json: bool) -> Iterator[None]:
 
 
 def announce(text: str) -> None:
-    """Show a line on the terminal until `settle`: nothing else is written meanwhile."""
+    """Show a line on the terminal until `settle`, or until something else is written."""
     global _is_announced
     from grym_fetch.display.stream import can_move, is_unicode, to_ascii
 
@@ -209,6 +210,7 @@ def _write_over(text: str) -> None:
 
 def tell(text: str) -> None:
     """Write a line to stderr, if possible. Its `Sheet` decides about colours."""
+    settle()
     with suppress(OSError, ValueError):
         click.echo(text, err=True, color=True)
 

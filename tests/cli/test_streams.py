@@ -164,6 +164,22 @@ def test_what_a_program_reads_comes_after_the_bar(monkeypatch: pytest.MonkeyPatc
         assert read.read(100) == b"data\n"
 
 
+def test_what_is_announced_goes_before_anything_else_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message, or data on stdout, begins in an empty row."""
+    monkeypatch.setenv("TERM", "xterm")
+    reader, writer = os.pipe()
+    with open(reader, "rb"), io.TextIOWrapper(io.BufferedWriter(streams._Output(writer, "w"))) as stdout:
+        for stdout_too in (False, True):
+            stream = FakeTerminal()
+            monkeypatch.setattr("sys.stderr", stream)
+            streams.announce("starting …")
+            if stdout_too:
+                click.echo("data", stdout)
+            else:
+                streams.tell("a message")
+            assert stream.getvalue() == "\r\x1b[Kstarting …\r\x1b[K" + ("" if stdout_too else "a message\n")
+
+
 def test_a_line_that_passes_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a terminal it stands as long as the work takes; elsewhere it is not written."""
     for is_terminal in (True, False):

@@ -162,7 +162,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"options", "demo_stage", "unexpected"},
         {"settings", "logs"},
         {"runner", "demo_story", "local_work", "reporting"},
-        {"metrics"},
+        {"metrics", "tables"},
         {"sync", "measured", "new_manifest", "repository_places", "sizes"},
         {"store"},
         {"adding", "adopting", "pinning", "removing", "repairing", "updating", "clean", "identify", "restore"},

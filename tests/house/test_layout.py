@@ -54,6 +54,7 @@ ELSEWHERE = {
     "cli/runner": "end_to_end/test_interruptions",
     "cli/settings": "end_to_end/test_command_line",
     "cli/setup": "end_to_end/test_setup",
+    "cli/tables": "cli/test_screens",
     "cli/sync": "end_to_end/test_command_line",
     "cli/lists": "project/test_lists",
     "cli/updating": "project/test_updating",
