@@ -97,10 +97,14 @@ def check_command(
                 if len(found) >= PAGE_ROWS:
                     await print_page()
 
+        is_short = streams.sheet(sys.stdout).is_terminal
+
         async def print_page() -> None:
             for asset, status in found:
                 is_plain = status.error in (None, "missing", "only partly downloaded")
                 problem = "" if is_plain else safe_text(str(status.error))
+                if is_short:
+                    problem = problem.partition(": expected ")[0]  # `info` shows the digests
                 note = " ".join(part for part in (problem, "(stand-in)" if status.is_stand_in else "") if part)
                 kind = asset.stand_in() if status.is_stand_in else asset
                 state = await _state_shown(manager, kind, status.state)

@@ -27,6 +27,7 @@ body { background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sa
 h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; } p, td, th { overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; } th { color: var(--soft); font-weight: normal; text-align: left; }
 td, th { border-bottom: 1px solid var(--line); padding: .25rem .8rem .25rem 0; vertical-align: top; }
+th { white-space: nowrap; } td:first-child { min-width: 9rem; }
 .n { text-align: right; white-space: nowrap; } .soft { color: var(--soft); } .bad { color: var(--bad); }
 .good { color: var(--good); } pre { white-space: pre-wrap; margin: 0; font: inherit; }
 svg { display: block; width: 100%; height: auto; } text { fill: var(--ink); font: 12px system-ui, sans-serif; }
