@@ -115,7 +115,7 @@ def read_entries(
 
 def _may_share_a_place(assets: Sequence[Asset]) -> bool:
     """Whether two of these may have an id or a place in common; rarely true."""
-    if len({asset.id for asset in assets}) < len(assets) or any([asset.extract for asset in assets]):
+    if len({asset.id for asset in assets}) < len(assets) or any(asset.extract for asset in assets):
         return True
     paths = [asset.local_path for asset in assets]
     return bool(find_collisions(paths) or find_git_folders(paths))

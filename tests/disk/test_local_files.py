@@ -437,6 +437,29 @@ def test_many_are_looked_at_as_each_of_them(places: Places) -> None:
     assert found == [verified, other, other, unread, nothing, unread, other, nothing]
 
 
+async def test_each_of_many_verified_files_costs_one_look(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So does one of which nothing is known. No line of the log is read, and no `Path` made."""
+    places.put(places.assets / ASSET.local_path, CONTENT)
+    await places.find()
+    places.external.rmdir()
+    local_files = places.local_files()
+    asked: list[str] = []
+    stat = os.stat
+
+    def noted(place: str, **options: object) -> os.stat_result:
+        asked.append(place)
+        return stat(place, **options)  # type: ignore[arg-type]
+
+    assert [look.presence for look in local_files.look_at([ASSET])] == [Presence.VERIFIED]
+    monkeypatch.setattr(os, "stat", noted)
+    monkeypatch.setattr(verified, "decode_line", None)
+    monkeypatch.setattr(module, "Path", None)
+    unknown = replace(ASSET, local_path="unknown")
+    looks = list(local_files.look_at([ASSET, unknown] * 10))
+    assert {look.path for look in looks} == {str(places.assets / ASSET.local_path), None}
+    assert asked.count(str(places.assets / ASSET.local_path)) == asked.count(str(places.assets / "unknown")) == 10
+
+
 def test_a_folder_that_is_not_there_answers_for_all_its_files(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     """60,000 assets that were never fetched cost no look each."""
     asked: list[str] = []
