@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,7 +73,7 @@ def parsed(done: Done) -> list[dict[str, object]]:
     return [json.loads(line) for line in done.out.splitlines()]
 
 
-def listed_in(part: dict[str, object], key: str) -> list[dict[str, object]]:
+def listed_in(part: dict[str, object], key: str) -> list[Any]:
     """A list in a part of a plan."""
     found = part[key]
     assert isinstance(found, list)
