@@ -29,6 +29,7 @@ from grym_fetch.cli.options import (
     transfer_options,
 )
 from grym_fetch.cli.tables import print_table
+from grym_fetch.core.text import redact_url
 
 if TYPE_CHECKING:
     from grym_fetch.core.manifest import Asset
@@ -179,7 +180,7 @@ def list_command(common: Common, tags: tuple[str, ...]) -> int:
         for batch in in_batches(manager.choose(tags=tags, all=not tags)):
             found = list(zip(batch, manager.states_of(batch), strict=True))
             if common.json:
-                print_data(json.dumps(_record(asset) | {"state": state}) for asset, state in found)
+                print_data(json.dumps({**_record(asset), "state": state}) for asset, state in found)
                 continue
             rows = []
             for asset, state in found:
@@ -208,7 +209,7 @@ def info_command(common: Common, asset_id: str) -> int:
     from grym_fetch.cli.runner import run
     from grym_fetch.core.figures import format_size
     from grym_fetch.core.mirrors import addresses_of
-    from grym_fetch.core.text import redact_text, redact_url, safe_text
+    from grym_fetch.core.text import redact_text, safe_text
     from grym_fetch.engine.reports import AssetState
 
     async def body(manager: AssetManager) -> int:
@@ -293,8 +294,6 @@ def _pieces_text(asset: Asset) -> str:
 
 def _address_rows(asset: Asset, asked: Sequence[str]) -> Iterator[tuple[str, str]]:
     """The addresses to ask for an asset, in order, and those that the user's own mirrors replace."""
-    from grym_fetch.core.text import redact_url
-
     listed = {url: "url" if number == 0 else f"mirror {number + 1}" for number, url in enumerate(asset.urls)}
     for url in dict.fromkeys((*asked, *listed)):
         note = "" if url in asked else "  (not asked: your mirrors take its place)"
@@ -302,8 +301,6 @@ def _address_rows(asset: Asset, asked: Sequence[str]) -> Iterator[tuple[str, str
 
 
 def _record(asset: Asset) -> dict[str, object]:
-    from grym_fetch.core.text import redact_url
-
     return {
         "id": asset.id,
         "name": asset.name,
