@@ -21,6 +21,7 @@ from grym_fetch.core.lfs_addresses import LfsAddress
 from grym_fetch.core.suspicion import read_pointer
 from grym_fetch.sources.choice import choose_paths, nearest, quoted, unquoted
 from grym_fetch.sources.git import HUB, GitCommit, GitRefused, list_refs, read_commit
+from grym_fetch.sources.git_pack import is_commit_name
 from grym_fetch.sources.protocol import Resolved, SourceFile, Web
 
 SCHEME = "git-lfs"
@@ -28,7 +29,6 @@ FORM = "git-lfs:https://HOST/OWNER/REPO, git-lfs:https://HOST/OWNER/REPO@REVISIO
 
 _SHORT = re.compile(r"git-lfs:(?P<host>https?://[^/@?#\s]+/)(?P<below>[^?#\s]+)")
 _NAMED_GIT = re.compile(r"[^@]+?\.git(?=[@/]|\Z)")
-_COMMIT = re.compile("[0-9a-f]{40}")
 _ON_GITHUB = re.compile(r"https://(?:www\.)?github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?", re.ASCII)
 _GITHUB = re.compile(
     r"https://(?:www\.)?github\.com/(?P<repo>[\w.-]+/[\w.-]+)/blob/(?P<rev>[^/?#]+)/(?P<path>[^?#]+)", re.ASCII
@@ -157,7 +157,7 @@ class _LfsRepository:
     async def _find_commit(self) -> tuple[str, str]:
         """The revision as it is written into sources, and its commit. Raises `UnknownSource` with the nearest."""
         repository, wanted = self._place.repository, self._place.revision
-        if _COMMIT.fullmatch(wanted):
+        if is_commit_name(wanted):
             return wanted, wanted
         asked = [f"refs/heads/{wanted}", f"refs/tags/{wanted}"] if wanted else ["HEAD"]
         refs = await list_refs(repository, self._web, *asked)
