@@ -6,6 +6,7 @@ import hashlib
 import struct
 import zlib
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
@@ -146,8 +147,7 @@ def test_a_long_chain_of_changes_takes_one_look_at_each(monkeypatch: pytest.Monk
     monkeypatch.setattr(git_pack, "_applied", count)
     contents = [b"%03d" % number for number in range(200)]
     changes = [
-        entry(7, number(3) + number(3) + b"\x03" + new, base=name_of("blob", old))
-        for old, new in zip(contents, contents[1:], strict=False)
+        entry(7, number(3) + number(3) + b"\x03" + new, base=name_of("blob", old)) for old, new in pairwise(contents)
     ]
     objects = read_pack(packed(*reversed(changes), entry(3, contents[0])), "sha1")
     assert [objects[name_of("blob", content)] for content in contents] == [("blob", content) for content in contents]
