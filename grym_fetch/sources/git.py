@@ -7,6 +7,7 @@ them out. A repository whose objects are named by SHA-256 is asked as one: each 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from grym_fetch.core.errors import SourceFailed
@@ -25,6 +26,8 @@ from grym_fetch.sources.git_pack import (
 from grym_fetch.sources.protocol import Page, Web
 
 HUB = "the git server"
+MAX_SENT_BYTES = MAX_POINTER_BYTES
+"""Files of up to this many bytes are sent with a commit."""
 _ASKED = "application/x-git-upload-pack-request"
 _NAMES_ARE = "object-format={}"
 _ANSWERED = "application/x-git-upload-pack-result"
@@ -62,10 +65,11 @@ async def read_commit(repository: str, web: Web, commit: str) -> GitCommit:
     hash_name = hash_named_like(commit)
     about_names = [_NAMES_ARE.format(hash_name)] if hash_name != "sha1" else []
     lines = ["command=fetch", *about_names, None, "no-progress", f"want {commit}", "deepen 1"]
-    small = f"filter blob:limit={MAX_POINTER_BYTES + 1}"
-    try:
+    small = f"filter blob:limit={MAX_SENT_BYTES + 1}"
+    pack = None
+    with suppress(ValueError):
         pack = pack_in(await _ask(repository, web, [*lines, small, "done"]))
-    except ValueError:
+    if pack is None:
         # A server that cannot leave files out says so, or only breaks off.
         pack = pack_in(await _ask(repository, web, [*lines, "done"]))
     objects = read_pack(pack, hash_name)

@@ -20,7 +20,7 @@ from grym_fetch.core.lfs import server_at, server_of_repository
 from grym_fetch.core.lfs_addresses import LfsAddress
 from grym_fetch.core.suspicion import read_pointer
 from grym_fetch.sources.choice import choose_paths, nearest, quoted, unquoted
-from grym_fetch.sources.git import HUB, GitCommit, GitRefused, list_refs, read_commit
+from grym_fetch.sources.git import HUB, MAX_SENT_BYTES, GitCommit, GitRefused, list_refs, read_commit
 from grym_fetch.sources.git_pack import is_commit_name
 from grym_fetch.sources.protocol import Resolved, SourceFile, Web
 
@@ -174,8 +174,12 @@ class _LfsRepository:
 
     def _server(self, commit: GitCommit) -> str:
         """The repository's Git LFS server (`docs/api/server-discovery.md`)."""
-        by_path = {file.path: commit.contents.get(file.oid) for file in commit.files if file.path == ".lfsconfig"}
-        if content := by_path.get(".lfsconfig"):
+        content = next((commit.contents.get(file.oid) for file in commit.files if file.path == ".lfsconfig"), b"")
+        if content is None or len(content) > MAX_SENT_BYTES:
+            # Not the usual server then: that may be another one, with other files.
+            reason = f"its .lfsconfig, which may name another server, is longer than {MAX_SENT_BYTES:,} bytes"
+            raise SourceFailed(self._place.repository, HUB, reason)
+        if content:
             parser = configparser.ConfigParser(interpolation=None, strict=False, allow_no_value=True)
             with suppress(configparser.Error, UnicodeDecodeError):
                 parser.read_string("\n".join(line.strip() for line in content.decode().splitlines()))

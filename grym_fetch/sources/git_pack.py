@@ -83,6 +83,7 @@ def read_refs(data: bytes) -> dict[str, tuple[str, str]]:
     for line in packets(data):
         if isinstance(line, str):
             break
+        _raise_refusal(line)
         oid, name, *more = line.decode("utf-8").rstrip("\n").split(" ")
         given = dict(each.partition(":")[::2] for each in more)
         oid = given.get("peeled", oid)  # the commit that a tag object names
@@ -90,6 +91,11 @@ def read_refs(data: bytes) -> dict[str, tuple[str, str]]:
             raise ValueError("the name of an object is neither a SHA-1 nor a SHA-256")
         refs[name] = oid, given.get("symref-target", "")
     return refs
+
+
+def _raise_refusal(line: bytes) -> None:
+    if line.startswith(b"ERR "):
+        raise ValueError(f"the server says: {line[4:].decode('utf-8', 'replace').strip()}")
 
 
 def pack_in(data: bytes) -> bytes:
@@ -100,8 +106,7 @@ def pack_in(data: bytes) -> bytes:
         if isinstance(line, str):
             continue
         if not is_pack:
-            if line.startswith(b"ERR "):
-                raise ValueError(f"the server says: {line[4:].decode('utf-8', 'replace').strip()}")
+            _raise_refusal(line)
             is_pack = line.rstrip(b"\n") == b"packfile"
         elif line[:1] == b"\x01":
             pack += line[1:]
