@@ -22,7 +22,7 @@ from tests.support.git_lfs import GitServer, pointer_to, serving_git
 WEIGHTS, OTHER = b"the weights" * 100, b"other weights" * 100
 FILES = {"a/w.bin": pointer_to(WEIGHTS), "a b.bin": pointer_to(OTHER), "big.txt": b"y" * 5000, "README": b"hi"}
 
-TOKEN = "-".join(("the", "token", "sent"))  # tracebacks, which are searched for it, show source code
+TOKEN = "the-token-sent"
 ANSWERED = {"Content-Type": "application/x-git-upload-pack-result"}
 
 
