@@ -212,6 +212,7 @@ async def test_a_signature_for_google_is_checked_by_a_server(tmp_path: Path) -> 
     assert all("authorization" not in request.fields for request in server.requests)
 
 
+@pytest.mark.shows("S9")
 async def test_an_emulator_of_google_is_asked_without_keys(tmp_path: Path) -> None:
     """As by Google's own tools; a signature would lead to Google itself."""
     file = tmp_path / "key.json"
