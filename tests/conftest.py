@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -51,19 +51,19 @@ _FOREIGN = (
     "hf_endpoint",
     "hf_token_path",
 )
+_OWN_FOLDERS = ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "HF_HOME")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _own_environment() -> Iterator[None]:
+def pytest_configure(config: pytest.Config) -> None:
     """No test depends on, or adds to, the proxies, credentials, settings and state of the user who runs it."""
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as state:
-        patch.setenv("XDG_STATE_HOME", state)
-        patch.setenv("XDG_CONFIG_HOME", state)
-        patch.setenv("HF_HOME", state)
-        for name in list(os.environ):
-            if name.lower() in _FOREIGN or name.startswith("GRYM_FETCH_"):
-                patch.delenv(name)
-        yield
+    patch, state = pytest.MonkeyPatch(), tempfile.TemporaryDirectory()
+    config.add_cleanup(state.cleanup)
+    config.add_cleanup(patch.undo)
+    for name in _OWN_FOLDERS:
+        patch.setenv(name, state.name)
+    for name in list(os.environ):
+        if name.lower() in _FOREIGN or name.startswith("GRYM_FETCH_"):
+            patch.delenv(name)
 
 
 class _Unhandled(logging.Handler):
@@ -81,34 +81,55 @@ class _Unhandled(logging.Handler):
             self.records.append(record)
 
 
-@pytest.fixture(autouse=True)
-def unhandled() -> Iterator[list[logging.LogRecord]]:
-    """Fail a test in which an exception reached nobody: a transfer may go on without the part that it hit.
-
-    A test that expects one removes it from the list.
-    """
-    handler = _Unhandled()
-    logging.getLogger("asyncio").addHandler(handler)
-    yield handler.records
-    logging.getLogger("asyncio").removeHandler(handler)
-    assert not handler.records, "\n\n".join(map(logging.Formatter().format, handler.records))
+_UNHANDLED = _Unhandled()
+_OURS = logging.getLogger("grym_fetch")
 
 
-@pytest.fixture(autouse=True)
-def _logger_as_it_was() -> Iterator[None]:
-    """Restore our logger: a command run in this process configures it as if the process were its own."""
-    logger = logging.getLogger("grym_fetch")
-    handlers, level, propagate = list(logger.handlers), logger.level, logger.propagate
-    yield
-    logger.handlers[:] = handlers
-    logger.setLevel(level)
-    logger.propagate = propagate
+@pytest.fixture
+def unhandled() -> list[logging.LogRecord]:
+    """The exceptions of this test that have reached nobody so far."""
+    return _UNHANDLED.records
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: some tests wait for a process to end or for a second to pass."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_finish() -> None:
     """Thousands of collected tests live to the end: the garbage collector need not look at them repeatedly."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, object, object]:
+    """Keep state outside an assets folder for a single test, and leave our logger as it was.
+
+    A command run in this process configures the logger as if the process were its own. These are hooks: as fixtures
+    of each of thousands of tests they would take a tenth of the time.
+    """
+    handlers, level, propagate = list(_OURS.handlers), _OURS.level, _OURS.propagate
+    common = os.environ["XDG_STATE_HOME"]
+    os.environ["XDG_STATE_HOME"] = os.path.join(common, os.urandom(4).hex())
+    logging.getLogger("asyncio").addHandler(_UNHANDLED)
+    try:
+        return (yield)
+    finally:
+        logging.getLogger("asyncio").removeHandler(_UNHANDLED)
+        os.environ["XDG_STATE_HOME"] = common
+        _OURS.handlers[:] = handlers
+        _OURS.setLevel(level)
+        _OURS.propagate = propagate
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Iterator[None]:
+    """Fail a test in which an exception reached nobody: a transfer may go on without the part that it hit."""
+    yield
+    unseen, _UNHANDLED.records[:] = list(_UNHANDLED.records), []
+    assert not unseen, "\n\n".join(map(logging.Formatter().format, unseen))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -145,12 +166,6 @@ def _why_no_mount() -> str:
             return "mounting is not permitted here"
         subprocess.run(["umount", folder], check=True)
     return ""
-
-
-@pytest.fixture(autouse=True)
-def _state_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """State kept for a user outside an assets folder is kept for a single test."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state" / os.urandom(4).hex()))
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ from grym_fetch.core.events import Event
 from grym_fetch.runtime import loop_thread
 from grym_fetch.testing import AssetServer, Gate, HangBeforeBody, Hold, Status, Throttle, seeded_bytes, serve_in_thread
 from tests.support.project import KIB, SMALL, Project
+from tests.support.sweeps import typical
 
 CONTENT = seeded_bytes(600 * KIB, seed=21)
 
@@ -363,7 +364,7 @@ def interrupt() -> Iterator[Callable[[], None]]:
 
 
 @pytest.mark.shows("U6", "B61")
-@pytest.mark.parametrize("interrupted", [True, False])
+@pytest.mark.parametrize("interrupted", typical([True, False], True))
 def test_an_interruption_does_not_wait_for_a_slow_callback(project: Project, interrupted: bool) -> None:
     """After Ctrl-C, a late callback gets one second; at a normal end of the block, all the time it needs."""
     seen: list[str] = []

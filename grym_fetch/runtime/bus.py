@@ -57,8 +57,8 @@ class Subscription:
         self.handled.set()
         self.moved = asyncio.Event()
         """Set whenever such a reader has handled one more event."""
-        self.is_slow = False
-        """Whether such a reader took too long for its last event to be waited for."""
+        self.took_s = 0.0
+        """How long such a reader took for its last event, as far as anybody has waited for it."""
 
     def put(self, event: Event) -> None:
         """Queue an event. Called by the bus."""
@@ -180,12 +180,12 @@ class EventBus:
         task.add_done_callback(lambda done: self._pumps.pop(done, None))
         return subscription.close
 
-    async def settle(self, *, grace: float = 1.0, stuck: float = SLOW_CALLBACK_S) -> None:
-        """Give callbacks up to ``grace`` seconds to handle what was emitted so far.
+    async def settle(self, *, grace: float | None = 1.0, stuck: float = SLOW_CALLBACK_S) -> None:
+        """Give callbacks up to ``grace`` seconds (None: any time) to handle what was emitted so far.
 
         Does not wait for one that takes longer than ``stuck`` seconds for a single event, or has just done so.
         """
-        behind = [each for each in self._pumps.values() if not (each.is_slow or each.handled.is_set())]
+        behind = [each for each in self._pumps.values() if each.took_s < stuck and not each.handled.is_set()]
         if behind:
             with suppress(TimeoutError):
                 async with asyncio.timeout(grace):
@@ -238,6 +238,7 @@ async def _follow(subscription: Subscription, is_there: Callable[[], bool], pati
             async with asyncio.timeout(patience):
                 await subscription.moved.wait()
         except TimeoutError:
+            subscription.took_s = max(subscription.took_s, patience)
             return
 
 
@@ -257,7 +258,7 @@ async def _pump(subscription: Subscription, callback: EventCallback) -> None:
             if subscription.is_empty:
                 subscription.handled.set()
             subscription.moved.set()
-            subscription.is_slow = loop.time() - began > SLOW_CALLBACK_S
+            subscription.took_s = loop.time() - began
     except (Exception, SystemExit):  # a task that ended with SystemExit would take the loop along
         log.exception("a callback raised and will not be called again")
     finally:

@@ -38,6 +38,7 @@ from grym_fetch.manager import AssetManager
 from grym_fetch.project.freshness import FreshnessCheck
 from grym_fetch.project.pinning import Pinned, PinReport
 from grym_fetch.project.updating import NewerVersion
+from grym_fetch.runtime.bus import CALLBACK_TIMEOUT_S
 from grym_fetch.transfer.fetcher import attempts_of
 from grym_fetch.transfer.readers import Readers
 from grym_fetch.transfer.result import FetchResult, TransferResult
@@ -356,7 +357,8 @@ class MockAssetManager(AssetManager):
     async def _emit_and_settle(self, event: Event) -> None:
         self._bus.emit(event)
         await asyncio.sleep(0)
-        await self._bus.settle()  # so that every callback sees every step, however busy the machine is
+        # Every callback sees every step, however busy the machine is, unless it hangs.
+        await self._bus.settle(grace=None, stuck=CALLBACK_TIMEOUT_S)
 
 
 class _AlwaysFresh(FreshnessCheck):

@@ -38,7 +38,6 @@ from grym_fetch.testing import seeded_bytes
 from tests.support.archives import zip_of
 from tests.support.mounts import mounted, overlaid
 from tests.support.project import OWN
-from tests.support.sweeps import typical
 from tests.support.system import dead_owner, descriptors
 
 FILES = {
@@ -817,7 +816,8 @@ def crash_at(step: int, monkeypatch: pytest.MonkeyPatch, act: Callable[[], objec
     return False
 
 
-@pytest.mark.parametrize("can_exchange", typical([True, False], False))
+@pytest.mark.parametrize("can_exchange", [True, False])
+@pytest.mark.sweep
 def test_a_crash_at_any_step(
     local_files: LocalFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_exchange: bool
 ) -> None:

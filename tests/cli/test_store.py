@@ -29,6 +29,7 @@ def projects(tmp_path: Path, server: AssetServer) -> tuple[Project, Project]:
     )
 
 
+@pytest.mark.sweep
 def test_two_projects_share_one_download_and_one_copy(
     projects: tuple[Project, Project], server: AssetServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

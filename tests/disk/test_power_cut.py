@@ -308,7 +308,8 @@ def test_nothing_told_is_ever_lost(recordings: dict[str, Recording], name: str) 
 
 
 @pytest.mark.shows("P1", "P3")
-@pytest.mark.parametrize("name", typical(["fresh", "interrupted", "another file system"], "fresh"))
+@pytest.mark.parametrize("name", ["fresh", "interrupted", "another file system"])
+@pytest.mark.sweep
 def test_killed_and_then_a_power_cut(recordings: dict[str, Recording], name: str) -> None:
     """The run that finishes a killed process's work flushes what that one had not: nothing reported is lost."""
     story, first = STORIES[name], recordings[name]

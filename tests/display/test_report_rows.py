@@ -52,6 +52,7 @@ def test_json_lines_are_the_rows_without_secrets() -> None:
 
 
 @pytest.mark.package("pyarrow")
+@pytest.mark.sweep
 def test_parquet_has_the_same_rows() -> None:
     """With the types that are promised, also where a column is empty; a path that is not UTF-8 is escaped."""
     from pyarrow import parquet

@@ -132,6 +132,7 @@ except KeyboardInterrupt:
     assert server.stats.body_bytes_sent < SIZE
 
 
+@pytest.mark.sweep
 def test_an_end_without_a_farewell(project: Project, server: AssetServer) -> None:
     """A script that ends while another thread downloads does not hang, and what has arrived is kept."""
     text = """

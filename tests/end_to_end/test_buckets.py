@@ -27,6 +27,7 @@ def s3() -> Iterator[S3Server]:
 
 
 @pytest.mark.shows("S7")
+@pytest.mark.sweep
 def test_a_killed_sync_is_resumed_with_new_keys(s3: S3Server, project: Project) -> None:
     """What has arrived is kept; the address is signed anew, and neither keys nor signatures are told or stored."""
     content = seeded_bytes(SIZE, seed=21)

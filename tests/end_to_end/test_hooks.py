@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.repo.story import commit, git, repository, write
+from tests.support.sweeps import typical
 
 ROOT = Path(__file__).parents[2]
 OFFERED = (ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8")
@@ -32,7 +33,7 @@ def try_to_commit(root: Path, *arguments: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("arguments", [("-a",), ("a.bin",)])
+@pytest.mark.parametrize("arguments", typical([("-a",), ("a.bin",)], ("a.bin",)))
 def test_large_files_stay_out(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     """A commit with a large file is refused and names it, whichever way it chooses its files; another one is made."""
     root = repository(tmp_path / "repo")

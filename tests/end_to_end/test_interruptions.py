@@ -16,6 +16,7 @@ import pytest
 from grym_fetch.testing import AssetServer, Gate, Hold, SeededContent, Throttle, serve_in_thread
 from tests.end_to_end.command import Running, environment, run, wait_until
 from tests.support.project import Project
+from tests.support.sweeps import typical
 
 MIB = 1024 * 1024
 SIZE = 24 * MIB
@@ -110,7 +111,7 @@ def test_a_signal_stops_soon_and_keeps_everything(
     assert planned["resumed_bytes"] >= received - 64 * 1024
 
 
-@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize("stream", typical(["stdout", "stderr"], "stderr"))
 @pytest.mark.shows("P8", "P14")
 def test_a_signal_ends_it_also_where_nobody_reads(project: Project, stream: str) -> None:
     """Even when writing into a full pipe that nobody reads, a signal ends the command within two seconds."""
@@ -143,6 +144,7 @@ def handles(pid: int, number: signal.Signals) -> bool:
 
 
 @pytest.mark.shows("P8")
+@pytest.mark.sweep
 def test_the_last_line_is_said_in_the_middle_of_a_long_flush(project: Project, gate: Gate) -> None:
     """A flush that takes too long is left alone; the message still says what happens to the bytes."""
     (project.root / "sitecustomize.py").write_text(
@@ -203,6 +205,7 @@ def test_a_second_process_waits_and_finds_it_done(project: Project, server: Asse
 
 
 @pytest.mark.shows("B10", "B44", "B60", "X2")
+@pytest.mark.sweep
 def test_a_dead_holder_blocks_nobody(project: Project, gate: Gate) -> None:
     """A process killed while it held an asset is not waited for, and its bytes are taken over."""
     # Over one connection, everything before the last two pieces is certainly written.
@@ -230,6 +233,7 @@ def test_waiting_has_an_end(project: Project) -> None:
     assert "--lock-timeout" in done.err
 
 
+@pytest.mark.sweep
 def test_never_more_connections_than_asked_for(tmp_path: Path, server: AssetServer, gate: Gate) -> None:
     """--parallel bounds the connections open at once, including idle ones, over all assets and hosts."""
     project = Project(tmp_path / "many")

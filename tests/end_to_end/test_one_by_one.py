@@ -46,7 +46,7 @@ def served(folder: Path, handler: type[Handler]) -> Iterator[str]:
             thread.join()
 
 
-@pytest.mark.parametrize("handler", [Handler, KeepingHandler])
+@pytest.mark.parametrize("handler", typical([Handler, KeepingHandler], KeepingHandler))
 @pytest.mark.parametrize("parallel", typical([2, 4, 8], 4))
 @pytest.mark.shows("N25")
 async def test_one_connection_at_a_time(

@@ -69,6 +69,7 @@ def test_a_zeroed_third_costs_a_third(project: Project, server: AssetServer, pla
     assert [event["saved_bytes"] for event in done.of("asset_repaired")] == [43 * MIB]
 
 
+@pytest.mark.sweep
 def test_killed_in_the_middle(project: Project, server: AssetServer, place: Path) -> None:
     """The damaged file stays as it was, and the next run fetches only what the first had not."""
     right = digest(place)

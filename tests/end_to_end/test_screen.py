@@ -13,6 +13,7 @@ import pytest
 from grym_fetch.testing import AssetServer, Gate, Hold, seeded_bytes
 from tests.end_to_end.command import environment, run
 from tests.support.project import Project
+from tests.support.sweeps import typical
 from tests.support.terminal import Terminal
 
 KIB = 1024
@@ -58,6 +59,7 @@ def test_add_tells_its_result_below_the_display(tmp_path: Path, server: AssetSer
     assert len(rest) <= 2, rest  # the line before is the end of a long path
 
 
+@pytest.mark.sweep
 def test_pin_tells_of_each(tmp_path: Path, server: AssetServer, gate: Gate) -> None:
     """Four assets give four aligned lines, and nothing else."""
     project = Project(tmp_path)
@@ -98,6 +100,7 @@ def test_something_is_told_before_a_server_answers(tmp_path: Path) -> None:
             process.kill()
 
 
+@pytest.mark.sweep
 def test_import_and_path_end_below_the_display(tmp_path: Path, server: AssetServer, gate: Gate) -> None:
     """Data for a script is on a line of its own, too."""
     (tmp_path / ".git").mkdir()
@@ -111,7 +114,7 @@ def test_import_and_path_end_below_the_display(tmp_path: Path, server: AssetServ
     assert shown[-2].startswith("✓ bar.bin") or shown[-3].startswith("✓ bar.bin")
 
 
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("times", typical([1, 2], 1))
 @pytest.mark.shows("P8")
 def test_ctrl_c_says_where_it_was(tmp_path: Path, server: AssetServer, gate: Gate, times: int) -> None:
     """Once, in a row of its own, with what to do; the second one also says that it ended at once."""

@@ -100,6 +100,7 @@ def authorizations(server: AssetServer, field: str = "authorization") -> set[str
     return {base64.b64decode(text[6:]).decode() if text.startswith("Basic ") else text for text in told}
 
 
+@pytest.mark.sweep
 def test_no_secret_is_found_anywhere(tmp_path: Path, server: AssetServer, hub: AssetServer) -> None:
     """None leaks after successes, retries, failures of all kinds, or kill -9, though each of them was in use."""
     project = Project(tmp_path / "project")

@@ -32,8 +32,10 @@ from grym_fetch.core.errors import DigestMismatch, ManifestError
 from grym_fetch.core.events import Event
 from grym_fetch.core.manifest import Asset
 from grym_fetch.errors import AssetMissing, UnpinnedAsset
+from grym_fetch.runtime.bus import CALLBACK_TIMEOUT_S
 from grym_fetch.testing import AssetServer, FlipByte, MockAssetManager, Status, seeded_bytes
 from grym_fetch.testing.mock import DEFAULT_SIZE_BYTES
+from tests.support.fakes import VirtualLoop
 from tests.support.project import KIB, Project
 
 CONTENT = seeded_bytes(200 * KIB, seed=5)
@@ -178,6 +180,34 @@ async def test_an_unknown_id_suggests_the_nearest() -> None:
     manager = create_mock_asset_manager({"audioldm-s-full": "/mock/a"})
     with pytest.raises(UnknownAsset, match="Did you mean audioldm-s-full"):
         await manager.get_asset_path("audioldm-s-ful")
+
+
+def test_a_slow_callback_sees_every_step_and_one_that_hangs_is_waited_for_once() -> None:
+    """However slow the machine is, a test that counts steps passes; one whose callback is stuck ends soon."""
+
+    async def story() -> None:
+        manager = create_mock_asset_manager({"a": "/mock/a"}, sizes={"a": 1000})
+        seen: list[int] = []
+
+        async def slow(progress: AssetProgress) -> None:
+            await asyncio.sleep(CALLBACK_TIMEOUT_S / 2)
+            seen.append(progress.bytes_downloaded)
+
+        async def stuck(progress: AssetProgress) -> None:
+            await asyncio.Event().wait()
+
+        async with manager:
+            manager.on_progress(slow)
+            await manager.download_asset("a")
+            assert seen == [0, 250, 500, 750, 1000, 1000, 1000]
+        began = asyncio.get_running_loop().time()
+        async with create_mock_asset_manager({"a": "/mock/a"}) as manager:
+            manager.on_progress(stuck)
+            await manager.download_asset("a")
+        assert asyncio.get_running_loop().time() - began <= 2.5 * CALLBACK_TIMEOUT_S
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(story())
 
 
 async def test_a_download_is_played_in_full() -> None:

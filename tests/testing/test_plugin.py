@@ -80,7 +80,7 @@ def test_the_server(asset_server: AssetServer) -> None:
 # --- In runs of their own -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", typical([[], ["--minimal-assets"]], []), ids=["full", "minimal"])
+@pytest.mark.parametrize("options", typical([[], ["--minimal-assets"]], ["--minimal-assets"]), ids=["full", "minimal"])
 def test_the_examples_of_the_page(examples: Path, options: list[str]) -> None:
     """Every example passes as printed, with full assets and with stand-ins."""
     counts, said = run_pytest(examples, *options)

@@ -41,6 +41,7 @@ from tests.support.invariants import Recorder, Rules, Run
 from tests.support.power_cut import no_flushing
 from tests.support.project import OWN, Project
 from tests.support.small_world import CHUNK, TINY, SmallWorld
+from tests.support.sweeps import typical
 from tests.support.system import dead_owner, descriptors
 from tests.support.system_calls import failing
 
@@ -414,6 +415,7 @@ async def test_the_place_removed_during_the_run(world: SmallWorld, project: Proj
 
 
 @pytest.mark.shows("D17")
+@pytest.mark.sweep
 async def test_descriptors_do_not_grow_with_the_number_of_assets(tmp_path: Path) -> None:
     """Twenty times as many small files never need a single descriptor more."""
 
@@ -441,7 +443,7 @@ async def test_descriptors_do_not_grow_with_the_number_of_assets(tmp_path: Path)
 
 
 @pytest.mark.shows("D16")
-@pytest.mark.parametrize("limit", [48, 100])
+@pytest.mark.parametrize("limit", typical([48, 100], 100))
 def test_few_descriptors_mean_fewer_connections(project: Project, limit: int) -> None:
     """A process that may open few files uses fewer connections, says so, and does not fail."""
     with serve_in_thread() as server:

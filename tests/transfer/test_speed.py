@@ -24,6 +24,7 @@ from tests.support.fakes import VirtualLoop
 from tests.support.invariants import Recorder
 from tests.support.project import KIB, Project, asset_entry
 from tests.support.small_world import OneConnection, SmallWorld
+from tests.support.sweeps import typical
 
 MIB = 1024 * KIB
 SIZES = SegmentSizes(piece=128 * KIB, first=MIB, smallest=64 * KIB, largest=4 * MIB, window=4 * MIB)
@@ -215,6 +216,7 @@ def test_what_was_asked_ahead_of_an_origin_that_was_left_is_taken_back(
     assert took <= 60
 
 
+@pytest.mark.sweep
 def test_medium_files_wait_for_no_round_trip(tmp_path: Path) -> None:
     """Many assets of one segment each: the next one is requested over the connection that is still busy."""
     contents = {f"https://one.example.org/{n}": seeded_bytes(300 * KIB, seed=n) for n in range(64)}
@@ -225,7 +227,7 @@ def test_medium_files_wait_for_no_round_trip(tmp_path: Path) -> None:
     assert seconds() <= 0.5 * seconds(pipelining=False)
 
 
-@pytest.mark.parametrize("takes_ahead", [True, False])
+@pytest.mark.parametrize("takes_ahead", typical([True, False], True))
 def test_many_small_files_on_a_slow_link(tmp_path: Path, takes_ahead: bool) -> None:
     """They are put in place every second, not at the end, and a large file gets its share of connections meanwhile."""
     contents = {f"https://one.example.org/{n}": seeded_bytes(20 * KIB, seed=n) for n in range(200)}
