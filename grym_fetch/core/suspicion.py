@@ -15,7 +15,7 @@ from grym_fetch.core.manifest_values import MAX_SIZE_BYTES
 BEGINNING_BYTES = 1024
 """How much of a file is looked at."""
 _PAGE = re.compile(
-    rb"(?:\xef\xbb\xbf)?\s*+(?:<\?xml[^>]*>\s*+)?+(?:(?><!--.*?-->)\s*+)*+<(?:!doctype\s+html|html)\b",
+    rb"(?:\xef\xbb\xbf)?\s*+(?:<\?xml[^>]*>\s*+)?+(?:<!--.*?-->\s*+)*+<(?:!doctype\s+html|html)\b",
     re.IGNORECASE | re.DOTALL,
 )
 _PAGE_NAMES = (".html", ".htm", ".xhtml", ".mhtml")

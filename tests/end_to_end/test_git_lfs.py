@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -109,7 +110,8 @@ def test_a_place_that_is_never_asked(tmp_path: Path, project: Project) -> None:
         ):
             download = {"href": place, "header": {"Authorization": "Basic bGVudC1zZWNyZXQ="}, "expires_in": -1}
             found = {"oid": oid, "size": 50_000, "actions": {"download": download}}
-            served.lfs = lambda _, found=found: (200, {}, json.dumps({"objects": [found]}).encode())
+            answer = 200, dict[str, str](), json.dumps({"objects": [found]}).encode()
+            served.lfs = partial(lambda given, _: given, answer)
             failed = run(project.root, "sync", "--retries", "0", "-vv")
             assert failed.code == 1
             assert reason in failed.err
