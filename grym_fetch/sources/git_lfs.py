@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
+from weakref import WeakKeyDictionary
 
 from grym_fetch.core.errors import SourceFailed, UnknownSource
 from grym_fetch.core.lfs import server_at, server_of_repository
@@ -116,6 +117,20 @@ def pointed_at(address: str, oid: str, size: int) -> str:
     return str(LfsAddress(server_of_repository(_LfsPlace.read(address).repository), oid, size))
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What was read of one commit of a repository."""
+
+    repository: str
+    revision: str
+    commit: GitCommit
+    files: Mapping[str, SourceFile]
+
+
+_LAST: WeakKeyDictionary[Web, _Read] = WeakKeyDictionary()
+"""What was read last over each connection: `outdated` asks for the files of a repository one by one."""
+
+
 class _LfsRepository:
     """One repository, asked for one address."""
 
@@ -127,20 +142,38 @@ class _LfsRepository:
     async def resolve(self) -> Resolved:
         place = self._place
         revision, commit_name = await self._find_commit()
+        known = _LAST.get(self._web)
+        if known is None or (known.repository, known.revision, known.commit.name) != (
+            place.repository,
+            revision,
+            commit_name,
+        ):
+            commit = await self._read_commit(commit_name)
+            known = _LAST[self._web] = _Read(place.repository, revision, commit, self._pointers(commit, revision))
+        commit, files = known.commit, known.files
+        self._refuse_ordinary(commit, files)
+        chosen = choose_paths(place.path, list(files), self._address)
+        found = tuple(files[path] for path in chosen.paths)
+        return Resolved(place.name, commit_name, found, is_whole=chosen.is_whole)
+
+    async def _read_commit(self, name: str) -> GitCommit:
         try:
-            commit = await read_commit(place.repository, self._web, commit_name)
+            return await read_commit(self._place.repository, self._web, name)
         except ValueError as error:
             if "not our ref" in str(error):
-                raise UnknownSource(self._address, f"there is no commit {commit_name}") from None
+                raise UnknownSource(self._address, f"there is no commit {name}") from None
             raise
-        server = self._server(commit)
+
+    def _pointers(self, commit: GitCommit, revision: str) -> dict[str, SourceFile]:
+        """The files that a commit has in Git LFS, by their paths."""
+        place, server = self._place, self._server(commit)
         files: dict[str, SourceFile] = {}
         for file in commit.files:
             content = commit.contents.get(file.oid, b"")
             if (pointer := read_pointer(content, len(content))) is not None:
                 checksum, size = pointer
                 listed = str(LfsAddress(server, checksum.hexdigest, size))
-                plain = _plain_address(place.repository, commit_name, file.path)
+                plain = _plain_address(place.repository, commit.name, file.path)
                 files[file.path] = SourceFile(
                     file.path,
                     plain or listed,
@@ -149,10 +182,7 @@ class _LfsRepository:
                     checksum,
                     mirrors=(listed,) if plain is not None else (),
                 )
-        self._refuse_ordinary(commit, files)
-        chosen = choose_paths(place.path, list(files), self._address)
-        found = tuple(files[path] for path in chosen.paths)
-        return Resolved(place.name, commit_name, found, is_whole=chosen.is_whole)
+        return files
 
     async def _find_commit(self) -> tuple[str, str]:
         """The revision as it is written into sources, and its commit. Raises `UnknownSource` with the nearest."""

@@ -11,7 +11,8 @@ import pytest
 from grym_fetch.core.digest import Checksum
 from grym_fetch.errors import SourceFailed, UnknownSource
 from grym_fetch.net.client import HttpTransport
-from grym_fetch.sources import Page, Web
+from grym_fetch.sources import Page, Web, git_lfs
+from grym_fetch.sources.git import GitCommit, read_commit
 from grym_fetch.sources.git_lfs import GitLfs, _LfsPlace, pointed_at
 from grym_fetch.sources.git_pack import packet
 from grym_fetch.sources.naming import Naming, as_assets
@@ -63,6 +64,26 @@ async def test_a_branch_moves_and_a_commit_stays(served: GitServer) -> None:
     assert after.files[0].checksum == Checksum.of(OTHER)
     kept = await ask(f"git-lfs:{served.url}/org/moving.git@{first}/**/*.bin", {})
     assert kept.files[1].checksum == Checksum.of(WEIGHTS)
+
+
+async def test_a_commit_is_read_once_for_all_its_files(served: GitServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`outdated` asks for each of them: with thousands, reading it for each would take hours."""
+    read: list[str] = []
+
+    async def count(repository: str, web: Web, commit: str) -> GitCommit:
+        read.append(commit)
+        return await read_commit(repository, web, commit)
+
+    monkeypatch.setattr(git_lfs, "read_commit", count)
+    connection = HttpTransport().connection()
+    web = web_over(connection, retries=0)
+    try:
+        for path in ("a/w.bin", "a%20b.bin", ""):
+            await resolve(f"git-lfs:{served.url}/org/model.git@main/{path}", web, newest=True)
+        await resolve(f"git-lfs:{served.url}/org/model.git@{read[0]}/a/w.bin", web, newest=True)
+    finally:
+        await connection.aclose()
+    assert read == [read[0]] * 2  # another name of it stands in other sources
 
 
 async def test_a_server_of_the_repository_s_own_choice(served: GitServer) -> None:
