@@ -92,7 +92,7 @@ mutants: $(READY)  ## take guards out one at a time and say which no test misses
 
 constraints:  ## write constraints.txt anew from the newest versions there are; run the checks afterwards
 	$(PYTHON) -m venv --clear .venv/newest
-	.venv/newest/bin/python -m pip install --quiet --disable-pip-version-check '.[dev,speed,packages]'
+	.venv/newest/bin/python -m pip install --quiet --disable-pip-version-check '.[dev,speed,components,packages]'
 	{ sed -n '/^#/p' constraints.txt; .venv/newest/bin/python -m pip freeze --exclude grym-fetch --disable-pip-version-check \
 	  | sed 's/^uvloop==.*/&; platform_system != "Windows"/'; } > constraints.new
 	mv constraints.new constraints.txt

@@ -1,7 +1,7 @@
 """Addresses: which may be requested, where a redirect leads, and who gets which credentials.
 
-Rules: http and https only, on every hop; never from https down to http; no userinfo in a redirect. Credentials belong
-to one scheme, host and port: nobody else gets them, and plain http gets them only on loopback.
+Rules: http and https only, on every hop; never from https down to http; no userinfo in a redirect. What is
+found for an address goes to its scheme, host and port alone, and over plain http only on loopback.
 """
 
 from __future__ import annotations

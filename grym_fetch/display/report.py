@@ -52,6 +52,8 @@ class Life:
     trouble: str = ""
     error: str = ""
     """The class of the error."""
+    is_planned: bool = False
+    """Whether it was to be fetched: an asset that is refused before that asks nobody."""
     stretches: list[tuple[Stretch, float, float]] = field(default_factory=list)
     marks: list[tuple[float, str]] = field(default_factory=list)
     retries: int = 0
@@ -134,7 +136,7 @@ class Report:
         life.ended, life.node = event.time, event.node or life.node
         match event:
             case events.AssetPlanned():
-                life.size, life.resumed = event.size, event.resumed_bytes
+                life.size, life.resumed, life.is_planned = event.size, event.resumed_bytes, True
                 life.bytes = event.resumed_bytes
                 life.enter("waits", event.time)
                 self._share(life).assets += 1

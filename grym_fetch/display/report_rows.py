@@ -74,7 +74,8 @@ def _in_utf8(value: str | float | None) -> str | float | None:
 
 
 def _row(life: Life) -> Row:
-    was_asked = life.downloaded > 0 or life.retries > 0 or life.switches > 0 or life.end == "failed"
+    is_refused = life.end == "failed" and life.is_planned
+    was_asked = life.downloaded > 0 or life.retries > 0 or life.switches > 0 or is_refused
     return {
         "asset": life.asset,
         "end": life.end,

@@ -14,9 +14,9 @@ from grym_fetch.display.report import Report
 from grym_fetch.display.report_rows import COLUMNS, as_json_lines, as_parquet, read_rows, report_rows
 
 A, B = "https://one.example/a.bin", "https://two.example/a.bin"
-REPORT = Report({"a": A, "bad": B, "late": B, "there": B})
+REPORT = Report({"a": A, "bad": B, "late": B, "there": B, "unpinned": B})
 HAPPENED: tuple[tuple[float, Event], ...] = (
-    (100.0, events.RunStarted(assets=4, bytes=1000)),
+    (100.0, events.RunStarted(assets=5, bytes=1000)),
     (101.0, events.AssetPlanned(asset="a", size=1000, resumed_bytes=200)),
     (102.0, events.AssetReused(asset="there", path="/p/there-\udcff")),
     (105.0, events.RetryScheduled(asset="a", url=A, attempt=1, delay=1.0, reason="503")),
@@ -25,6 +25,7 @@ HAPPENED: tuple[tuple[float, Event], ...] = (
     (111.5, events.AssetVerified(asset="a", path="/p", checksum="c", size=1000, seconds=10.0, downloaded_bytes=800)),
     (112.0, events.AssetPlanned(asset="bad", size=None, resumed_bytes=0)),
     (112.0, events.AssetFailed(asset="bad", error="BadStatus", message=f"{B}?token=SECRET: status 404", attempts=())),
+    (112.0, events.AssetFailed(asset="unpinned", error="UnpinnedAsset", message="no checksum", attempts=())),
 )
 for time, event in HAPPENED:
     REPORT.apply(replace(event, time=time))
@@ -32,7 +33,7 @@ for time, event in HAPPENED:
 
 def test_every_asset_has_a_row() -> None:
     """How it ended, from where, with how many bytes, seconds and attempts, and why it failed."""
-    a, there, bad, late = report_rows(REPORT)
+    a, there, bad, unpinned, late = report_rows(REPORT)
     assert list(a) == list(COLUMNS)
     assert a == {
         "asset": "a", "end": "verified", "node": None, "origin": B, "size": 1000, "bytes": 800, "resumed_bytes": 200,
@@ -41,6 +42,7 @@ def test_every_asset_has_a_row() -> None:
     assert (there["end"], there["origin"], there["attempts"]) == ("reused", None, 0)
     assert (bad["end"], bad["attempts"], bad["error"]) == ("failed", 1, "BadStatus")
     assert "404" in str(bad["message"])
+    assert (unpinned["end"], unpinned["attempts"]) == ("failed", 0), "nobody was asked for it"
     assert (late["asset"], late["end"], late["began"], late["seconds"]) == ("late", "unfinished", None, None)
 
 

@@ -160,6 +160,9 @@ def tables() -> str:
     parts.append("Each happened to somebody. Each is a test here, so that it does not happen to you.\n\n")
     parts.append("| | Where | What happened | Tests |\n|---|---|---|---|\n")
     parts += [f"| {r.id} | {r.what} | {r.comes} | {_proof(r)} |\n" for r in bugs()]
+    parts.append("\n## Promises of SECURITY\n\nThe tests of what [SECURITY.md](../SECURITY.md) promises.\n\n")
+    parts.append("| | What is promised | Tests |\n|---|---|---|\n")
+    parts += [f"| {r.id} | {r.what} | {_proof(r)} |\n" for r in promises()]
     parts.append("\n## Guards that are taken out\n\n")
     parts.append("`make guards` takes out what these rows, and these promises of SECURITY.md, rest on:\n")
     parts.append(f"{', '.join(sorted(covered(), key=_in_order))}.\n")
@@ -179,20 +182,17 @@ def _in_order(row: str) -> tuple[str, int]:
 
 def promise_table() -> str:
     """The generated part of SECURITY.md."""
-    rows = [f"| {r.id} | **{r.what}.** {r.comes} | {_proof(r, '')} |\n" for r in promises()]
-    return "\n| | What is promised | Tests |\n|---|---|---|\n" + "".join(rows)
+    return "\n| | |\n|---|---|\n" + "".join(f"| {r.id} | **{r.what}.** {r.comes} |\n" for r in promises())
 
 
-def _proof(row: Row, up: str = "../") -> str:
+def _proof(row: Row) -> str:
     if row.why_untested is not None:
         return f"none: {row.why_untested}"
     by_place: dict[str, list[str]] = {}
     for test in sorted(shown().get(row.id, ())):
         place, _, name = test.partition("::")
         by_place.setdefault(place, []).append(name)
-    lines = [
-        f"[{place}]({up}tests/{place}): " + ", ".join(f"`{n}`" for n in names) for place, names in by_place.items()
-    ]
+    lines = [f"[{place}](../tests/{place}): " + ", ".join(f"`{n}`" for n in names) for place, names in by_place.items()]
     return "<br>".join(lines) or "open"
 
 
