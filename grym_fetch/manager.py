@@ -730,7 +730,7 @@ class AssetManager:
 
         Raises `UnknownAsset`, or `ManifestError` naming the assets whose checksum the format cannot express.
         """
-        from grym_fetch.core.errors import EditRefused, Problem
+        from grym_fetch.core.errors import EntryUnsuited, Problem
         from grym_fetch.core.text import safe_text
         from grym_fetch.sources.listings import FORMATS, write_list
 
@@ -742,7 +742,7 @@ class AssetManager:
             return write_list(tuple(chosen), format)
         except ValueError as error:
             source = safe_text(str(self.project.manifest_path))
-            raise EditRefused(source, [Problem(f"export as {format}", "", str(error))]) from None
+            raise EntryUnsuited(source, [Problem(f"export as {format}", "", str(error))]) from None
 
     async def outdated(
         self,

@@ -40,6 +40,7 @@ def config_command(common: Common) -> int:
     A project's settings are in [tool.grym-fetch] of its pyproject.toml, yours in ~/.config/grym-fetch/config.toml.
     """
     from grym_fetch.cli.runner import print_data, run_plain
+    from grym_fetch.core.cells import cells, padded
     from grym_fetch.core.text import safe_text
 
     manifest_from = click.get_current_context().get_parameter_source("config")
@@ -53,12 +54,13 @@ def config_command(common: Common) -> int:
             )
             return 0
         values = [safe_text(_text(row.value), limit=4000) for row in rows]
-        name_width, value_width = max(len(row.name) for row in rows), max(map(len, values))
+        name_width, value_width = max(len(row.name) for row in rows), max(map(cells, values))
+        sources = [f"{row.source} ({safe_text(row.where, limit=4000)})" if row.where else row.source for row in rows]
         sheet = streams.sheet(sys.stdout)
-        for row, value in zip(rows, values, strict=True):
-            source = f"{row.source} ({safe_text(row.where, limit=4000)})" if row.where else row.source
-            # A value is never shortened; where the columns do not fit, it is broken between words.
-            click.echo(sheet.item(f"{row.name:<{name_width}}", f"{value:<{value_width}}  {source}"))
+        if sheet.width is not None and name_width + value_width + max(map(cells, sources)) + 4 > sheet.width:
+            value_width = 0  # nothing is shortened: where the columns do not fit, each row is broken between words
+        for row, value, source in zip(rows, values, sources, strict=True):
+            click.echo(sheet.item(padded(row.name, name_width), f"{padded(value, value_width)}  {source}"))
         return 0
 
     return run_plain(common, work)

@@ -102,8 +102,7 @@ def check_command(
 
         async def print_page() -> None:
             for asset, status in found:
-                is_plain = status.error in (None, "missing", "only partly downloaded")
-                problem = "" if is_plain else safe_text(str(status.error))
+                problem = safe_text(_problem(status))
                 if is_short:
                     problem = problem.partition(": expected ")[0]  # `info` shows the digests
                 note = " ".join(part for part in (problem, "(stand-in)" if status.is_stand_in else "") if part)
@@ -210,7 +209,6 @@ def info_command(common: Common, asset_id: str) -> int:
     from grym_fetch.core.figures import format_size
     from grym_fetch.core.mirrors import addresses_of
     from grym_fetch.core.text import redact_text, safe_text
-    from grym_fetch.engine.reports import AssetState
 
     async def body(manager: AssetManager) -> int:
         listed = one_asset(manager, asset_id)
@@ -231,14 +229,15 @@ def info_command(common: Common, asset_id: str) -> int:
             click.echo(json.dumps(record))
             return 0
         size = f"{format_size(asset.size)} ({asset.size} bytes)" if asset.size is not None else "unknown"
+        shown = await _state_shown(manager, asset, status.state)
         rows = [
             ("id", asset.id),
             ("name", asset.name),
             ("description", asset.description or ""),
             ("version", asset.version or ""),
-            ("state", f"{status.state}{' (of the stand-in)' if status.is_stand_in else ''}"),
+            ("state", f"{shown}{' (of the stand-in)' if status.is_stand_in else ''}"),
             ("path", str(status.path)),
-            ("problem", status.error if status.state is not AssetState.MISSING else ""),
+            ("problem", _problem(status)),
             ("size", size),
             ("checksum", str(asset.checksum) if asset.checksum is not None else "none: `grym-fetch pin` records one"),
             ("required", "yes" if asset.required else "no"),
@@ -323,6 +322,13 @@ async def _state_shown(manager: AssetManager, asset: Asset, state: AssetState) -
             if staged := (await manager.plan([asset])).bytes_staged:
                 return f"{state} {int(100 * staged / asset.size)}%"
     return str(state)
+
+
+def _problem(status: AssetStatus) -> str:
+    """What the state does not say already."""
+    from grym_fetch.engine.checking import SAID_BY_STATE
+
+    return "" if status.error is None or status.error in SAID_BY_STATE else status.error
 
 
 def _size_shown(asset: Asset) -> str:

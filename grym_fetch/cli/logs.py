@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from grym_fetch.cli import streams
 from grym_fetch.cli.options import Common
 from grym_fetch.core.events import AssetFailed, Event, ProgressMade
 from grym_fetch.core.text import redact_text, safe_text
@@ -46,6 +47,22 @@ class SafeFormatter(logging.Formatter):
         """Format a traceback so that no line of it, such as an error's own text, can be taken for a record."""
         lines = super().formatException(ei).split("\n")
         return "\n".join(f"    {safe_text(redact_text(line), limit=1000)}" for line in lines)
+
+
+class _KindFormatter(SafeFormatter):
+    """``warning: …``, as commands write it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Format the record's message with its kind before it."""
+        return f"{record.levelname.lower()}: {super().formatMessage(record)}"
+
+
+class _SheetFormatter(SafeFormatter):
+    """The same for stderr itself: on a terminal coloured, and broken between words."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Format the record's message with its kind before it."""
+        return streams.sheet().message(record.levelname.lower(), super().formatMessage(record))
 
 
 class JsonFormatter(logging.Formatter):
@@ -102,7 +119,7 @@ class LogSetup:
         if common.quiet:
             self._level = logging.ERROR
         self._stderr: logging.Handler = logging.StreamHandler(sys.stderr)
-        self._stderr.setFormatter(SafeFormatter("%(levelname)s: %(message)s"))
+        self._stderr.setFormatter(_SheetFormatter("%(message)s"))
         self._stderr.setLevel(self._level)
         self._handlers: list[logging.Handler] = [self._stderr]
         self._files: list[logging.Handler] = []
@@ -114,7 +131,7 @@ class LogSetup:
     def redirect(self, say: Callable[[str], None]) -> None:
         """From now on, pass what goes to stderr to the live display."""
         handler = _SayHandler(say)
-        handler.setFormatter(self._stderr.formatter)
+        handler.setFormatter(_KindFormatter("%(message)s"))
         handler.setLevel(self._level)
         self._root.removeHandler(self._stderr)
         self._handlers.append(handler)

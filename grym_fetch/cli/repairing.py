@@ -66,7 +66,9 @@ def _tell(report: RepairReport, common: Common) -> None:
         click.echo(json.dumps({**asdict(report), "path": str(report.path)}))
     elif not common.quiet:
         parts = [report.outcome, safe_text(report.id)]
-        if report.bad or (report.pieces and not report.is_guess):
+        if report.fetched > report.bad:
+            parts.append(f"{report.fetched:,} of {report.pieces:,} pieces compared with an origin")
+        elif report.bad or (report.pieces and not report.is_guess):
             parts.append(f"{report.bad:,} of {report.pieces:,} pieces {'probably ' if report.is_guess else ''}bad")
         if report.outcome == "damaged":
             parts.append(f"a repair would fetch {_cost(report)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from grym_fetch.disk.store_care import StoredFile
 
 DAY_S = 24 * 3600.0
+_LEAST_CHECKSUM = 12
+"""So much of a digest is shown however narrow the terminal is."""
 
 
 @click.command("store", cls=Command)
@@ -47,11 +50,7 @@ def store_command(common: Common, folder: str | None) -> int:
             click.echo(json.dumps(total))
             return 0
         for each in stored:
-            click.echo(f"{format_size(each.size):>10}  {each.checksum}")
-            for use in each.used_by:
-                click.echo(f"{'':>10}  {safe_text(str(use.assets_dir / use.local_path), limit=4000)}")
-            if not each.is_used:
-                click.echo(f"{'':>10}  not used by any project")
+            _print_file(f"{format_size(each.size):>10}", each, unused="not used by any project")
         unused = sum(each.size for each in stored if not each.is_used)
         rest = f", {format_size(unused)} unused" if unused else ""
         streams.say(
@@ -85,9 +84,7 @@ def check_store(common: Common, choice: bool | str) -> int:
             if common.json:
                 click.echo(json.dumps({**_record(each), "state": "corrupt"}))
                 continue
-            click.echo(f"corrupt  {format_size(each.size)}  {each.checksum}")
-            for use in each.used_by:
-                click.echo(f"         {safe_text(str(use.assets_dir / use.local_path), limit=4000)}")
+            _print_file(f"corrupt  {format_size(each.size):>10}", each)
         count = len(survey(place))
         if not common.quiet:
             ending = f"{_counted(len(wrong), 'file')} of {count:,} corrupt" if wrong else f"all {count:,} verified"
@@ -147,6 +144,21 @@ def store_place(common: Common, choice: bool | str) -> Path:
     if is_given and not may_be_store(place):
         raise click.UsageError(f"there is no store in {safe_text(str(place), limit=4000)}")
     return place
+
+
+def _print_file(label: str, each: StoredFile, *, unused: str = "") -> None:
+    """One file, and below it who uses it. A path is never shortened; ``--json`` has the whole digest."""
+    from grym_fetch.core.cells import shortened
+    from grym_fetch.core.text import safe_text
+
+    sheet = streams.sheet(sys.stdout)
+    checksum = str(each.checksum)
+    if sheet.width is not None:
+        checksum = shortened(checksum, max(_LEAST_CHECKSUM, sheet.width - len(label) - 2))
+    click.echo(f"{label}  {checksum}")
+    uses = [safe_text(str(use.assets_dir / use.local_path), limit=4000) for use in each.used_by]
+    for text in uses or ([unused] if unused else []):
+        click.echo(sheet.item(" " * len(label), text))
 
 
 def _record(each: StoredFile) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -145,7 +146,7 @@ def _tell(found: NewerVersion, common: Common, *, is_written: bool) -> None:
         versions = f"{_version(old)} -> {_version(new)}"
         sizes = f"{_size(old)} -> {_size(new)}"
         where = safe_text(new.source) if new.source else redact_url(new.url)
-        click.echo(f"{safe_text(old.id)}  {versions}  {sizes}  {where}")
+        click.echo(streams.sheet(sys.stdout).item(safe_text(old.id), f"{versions}  {sizes}  {where}"))
 
 
 def _version(asset: Asset) -> str:

@@ -22,8 +22,10 @@ _ADVICE = {
     f"GRYM_FETCH_TOKEN_STORAGE_GOOGLEAPIS_COM to a token (gcloud auth print-access-token); {_MACHINE}",
     "az": f"set AZURE_STORAGE_ACCOUNT_NAME, and AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN; {_MACHINE}",
 }
-_FORM = re.compile(
-    r"(?P<scheme>s3|gs|az)://(?P<bucket>[a-z0-9][a-z0-9._-]{1,221}[a-z0-9])/(?P<key>[!-\[\]-~]+)", re.ASCII
+_FORM = re.compile(r"(?P<scheme>s3|gs|az)://(?P<bucket>[A-Za-z0-9._-]+)/(?P<key>[!-\[\]-~]+)", re.ASCII)
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,221}[a-z0-9]", re.ASCII)
+_BUCKET_NAME_RULE = (
+    "a bucket's name has 3 to 223 of a-z, 0-9, '.', '_' and '-', and begins and ends with a letter or digit"
 )
 
 
@@ -51,6 +53,8 @@ class BucketAddress:
         match = _FORM.fullmatch(text)
         if match is None or "?" in match["key"] or "#" in match["key"]:
             raise ValueError(f"is not the address of an object in a bucket; allowed: {BUCKET_RULE}")
+        if not _BUCKET.fullmatch(match["bucket"]):
+            raise ValueError(f"is not the address of an object in a bucket: {_BUCKET_NAME_RULE}")
         try:
             key = unquote(match["key"], errors="strict")
         except ValueError:

@@ -8,6 +8,7 @@
     │   ├── ForeignManifest      found, not named, and belongs to another user
     │   ├── StaleManifest        expired, or older than one seen before
     │   └── EditRefused          a change would break it; it is unchanged
+    │       └── EntryUnsuited    what was asked cannot be done with an entry
     ├── ConfigurationError       a settings file; every problem at once
     ├── UnknownAsset             no such id; with the nearest ids
     ├── UnknownSource            a short address that leads nowhere; with the nearest ones
@@ -158,6 +159,14 @@ class EditRefused(ManifestError):
 
     def __str__(self) -> str:
         return "\n".join([f"{self.source} was not changed", *(f"  {problem}" for problem in self.problems)])
+
+
+class EntryUnsuited(EditRefused):
+    """What was asked cannot be done with an entry: it names no source to ask, or a format cannot express it."""
+
+    def __str__(self) -> str:
+        lines = [str(problem) for problem in self.problems]
+        return f"{self.source}: {lines[0]}" if len(lines) == 1 else "\n  ".join([f"{self.source}:", *lines])
 
 
 class ConfigurationError(GrymFetchError):

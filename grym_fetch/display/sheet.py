@@ -41,12 +41,12 @@ class Sheet:
         return f"\x1b[{';'.join(_SGR[each] for each in styles)}m{text}\x1b[0m"
 
     def message(self, kind: str, text: str) -> str:
-        """Return a message that begins with its kind: ``error``, ``warning`` or ``hint``. Line breaks are kept.
+        """Return a message that begins with its kind: ``error``, ``warning``, ``hint`` or another word.
 
-        A hint is a sentence, however it comes.
+        Line breaks are kept. A hint is a sentence, however it comes.
         """
         head, *others = self._wrapped(f"{kind}: {as_sentence(text) if kind == 'hint' else text}")
-        coloured = self.paint(f"{kind}:", *_KINDS[kind]) + head.removeprefix(f"{kind}:")
+        coloured = self.paint(f"{kind}:", *_KINDS.get(kind, ())) + head.removeprefix(f"{kind}:")
         return "\n".join([coloured, *others])
 
     def marked(self, mark: str, plain: str, style: str, text: str) -> str:
@@ -63,12 +63,23 @@ class Sheet:
         return "\n".join(line if line.startswith(" ") else "\n".join(self._wrapped(line)) for line in lines)
 
     def item(self, label: str, text: str, *styles: str) -> str:
-        """Return text beside a label in these styles; where the text is broken, it hangs below itself."""
-        indent = " " * (cells(label) + 2)
-        lines = [indent + text]
-        if self.width is not None and self.width >= LEAST_WIDTH + len(indent):
-            lines = wrapped(lines[0], self.width, indent=indent)
-        return "\n".join([f"{self.paint(label, *styles)}  {lines[0].removeprefix(indent)}", *lines[1:]])
+        """Return text beside a label in these styles; where the text is broken, it hangs below itself.
+
+        Where there is no room for that, or a word fits only into a line of its own, it hangs below the label.
+        """
+        beside = " " * (cells(label) + 2)
+        painted = self.paint(label, *styles)
+        if self.width is None or self.width < LEAST_WIDTH:
+            return f"{painted}  {text}"
+        first, *others = text.split(" ")
+        longest = max(map(cells, (first, *others)))
+        is_narrow = self.width < LEAST_WIDTH + len(beside) or longest > self.width - len(beside)
+        indent = _NOTE_INDENT if is_narrow and len(_NOTE_INDENT) < len(beside) else beside
+        if len(beside) + cells(first) > self.width and indent is not beside:
+            lines = wrapped(indent + text, self.width, indent=indent)
+            return "\n".join([painted, *lines] if label.strip() else lines)
+        lines = wrapped(beside + text, self.width, indent=indent)
+        return "\n".join([f"{painted}  {lines[0].removeprefix(beside)}", *lines[1:]])
 
     def _wrapped(self, text: str) -> list[str]:
         if self.width is None or self.width < LEAST_WIDTH:

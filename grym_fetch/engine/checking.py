@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from grym_fetch.engine.protocol import AssetEngine
 
 
-_PARTIAL, _MISSING = "only partly downloaded", "missing"
+SAID_BY_STATE = _PARTIAL, _MISSING = "only partly downloaded", "missing"
+"""What is wrong with an asset where its state says all."""
 AT_ONCE = 8
 AT_ONCE_BYTES = 16 * 1024 * 1024
 """So many small files are checked beside each other, since the way into a thread and back takes longer than to read

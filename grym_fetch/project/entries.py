@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 
-from grym_fetch.core.errors import EditRefused, Locked, Problem
+from grym_fetch.core.errors import EditRefused, EntryUnsuited, Locked, Problem
 from grym_fetch.core.git_folders import find_git_folders, makes_a_repository
 from grym_fetch.core.manifest import Asset, Manifest, ManifestSource
 from grym_fetch.core.manifest_line_edits import ManifestEdits
@@ -41,6 +41,10 @@ class Entries:
     def refused(self, *problems: Problem) -> EditRefused:
         """Return the error that says why the manifest was not changed."""
         return EditRefused(self._source, problems)
+
+    def unsuited(self, *problems: Problem) -> EntryUnsuited:
+        """Return the error for what cannot be done with an entry, where no change was meant."""
+        return EntryUnsuited(self._source, problems)
 
     def check_new(self, manifest: ManifestSource, *assets: Asset) -> None:
         """Raise `EditRefused` if these cannot be added: something is wrong with one, or its id or path is taken.

@@ -85,7 +85,7 @@ class Updater:
         if ids is not None and (without := [asset for asset in chosen if asset.source is None and asset.id in ids]):
             reason = "is missing, so nobody can be asked for a newer version; name its new address"
             problems = [Problem(f"asset '{safe_text(asset.id)}'", "source", reason) for asset in without]
-            raise self._entries.refused(*problems)
+            raise self._entries.unsuited(*problems)
         found: list[NewerVersion] = []
         failed: dict[str, GrymFetchError] = {}
         async with AsyncExitStack() as stack:

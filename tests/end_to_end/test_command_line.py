@@ -253,8 +253,8 @@ def test_verbose_tells_switches_and_very_verbose_each_request(project: Project, 
     done = run(project.root, "sync", "both", "-v")
     assert (done.code, "now from mirror 2 of 2" in done.err, "GET" in done.err) == (0, True, False)
     done = run(project.root, "sync", "both", "--force", "-vv")
-    assert re.search(rf"DEBUG: GET {re.escape(gone.url)} bytes=0-\d+: 404 in \d+ ms", done.err)
-    assert re.search(rf"DEBUG: GET {re.escape(good.url)} bytes=0-\d+: 206 in \d+ ms", done.err)
+    assert re.search(rf"debug: GET {re.escape(gone.url)} bytes=0-\d+: 404 in \d+ ms", done.err)
+    assert re.search(rf"debug: GET {re.escape(good.url)} bytes=0-\d+: 206 in \d+ ms", done.err)
     assert "s3cr3t" not in done.err
 
 

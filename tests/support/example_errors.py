@@ -26,6 +26,7 @@ _ALL: tuple[GrymFetchError, ...] = (
     errors.ForeignManifest(SOURCE, "user 7"),
     errors.StaleManifest(SOURCE, "has expired"),
     errors.EditRefused(SOURCE, PROBLEMS),
+    errors.EntryUnsuited(SOURCE, PROBLEMS),
     errors.ConfigurationError("pyproject.toml", [errors.Problem("paralel", "", "is not a setting")]),
     errors.UnknownAsset("modle", ["model", "mode"]),
     errors.UnknownTag(["typo"], ["audio", "speech"]),
