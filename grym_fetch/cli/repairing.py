@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ def repair_command(
                 continue
             count += 1
             try:
-                _tell(await manager.repair_asset(asset.id, dry_run=dry_run), common)
+                tell_repaired(await manager.repair_asset(asset.id, dry_run=dry_run), common)
             except GrymFetchError as error:
                 failed[asset.id] = error
         if not count and not common.quiet:
@@ -58,14 +59,15 @@ def repair_command(
     return run(common, body, settings=settings_from(transfer), tells="failures")
 
 
-def _tell(report: RepairReport, common: Common) -> None:
+def tell_repaired(report: RepairReport, common: Common) -> None:
+    """Say what was found of one asset and done about it."""
     from grym_fetch.core.figures import format_size
     from grym_fetch.core.text import safe_text
 
     if common.json:
         click.echo(json.dumps({**asdict(report), "path": str(report.path)}))
     elif not common.quiet:
-        parts = [report.outcome, safe_text(report.id)]
+        parts = [safe_text(report.id)]
         if report.fetched > report.bad:
             parts.append(f"{report.fetched:,} of {report.pieces:,} pieces compared with an origin")
         elif report.bad or (report.pieces and not report.is_guess):
@@ -76,7 +78,7 @@ def _tell(report: RepairReport, common: Common) -> None:
             parts.append(f"{format_size(report.downloaded_bytes)} fetched")
         if report.saved_bytes:
             parts.append(f"{format_size(report.saved_bytes)} saved")
-        click.echo("  ".join(parts))
+        click.echo(streams.sheet(sys.stdout).item(report.outcome, "  ".join(parts)))
 
 
 def _cost(report: RepairReport) -> str:

@@ -50,7 +50,7 @@ def store_command(common: Common, folder: str | None) -> int:
             click.echo(json.dumps(total))
             return 0
         for each in stored:
-            _print_file(f"{format_size(each.size):>10}", each, unused="not used by any project")
+            print_file(f"{format_size(each.size):>10}", each, unused="not used by any project")
         unused = sum(each.size for each in stored if not each.is_used)
         rest = f", {format_size(unused)} unused" if unused else ""
         streams.say(
@@ -84,7 +84,7 @@ def check_store(common: Common, choice: bool | str) -> int:
             if common.json:
                 click.echo(json.dumps({**_record(each), "state": "corrupt"}))
                 continue
-            _print_file(f"corrupt  {format_size(each.size):>10}", each)
+            print_file(f"corrupt  {format_size(each.size):>10}", each)
         count = len(survey(place))
         if not common.quiet:
             ending = f"{_counted(len(wrong), 'file')} of {count:,} corrupt" if wrong else f"all {count:,} verified"
@@ -146,9 +146,9 @@ def store_place(common: Common, choice: bool | str) -> Path:
     return place
 
 
-def _print_file(label: str, each: StoredFile, *, unused: str = "") -> None:
+def print_file(label: str, each: StoredFile, *, unused: str = "") -> None:
     """One file, and below it who uses it. A path is never shortened; ``--json`` has the whole digest."""
-    from grym_fetch.core.cells import shortened
+    from grym_fetch.core.cells import cells, shortened
     from grym_fetch.core.text import safe_text
 
     sheet = streams.sheet(sys.stdout)
@@ -157,8 +157,11 @@ def _print_file(label: str, each: StoredFile, *, unused: str = "") -> None:
         checksum = shortened(checksum, max(_LEAST_CHECKSUM, sheet.width - len(label) - 2))
     click.echo(f"{label}  {checksum}")
     uses = [safe_text(str(use.assets_dir / use.local_path), limit=4000) for use in each.used_by]
+    indent = len(label)
+    if sheet.width is not None and max(map(cells, uses), default=0) > sheet.width - indent - 2:
+        indent = 2
     for text in uses or ([unused] if unused else []):
-        click.echo(sheet.item(" " * len(label), text))
+        click.echo(sheet.item(" " * indent, text))
 
 
 def _record(each: StoredFile) -> dict[str, object]:

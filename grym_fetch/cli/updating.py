@@ -50,7 +50,7 @@ def outdated_command(common: Common, ids: tuple[str, ...], exclude: tuple[str, .
         def tell(found: NewerVersion) -> None:
             nonlocal count
             count += 1
-            _tell(found, common, is_written=False)
+            tell_newer(found, common, is_written=False)
 
         await manager.outdated(ids or None, exclude=exclude, on_found=tell)
         if not count and not common.quiet:
@@ -102,7 +102,7 @@ def update_command(
             )
         for each in done:
             if common.json or dry_run or address is not None:
-                _tell(each, common, is_written=not dry_run)
+                tell_newer(each, common, is_written=not dry_run)
         if common.quiet or common.json:
             return 0
         if not done:
@@ -123,7 +123,7 @@ def update_command(
 def _shown_first(common: Common) -> Any:
     def tell(found: NewerVersion) -> None:
         if not common.json:
-            _tell(found, common, is_written=True)
+            tell_newer(found, common, is_written=True)
 
     return tell
 
@@ -134,7 +134,7 @@ def _nothing_newer(manager: AssetManager, ids: tuple[str, ...]) -> str:
     return "nothing newer"
 
 
-def _tell(found: NewerVersion, common: Common, *, is_written: bool) -> None:
+def tell_newer(found: NewerVersion, common: Common, *, is_written: bool) -> None:
     """One line: the asset, its version and size, old and new."""
     from grym_fetch.core.text import redact_url, safe_text
 

@@ -289,7 +289,7 @@ def guess_format(name: str, text: str) -> str:
         return "curl"
     if re.search(r"\s(?:\w+:)?[0-9a-fA-F]{32,128}(?:\s|$)", first):
         return "pooch"
-    raise ValueError("it is of no format that is known; name it with --format")
+    raise ValueError("its format is not known; name it with --format")
 
 
 def read_list(data: bytes, name: str, format_name: str | None = None) -> list[ListedFile]:

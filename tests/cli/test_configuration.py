@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from grym_fetch.cli import streams
+from grym_fetch.core.cells import cells
 from grym_fetch.core.configuration import KEYS
+from grym_fetch.display.sheet import Sheet
 from tests.cli.running import invoke
+from tests.display.scripted import FakeTerminal
 from tests.support.project import Project
 
 CONTENT = b"content"
@@ -45,6 +49,20 @@ def rows(done: Result) -> dict[str, tuple[object, str, str | None]]:
     assert done.exit_code == 0, done.output
     records = [json.loads(line) for line in done.stdout.splitlines()]
     return {each["name"]: (each["value"], each["source"], each["where"]) for each in records}
+
+
+def test_a_narrow_terminal_breaks_between_words(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the columns fit they are aligned; elsewhere each row is broken by itself, and has all of its words."""
+    project_says(project, 'assets-dir = "big"')
+    wide, narrow = (Sheet(FakeTerminal(), {"NO_COLOR": "1"}, width=width) for width in (400, 40))
+    monkeypatch.setattr(streams, "sheet", lambda *_: wide)
+    aligned = invoke("config").stdout.splitlines()
+    assert len(aligned) == len(KEYS) + 1
+    assert len({line.rindex("  default") for line in aligned if line.endswith("  default")}) == 1
+    monkeypatch.setattr(streams, "sheet", lambda *_: narrow)
+    broken = invoke("config").stdout
+    assert broken.split() == " ".join(aligned).split()
+    assert all(cells(line) <= 40 or len(line.split()) == 1 for line in broken.splitlines())
 
 
 def test_each_setting_is_shown_with_its_source(project: Project) -> None:

@@ -6,11 +6,13 @@ After a change: ``python -m tests.cli.test_screens`` writes them anew; look at t
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -20,11 +22,16 @@ import pytest
 
 from grym_fetch.cli import streams
 from grym_fetch.cli.findings import tell_finding
+from grym_fetch.cli.logs import set_up_logging
 from grym_fetch.cli.main import cli
 from grym_fetch.cli.measured import tell_measured
+from grym_fetch.cli.options import Common
+from grym_fetch.cli.repairing import tell_repaired
 from grym_fetch.cli.repository_text import survey_lines
 from grym_fetch.cli.runner import interrupted, print_error
+from grym_fetch.cli.store import print_file
 from grym_fetch.cli.tables import print_table
+from grym_fetch.cli.updating import tell_newer
 from grym_fetch.cli.usage import tell_usage
 from grym_fetch.core import events
 from grym_fetch.core.digest import Checksum
@@ -38,9 +45,13 @@ from grym_fetch.core.errors import (
     SyncFailed,
     UnpinnedAsset,
 )
+from grym_fetch.core.manifest import Asset
+from grym_fetch.disk.store_care import StoredFile, UsedBy
 from grym_fetch.display.lines import Telling
 from grym_fetch.display.live import LiveView
 from grym_fetch.display.sheet import Sheet
+from grym_fetch.engine.reports import RepairReport
+from grym_fetch.project.updating import NewerVersion
 from grym_fetch.repo.identify import LargeFile, Survey
 from tests.display.scripted import FakeTerminal
 
@@ -50,6 +61,7 @@ MIB = 2**20
 URL = "https://models.example.org/{}.bin"
 
 
+_COMMON = Common(None, None, None, verbose=0, quiet=False, json=False, log_file=None)
 _colours: ContextVar[dict[str, str]] = ContextVar("colours")
 """What the environment says about them."""
 
@@ -208,6 +220,37 @@ def found(_: int) -> None:
     tell_finding("fail", what, "the server is busy or broken; try again later, or add a fallback url")
 
 
+def stored(_: int) -> None:
+    """What is in the store: a digest may be shortened, a path never."""
+    uses = (UsedBy(Path("/home/me/one/assets"), "models/base.safetensors"), UsedBy(Path("/home/me/two/assets"), "b"))
+    print_file("  20.0 MiB", StoredFile(Checksum.of(b"bar"), 20 * MIB, 2, 0.0, uses))
+    print_file("     900 B", StoredFile(Checksum.of(b"x"), 900, 0, 0.0, ()), unused="not used by any project")
+
+
+def newer(_: int) -> None:
+    """What `outdated` and `update` say."""
+    old = Asset("model-big.bin", "Big", URL.format("old"), version="e8058d9ea1fb" + "0" * 28, size=20 * MIB)
+    new = replace(old, version="d3b7eef1c2e5" + "0" * 28, size=21 * MIB, source="hf://org/model@main/big.bin")
+    tell_newer(NewerVersion(old, new), _COMMON, is_written=False)
+
+
+def repaired(_: int) -> None:
+    """What `repair` did and would do, with digests of the pieces and without."""
+    by_digests = RepairReport("base", Path("b"), "repaired", 20, 1, MIB, 1, MIB, 19 * MIB)
+    tell_repaired(by_digests, _COMMON)
+    tell_repaired(replace(by_digests, bad=0, fetched=13, downloaded_bytes=13 * MIB, saved_bytes=7 * MIB), _COMMON)
+    tell_repaired(replace(by_digests, outcome="damaged", is_guess=True, bytes_at_most=20 * MIB, saved_bytes=0), _COMMON)
+    tell_repaired(RepairReport("vocoder", Path("v"), "intact"), _COMMON)
+
+
+def warned(_: int) -> None:
+    """A warning of the log reads as one of a command."""
+    logs = set_up_logging(_COMMON)
+    logging.getLogger("grym_fetch").warning("no log file %s: permission denied", "/var/log/grym-fetch.log")
+    logs.close()
+    streams.complain("the environment variable GRYM_FETCH_PARALEL means nothing", kind="warning")
+
+
 def helped(_: int) -> None:
     """One screen of help."""
     with suppress(click.exceptions.Exit):
@@ -228,11 +271,12 @@ def stopped(_: int) -> None:
 
 
 SCENES: tuple[Callable[[int], str | None], ...] = (
-    many, waiting, checked, ended, failed, planned, listed, identified, measured, found, helped, mistyped, stopped,
+    many, waiting, checked, ended, failed, planned, listed, identified, measured, found, stored, newer,
+    repaired, warned, helped, mistyped, stopped,
 )  # fmt: skip
 
 
-IN_COLOUR: tuple[Callable[[int], str | None], ...] = (waiting, checked, ended, failed, listed, measured)
+IN_COLOUR: tuple[Callable[[int], str | None], ...] = (waiting, checked, ended, failed, listed, measured, warned)
 LEGIBLE = {"0", "1", "2", "31", "35", "1;31", "bold", "red", "magenta", "red bold"}
 """The styles of words: they can be read on white as on black."""
 

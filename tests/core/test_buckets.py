@@ -36,3 +36,10 @@ def test_anything_else_is_refused(text: str) -> None:
     """What stores and clients read differently, or what has no meaning there."""
     with pytest.raises(ValueError, match=r"is not the address|has "):
         BucketAddress.parse(text)
+
+
+@pytest.mark.parametrize("text", ["s3://b/k", "s3://ab/k", "gs://-models/k", "s3://MODELS/a", f"az://{'x' * 224}/k"])
+def test_a_bucket_name_that_cannot_be_is_named_as_the_cause(text: str) -> None:
+    """Rather than the form of the address, which is right."""
+    with pytest.raises(ValueError, match="a bucket's name has 3 to 223"):
+        BucketAddress.parse(text)

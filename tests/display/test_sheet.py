@@ -94,6 +94,16 @@ def test_what_is_to_be_copied_stays_whole() -> None:
     assert page({}, is_terminal=False).item("ok  ", "word " * 20 + "end") == "ok    " + "word " * 20 + "end"
 
 
+def test_an_item_without_room_beside_its_label_hangs_below_it() -> None:
+    """So does a word that fits only there; it is never broken by the terminal where it need not be."""
+    narrow = page(PLAIN, width=30)
+    assert narrow.item("external-assets-dir", "one  two three") == "external-assets-dir  one  two\n    three"
+    assert narrow.item("path       ", "/home/me/project/assets/") == "path       \n    /home/me/project/assets/"
+    assert narrow.item(" " * 11, "/home/me/project/assets/") == "    /home/me/project/assets/"
+    assert narrow.item("problem    ", "expected /home/me/project/a") == "problem      expected\n    /home/me/project/a"
+    assert page(is_terminal=False).item("path", "x" * 100) == "path  " + "x" * 100
+
+
 def test_a_mark_is_for_a_person() -> None:
     """A pipe gets only the words."""
     assert page(PLAIN).marked("✓", "+", "green", "added model") == "✓ added model"

@@ -15,7 +15,7 @@ from grym_fetch.cli.lists import READABLE, WRITABLE
 from grym_fetch.cli.main import cli
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.manifest import Asset
-from grym_fetch.errors import DigestMismatch, EditRefused, SourceFailed, UnknownSource
+from grym_fetch.errors import DigestMismatch, EditRefused, EntryUnsuited, SourceFailed, UnknownSource
 from grym_fetch.sources.listings import FORMATS
 from grym_fetch.testing import AssetServer, seeded_bytes, serve_in_thread
 from tests.project.editing import entries
@@ -73,7 +73,7 @@ async def test_import_what_must_be_fetched(project: Project, server: AssetServer
         ("SHA256SUMS", f"{'0' * 64}  a.bin\n", "no http or https address; name .* --base-url"),
         ("SHA256SUMS", f"{'0' * 64}  ../a.bin\n", "'../a.bin'"),
         ("list", "ftp://h.example/a\n", "no http or https address"),
-        ("list", "what is this\n", "no format that is known"),
+        ("list", "what is this\n", "its format is not known"),
         ("a.meta4", "<!DOCTYPE a><a/>", "document type"),
     ],
 )
@@ -108,7 +108,7 @@ async def test_what_cannot_be_exported(project: Project) -> None:
     """An unknown asset or format is refused, and so is an asset that the format cannot express."""
     project.add("u", ["https://h.example/u"], None, pinned=False, size=None)
     async with project.manager() as manager:
-        with pytest.raises(EditRefused, match="u: has no SHA-256"):
+        with pytest.raises(EntryUnsuited, match=r"assets\.json: export as sha256sums: u: has no SHA-256"):
             manager.export_list("sha256sums")
         with pytest.raises(UnknownAsset):
             manager.export_list("pooch", ["nothing"])
