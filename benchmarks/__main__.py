@@ -15,9 +15,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.measure import MIB, Row, installed
+from benchmarks.measure import FULL, MIB, QUICK, Row, installed
 from benchmarks.place import PEERS, Place
-from benchmarks.scenarios import ALL, FULL, QUICK, as_json
+from benchmarks.scenarios import ALL, as_json
 from tests.support.nginx import BINARY
 
 BETWEEN = "<!-- From here on written by `make bench REPORT=1`. -->"

@@ -1,9 +1,9 @@
 """A long, narrow or uneven link: relays connections on loopback to a server there, in its own process.
 
-Usage: ``python -m benchmarks.link PORT [--delay S] [--rate B] [--fall-after B] [--fall-to B]``; prints its own port.
-``--delay``: seconds each way. ``--rate``: bytes per second and connection, downstream. Once ``--fall-after`` bytes have
-come over all connections, the one that brings the next bytes drops to ``--fall-to`` bytes per second permanently. When
-the last connection has ended, everything is reset.
+Usage: ``python -m benchmarks.link PORT [--delay S] [--rate B] [--shared] [--fall-after B] [--fall-to B]``; prints its
+own port. ``--delay``: seconds each way. ``--rate``: bytes per second, downstream, of each connection, or with
+``--shared`` of all together. Once ``--fall-after`` bytes have come over all connections, the one that brings the next
+bytes drops to ``--fall-to`` bytes per second permanently. When the last connection has ended, everything is reset.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ class Link:
     rate: float
     fall_after: float
     fall_to: float
+    shared: bool = False
+    free_at: float = 0.0
     relayed: int = 0
     has_fallen: bool = False
     connections: int = 0
@@ -64,7 +66,9 @@ class Link:
                     if self.relayed >= self.fall_after and not self.has_fallen:
                         self.has_fallen = True
                         rate = self.fall_to
-                    free_at = max(free_at, now) + len(data) / rate
+                    free_at = max(self.free_at if self.shared else free_at, now) + len(data) / rate
+                    if self.shared:
+                        self.free_at = free_at
                     await asyncio.sleep(free_at - now)
                 await under_way.put((loop.time() + self.delay, data))
             await under_way.put((loop.time() + self.delay, b""))
@@ -91,6 +95,7 @@ async def main() -> None:
     parser.add_argument("port", type=int)
     parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--rate", type=float, default=1e12)
+    parser.add_argument("--shared", action="store_true")
     parser.add_argument("--fall-after", type=float, default=float("inf"))
     parser.add_argument("--fall-to", type=float, default=float("inf"))
     link = Link(**vars(parser.parse_args()))

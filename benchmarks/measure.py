@@ -13,6 +13,46 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much to do. ``slow_rounds``: for scenarios of ten seconds or more. ``kept``: files that are there already."""
+
+    rounds: int
+    slow_rounds: int
+    big: int
+    huge: int
+    kept: int
+    limited: int
+    small_files: int
+    far_files: int
+    far_assets: int
+
+
+FULL = Scale(
+    rounds=5,
+    slow_rounds=3,
+    big=GIB,
+    huge=4 * GIB,
+    kept=GIB,
+    limited=240 * MIB,
+    small_files=10_000,
+    far_files=3000,
+    far_assets=200,
+)
+QUICK = Scale(
+    rounds=3,
+    slow_rounds=1,
+    big=256 * MIB,
+    huge=GIB,
+    kept=64 * MIB,
+    limited=64 * MIB,
+    small_files=1000,
+    far_files=300,
+    far_assets=48,
+)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import trustme
 
@@ -111,9 +112,40 @@ class Place:
         entries = [_entry(f"{name}-{number}", [url], served.sha256, served.size) for number in range(count)]
         return Project.make(self.folder / name, entries)
 
-    def project(self, name: str, served: Served, *urls: str) -> Project:
-        """Return a project with one asset: this file, from these addresses."""
-        return Project.make(self.folder / name, [_entry("big", urls, served.sha256, served.size)])
+    def project(self, name: str, served: Served, *urls: str, pieces: int | None = None) -> Project:
+        """Return a project with one asset: this file, from these addresses.
+
+        ``pieces``: how long the pieces are whose digests the manifest has; None for no pieces.
+        """
+        more = {} if pieces is None else {"pieces": {"size": pieces, "sha256": self._digests(served, pieces)}}
+        return Project.make(self.folder / name, [_entry("big", urls, served.sha256, served.size) | more])
+
+    def _digests(self, served: Served, length: int) -> list[str]:
+        with (self.nginx.root / served.path.lstrip("/")).open("rb") as file:
+            return [hashlib.sha256(piece).hexdigest() for piece in iter(lambda: file.read(length), b"")]
+
+    def damaged(self, served: Served, path: str) -> str:
+        """Put the file there as well, with one wrong byte in each MiB; return its address."""
+        target = self.nginx.root / path.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self.nginx.root / served.path.lstrip("/"), target)
+        with target.open("r+b") as file:
+            for at in range(MIB // 2, served.size, MIB):
+                flip(file, at)
+        return self.nginx.url(path)
+
+    def tensors(self, size: int) -> Served:
+        """Return a file of this size that begins with the header of safetensors."""
+        served, path = self.file(size), f"/tensors/{size}"
+        target = self.nginx.root / path.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        described = {"weights": {"dtype": "U8", "shape": [size - 256], "data_offsets": [0, size - 256]}}
+        text = json.dumps(described).encode().ljust(248)
+        shutil.copyfile(self.nginx.root / served.path.lstrip("/"), target)
+        with target.open("r+b") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            file.seek(0)
+            return Served(path, size, hashlib.file_digest(file, "sha256").hexdigest())
 
     def tidy(self) -> None:
         """Remove what a scenario has fetched, because memory is finite."""
@@ -132,6 +164,14 @@ class Place:
                 yield lambda url: url.replace(f":{near}/", f":{port}/")
             finally:
                 process.kill()
+
+
+def flip(file: BinaryIO, at: int) -> None:
+    """Change one byte."""
+    file.seek(at)
+    byte = file.read(1)[0]
+    file.seek(at)
+    file.write(bytes([byte ^ 1]))
 
 
 def _entry(name: str, urls: Sequence[str], digest: str, size: int) -> dict[str, object]:
@@ -163,7 +203,7 @@ class Project:
     def script(self, module: str, *arguments: str, name: str = "grym-fetch", fresh: bool = True) -> Contestant:
         """Return a script from `benchmarks.ours`. Some print their own figure."""
         command = [sys.executable, str(ROOT / "benchmarks" / "ours" / f"{module}.py"), *arguments]
-        tells = module in ("last_byte", "subscriber", "warm_path")
+        tells = module in ("header", "last_byte", "subscriber", "warm_path")
         clear = self._clear if fresh else _nothing
         return Contestant(name, command, self.root, clear, memory=self._memory(fresh), tells=tells)
 

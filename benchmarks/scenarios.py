@@ -4,41 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from benchmarks.measure import MIB, Contestant, Limit, Row, compare
+from benchmarks.damage import adopted, damaged, header, liars, shared
+from benchmarks.measure import MIB, Contestant, Limit, Row, Scale, compare
 from benchmarks.place import LIMITED, Place
-
-GIB = 1024 * MIB
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How much to do. ``slow_rounds``: for scenarios of ten seconds or more."""
-
-    rounds: int
-    slow_rounds: int
-    big: int
-    huge: int
-    limited: int
-    small_files: int
-    far_files: int
-    far_assets: int
-
-
-FULL = Scale(
-    rounds=5,
-    slow_rounds=3,
-    big=GIB,
-    huge=4 * GIB,
-    limited=240 * MIB,
-    small_files=10_000,
-    far_files=3000,
-    far_assets=200,
-)
-QUICK = Scale(
-    rounds=3, slow_rounds=1, big=256 * MIB, huge=GIB, limited=64 * MIB, small_files=1000, far_files=300, far_assets=48
-)
 
 
 def big_file(place: Place, scale: Scale) -> list[Row]:
@@ -371,6 +341,11 @@ ALL: dict[str, Scenario] = {
         far_files,
         far_assets,
         many_assets,
+        damaged,
+        liars,
+        shared,
+        adopted,
+        header,
     )
 }
 

@@ -21,6 +21,7 @@ class AssetFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has n
 
     protocol = "grym"
     root_marker = ""
+    cachable = False  # the same arguments may mean another project in another folder, or a manifest that has changed
 
     def __init__(self, config: str | Path | None = None, *, unverified_ok: bool = False, **options: Any) -> None:
         super().__init__(**options)

@@ -116,6 +116,7 @@ class AssetManager:
             minimal=minimal,
             environ=self._environ,
             configuration=self._read_configuration,
+            root=self._find_root,
         )
         self.warnings = ()
         self._bus = EventBus(self._clock.wall)
@@ -126,13 +127,17 @@ class AssetManager:
 
     def _read_configuration(self) -> Configuration:
         """The choices made in files; if there is no usable project, only those in the user's own file."""
+        root = self._find_root()
+        return read_configuration(root, self._environ, is_named=root is not None and self.project.is_named)
+
+    def _find_root(self) -> Path | None:
+        """The project's root; None if there is no usable project."""
         try:
-            project = self.project
+            return self.project.root
         except ConfigurationError:
             raise
         except GrymFetchError:  # reported by whatever needs the project
-            return read_configuration(None, self._environ)
-        return read_configuration(project.root, self._environ, is_named=project.is_named)
+            return None
 
     @property
     def settings(self) -> Settings:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from grym_fetch.core.configuration import FETCHING
@@ -86,15 +88,19 @@ class Settings(_Named):
         *,
         configured: Mapping[str, object] | None = None,
         without: Collection[str] = (),
+        root: Path | None = None,
     ) -> Self:
         """Return these settings, with the fields that were not named taken from the environment.
 
         ``configured``: values from files, which the environment overrides. ``without``: further fields that stay
-        as they are. Raises `ValueError` naming a variable that cannot be read.
+        as they are. ``root``: the project's, to which a relative ``store`` from the environment or a file is relative.
+        Raises `ValueError` naming a variable that cannot be read.
         """
         decided = {*self._named, *without}
         given: dict[str, Any] = {name: each for name, each in (configured or {}).items() if name not in decided}
         given |= settings_in(environ, without=decided)
+        if root is not None and isinstance(store := given.get("store"), str) and not store.startswith("~"):
+            given["store"] = os.path.abspath(os.path.join(root, store))
         return replace(self, **given) if given else self
 
 

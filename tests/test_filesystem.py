@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,3 +39,23 @@ def test_an_asset_by_its_id(config: str) -> None:
         system.info("b")
     with pytest.raises(NotImplementedError):
         system.open("a", "wb")
+
+
+def test_each_file_system_looks_anew(config: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Made without arguments, it is of the folder where that is done, and of the manifest as it is then.
+
+    A file outlives the file system that opened it.
+    """
+    import fsspec
+
+    monkeypatch.chdir(Path(config).parent)
+    file = fsspec.filesystem("grym").open("a")
+    gc.collect()
+    assert file.read(5) == CONTENT[:5]
+    file.close()
+    other = Project(tmp_path / "other")
+    other.add("b", ["https://origin.example/b"], b"b")
+    monkeypatch.chdir(other.root)
+    assert fsspec.filesystem("grym").ls("", detail=False) == ["b"]
+    other.add("c", ["https://origin.example/c"], b"c")
+    assert fsspec.filesystem("grym").ls("", detail=False) == ["b", "c"]

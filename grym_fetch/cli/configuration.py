@@ -100,7 +100,9 @@ def _rows(common: Common, manifest_from: ParameterSource | None) -> Iterator[_Ro
     configuration = read_configuration(
         project.root if project is not None else None, os.environ, is_named=project is not None and project.is_named
     )
-    settings = Settings().with_environment(os.environ, configured=configuration.fetching)
+    settings = Settings().with_environment(
+        os.environ, configured=configuration.fetching, root=None if project is None else project.root
+    )
     yield _manifest_row(project, manifest_from)
     folders = {
         ASSETS_DIR: (common.assets_dir, project and project.assets_dir),

@@ -15,9 +15,10 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
+from grym_fetch.cli import streams
 from grym_fetch.cli.usage import warn_of_variables
 from grym_fetch.core.mirror_rules import MODES, MirrorChoices, parse_mirrors
-from grym_fetch.core.variables import parse_flag, parse_rate
+from grym_fetch.core.variables import parse_flag, parse_rate, parse_store
 from grym_fetch.settings import RULES
 
 if TYPE_CHECKING:
@@ -136,16 +137,18 @@ def _check_file_name(
     if value.suffix.lower() not in endings:
         *others, last = (each for each in endings if each != ".htm")
         raise click.BadParameter(f"its name must end in {', '.join(others)}{' or ' if others else ''}{last}")
-    check_folder(context, parameter, value)
+    check_target(context, parameter, value)
     if value.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
         raise click.BadParameter("Parquet needs an extra: pip install 'grym-fetch[parquet]'")
     return value
 
 
-def check_folder(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
-    """Refuse a file in a folder that is not there, before anything is done."""
+def check_target(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
+    """Refuse a file in a folder that is not there, and a device or a pipe, before anything is done."""
     if value is not None and not value.absolute().parent.is_dir():
         raise click.BadParameter(f"there is no folder {str(value.parent)!r}")
+    if value is not None and value.exists() and not value.is_file():
+        raise click.BadParameter(f"{str(value)!r} is not a file; it would be replaced by one")
     return value
 
 
@@ -182,7 +185,14 @@ def common_options(command: F) -> F:
             if context.get_parameter_source(name) is ParameterSource.ENVIRONMENT:
                 arguments[name] = None  # relative to the project's root, which is not known yet
         common = {field.name: arguments.pop(field.name) for field in fields(Common) if field.name in arguments}
-        return command(common=Common(**common), **arguments)
+        if "progress" in common and not common["quiet"]:
+            streams.announce(
+                "starting …"
+            )  # the work is still to be imported, which is most of the time until it begins
+        try:
+            return command(common=Common(**common), **arguments)
+        finally:
+            streams.settle()
 
     gathered.__doc__ = command.__doc__
     gathered.__name__ = command.__name__
@@ -220,6 +230,11 @@ class StoreChoice(click.ParamType):  # type: ignore[type-arg]  # as above
         if isinstance(value, bool) or not str(value).strip():
             return bool(value)
         text = str(value)
+        if param is not None and ctx is not None and ctx.get_parameter_source("store") is ParameterSource.ENVIRONMENT:
+            try:
+                return parse_store(text)
+            except ValueError as error:
+                self.fail(f"the environment variable {param.envvar}: {error}", param, ctx)
         with suppress(ValueError):
             return parse_flag(text)
         if os.sep not in text and not os.path.isdir(text):
@@ -228,9 +243,16 @@ class StoreChoice(click.ParamType):  # type: ignore[type-arg]  # as above
 
 
 def store_option(text: str, **settings: Any) -> Callable[[F], F]:
-    """``--store [DIR]``."""
+    """``--store [DIR]``. ``envvar=None`` for a command that does something else with it: then no variable gives it."""
     return option(
-        "--store", type=StoreChoice(), is_flag=False, flag_value="1", default=False, metavar="[DIR]", help=text
+        "--store",
+        type=StoreChoice(),
+        is_flag=False,
+        flag_value="1",
+        default=False,
+        metavar="[DIR]",
+        help=text,
+        **settings,
     )
 
 

@@ -16,8 +16,11 @@ from grym_fetch.cli.options import Common, common_options, complete_ids, one_ass
 from grym_fetch.cli.sizes import Size
 
 if TYPE_CHECKING:
-    from grym_fetch.disk.prune import PruneReport
+    from grym_fetch.disk.prune import Pruned, PruneReport
     from grym_fetch.manager import AssetManager
+
+_ALIKE = {"lock": "files", "pieces": "files", "project": "folders"}
+"""What is named by a hash, and told in one line: its names mean nothing to anybody."""
 
 
 @click.command("remove", cls=Command)
@@ -107,16 +110,25 @@ def prune_command(
 
 def tell_pruned(common: Common, report: PruneReport, *, dry_run: bool) -> None:
     """Write what was removed, or would be."""
+    from grym_fetch.cli.tables import print_table
     from grym_fetch.core.figures import format_size
     from grym_fetch.core.text import safe_text
 
-    for item in dict.fromkeys((*report.removed, *report.orphans)):
-        if common.json:
-            record = {"kind": item.kind, "id": item.asset, "name": item.name, "reason": item.reason}
-            click.echo(json.dumps({**record, "bytes": item.bytes}))
-        elif not common.quiet:
-            what = safe_text(item.asset) if item.asset is not None else item.name
-            click.echo(f"{item.kind:<8}  {what}  {format_size(item.bytes)}  {item.reason}")
+    items = tuple(dict.fromkeys((*report.removed, *report.orphans)))
+    alike: dict[str, list[Pruned]] = {}
+    for item in items:
+        alike.setdefault(item.kind if item.kind in _ALIKE else f"{item.kind} {item.name}", []).append(item)
+    for item in items if common.json else ():
+        record = {"kind": item.kind, "id": item.asset, "name": item.name, "reason": item.reason}
+        click.echo(json.dumps({**record, "bytes": item.bytes}))
+    rows = []
+    for first, *others in () if common.json or common.quiet else alike.values():
+        what = safe_text(first.asset if first.asset is not None else first.name, limit=4000)
+        if others:
+            what = f"{1 + len(others):,} {_ALIKE[first.kind]}"
+        size = format_size(sum(item.bytes for item in (first, *others)))
+        rows.append((f"{first.kind:<8}", what, size, first.reason))
+    print_table(("KIND", "WHAT", "SIZE", "WHY"), rows, right=(2,), note=3, piped="  ")
     if common.json:
         click.echo(json.dumps({"bytes": report.bytes, "in_use": report.in_use, "dry_run": dry_run}))
     elif not common.quiet:

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import stat
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grym_fetch.core.errors import StorageError
-from grym_fetch.core.text import redact_url
+from grym_fetch.core.errors import StorageError, UnsafePath
+from grym_fetch.core.text import redact_url, safe_text
 from grym_fetch.disk.atomic import replace_file
-from grym_fetch.disk.folders import opened_folder, storage_errors
+from grym_fetch.disk.folders import opened_folder, read_regular, storage_errors
 from grym_fetch.display.report import Report
 
 if TYPE_CHECKING:
@@ -27,13 +29,19 @@ log = logging.getLogger(__name__)
 
 ROWS = (".jsonl", ".parquet")
 """The endings of reports for programs."""
+MAX_REPORT_BYTES = 1 << 30
+"""The longest report of an earlier run that is continued."""
 LOOK_S = 0.1
 """Between two looks at what has happened: progress within it counts as one step."""
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all. Raises `StorageError`."""
+    """Write a file, whole or not at all. Raises `StorageError`, also for a device or a pipe that has its name."""
     with storage_errors(path), opened_folder(path.absolute().parent) as folder:
+        with suppress(FileNotFoundError):
+            # Through links: /dev/stdout is one, and root could replace it for the whole machine.
+            if not stat.S_ISREG(os.stat(path.name, dir_fd=folder).st_mode):
+                raise UnsafePath(safe_text(str(path)), "something that is not a file is in the way")
         replace_file(folder, path.name, content)
 
 
@@ -57,7 +65,7 @@ def _earlier(path: Path, kind: str) -> list[Row]:
     from grym_fetch.display.report_rows import read_rows
 
     try:
-        return read_rows(path.read_bytes(), kind)
+        return read_rows(read_regular(str(path), limit=MAX_REPORT_BYTES), kind)
     except OSError:
         return []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from grym_fetch.cli.options import is_given
 from grym_fetch.settings import Settings
@@ -17,6 +18,8 @@ def settings_from(options: dict[str, Any]) -> Settings:
     """
     context = click.get_current_context()
     given = {name: value for name, value in options.items() if is_given(context, name)}
+    if context.get_parameter_source("store") is ParameterSource.ENVIRONMENT:
+        given.pop("store", None)  # `AssetManager` reads it: a relative one is below the project's root
     if "mirrors" in given:
         words = given.pop("mirrors")
         said = {"mirrors": words.mode, "mirror_rules": words.rules}

@@ -127,6 +127,7 @@ def store_place(common: Common, choice: bool | str) -> Path:
     from grym_fetch.core.text import safe_text
     from grym_fetch.disk.configuration import read_configuration
     from grym_fetch.disk.project import find_project
+    from grym_fetch.disk.store_care import may_be_store
     from grym_fetch.disk.store_stamps import store_at
     from grym_fetch.settings import Settings
 
@@ -140,10 +141,10 @@ def store_place(common: Common, choice: bool | str) -> Path:
             if common.config is not None:
                 raise
         configured = read_configuration(root, os.environ, is_named=is_named).fetching
-        choice = Settings().with_environment(os.environ, configured=configured).store or True
+        choice = Settings().with_environment(os.environ, configured=configured, root=root).store or True
     place = store_at(choice, os.environ)
     assert place is not None
-    if is_given and not place.is_dir():
+    if is_given and not may_be_store(place):
         raise click.UsageError(f"there is no store in {safe_text(str(place), limit=4000)}")
     return place
 

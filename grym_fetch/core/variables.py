@@ -64,11 +64,13 @@ def _parse_limit(text: str) -> float:
     return rate
 
 
-def _parse_store(text: str) -> bool | str:
-    """Yes, no, or the path of a store."""
+def parse_store(text: str) -> bool | str:
+    """Read yes, no, or the path of a store. Raises `ValueError` for a mere name: a mistyped word, or an asset's id."""
     try:
         return parse_flag(text)
-    except ValueError:
+    except ValueError as error:
+        if "/" not in text and not text.startswith("~"):
+            raise ValueError(f"{error}; for a folder, write a path: ./{safe_text(text, limit=80)}") from None
         return text
 
 
@@ -129,7 +131,7 @@ VARIABLES = (
     Variable("GRYM_FETCH_NO_PIPELINING", "pipelining", lambda text: not parse_flag(text)),
     Variable("GRYM_FETCH_ALLOW_STALE", "allow_stale", parse_flag),
     Variable("GRYM_FETCH_ALLOW_UNPINNED", "allow_unpinned", parse_flag),
-    Variable("GRYM_FETCH_STORE", "store", _parse_store),
+    Variable("GRYM_FETCH_STORE", "store", parse_store),
     Variable("GRYM_FETCH_LINK_MODE", "link_mode", _parse_link_mode),
     Variable("GRYM_FETCH_ADOPT", "adopt", parse_flag),
     Variable("GRYM_FETCH_RETRIES", "retries", _whole(0)),

@@ -122,6 +122,8 @@ class FileLock:
 
     @staticmethod
     def _note_holder(descriptor: int) -> None:
+        if os.fstat(descriptor).st_nlink > 1:
+            return  # whoever may work in the folder may give any file of ours this name (link(2))
         this = {"pid": os.getpid(), "host": socket.gethostname(), "owner": Owner.this().encode()}
         record = json.dumps(this).encode()
         try:

@@ -18,7 +18,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,8 +171,14 @@ class MachineStore:
 
     async def note_use(self, local_path: str, checksum: Checksum) -> None:
         """Remember that this file of the project came from the store, or is in it, so that it is not removed."""
+        await self.note_uses([(local_path, checksum)])
+
+    async def note_uses(self, files: Iterable[tuple[str, Checksum]]) -> None:
+        """`note_use` for several files."""
+        now = int(time.time())
+        uses = [Use(local_path, object_path(checksum), now) for local_path, checksum in files]
         try:
-            await self._threads.compute(self._uses.note, Use(local_path, object_path(checksum), int(time.time())))
+            await self._threads.compute(self._uses.note, uses)
         except (OSError, StorageError) as error:
             self._tell(error)
 
@@ -217,12 +223,22 @@ class MachineStore:
         await self._threads.compute(self._make_folders, path)
         stage = await self._disk.open_stage(StageKey(path, str(checksum)), exclusive=exclusive)
         try:
-            link = await stage.take(source, signature, self.modes, mode=READ_BITS)
+            modes = await self._threads.compute(self._modes_into, source)
+            link = await stage.take(source, signature, modes, mode=READ_BITS)
             await stage.publish(signature.size)
             assert stage.published is not None
             return InStore(link, stage.published)
         finally:
             await stage.discard()
+
+    def _modes_into(self, source: OpenFile) -> tuple[LinkMode, ...]:
+        """How a file may get into the store: no hard link to one that others who use the store could not read."""
+        figures, above = os.fstat(source.descriptor), os.stat(self.place)
+        is_shared = above.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        is_of_team = figures.st_mode & stat.S_IRGRP and figures.st_gid == above.st_gid
+        if is_shared and not (figures.st_mode & stat.S_IROTH or is_of_team):
+            return tuple(mode for mode in self.modes if mode is not LinkMode.HARDLINK)
+        return self.modes
 
     def _make_folders(self, path: str) -> None:
         """Make the folders of an object; whoever may write to the store may write to them."""

@@ -1,7 +1,7 @@
 """The manifests whose files are in one assets folder: more than one may be, and none of them may undo another's work.
 
-Each user keeps a list of the manifests that were used with the folder. It can be lost without harm: a manifest is
-listed again the next time it is used.
+Each user keeps a list of the manifests that were used with the folder, each with the device that it is on. It can be
+lost without harm: a manifest is listed again the next time it is used.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from grym_fetch.core.manifest import Asset, ManifestSource
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import close_each, write_all
 from grym_fetch.disk.project import load_manifest
-from grym_fetch.disk.state import StateFolder, is_private, open_state, read_state
+from grym_fetch.disk.state import StateFolder, is_gone, is_private, nearest, open_state, read_state
 
 USERS = "manifests"
 """The list of manifests whose files are fetched into the folder."""
 READERS = "readers"
 """The list of manifests for which the folder is the external one, where files are only looked for."""
 _MAX_BYTES = 1024 * 1024
+_UNKNOWN = -1
+"""The device in a line of an earlier version."""
 
 
 class Neighbours:
@@ -44,25 +46,34 @@ class Neighbours:
             return
         self._is_noted = True
         with suppress(OSError, StorageError), self._state.opened() as folder:
-            if self._name in _names(folder, self._list) or not is_private(folder):
+            device = os.stat(nearest(os.path.realpath(self._manifest))).st_dev
+            if _names(folder, self._list).get(self._name) == device or not is_private(folder):
                 return
             descriptor = open_state(folder, self._list, os.O_APPEND)
             try:
-                write_all(descriptor, encode_line([self._name]))
+                write_all(descriptor, encode_line([self._name, device]))
             finally:
                 close_each(descriptor)
 
     def others(self, *, strict: bool = False) -> Iterator[tuple[Path, ManifestSource]]:
         """The other manifests that are still there, with their paths. One that cannot be read is left out.
 
-        ``strict``: raises `ManifestError` instead, or `StorageError`.
+        ``strict``: raises `ManifestError` instead, or `StorageError`, also for one whose disk may only be away.
         """
-        names: list[str] = []
+        listed: dict[str, int] = {}
         with suppress(OSError, StorageError), self._state.opened() as folder:
-            names = [name for name in _names(folder, self._list) if name != self._name]
-        for name in names:
+            listed = _names(folder, self._list)
+        for name, device in listed.items():
+            if name == self._name:
+                continue
             path = Path(os.path.normpath(os.path.join(os.path.realpath(self._state.assets_dir), name)))
             if not os.path.lexists(path):
+                if strict and not is_gone(str(path), device):
+                    raise StorageError(
+                        safe_text(str(path), limit=1000),
+                        "this manifest is used with the folder as well, and its disk may be away; connect it. If the "
+                        f"project is gone for good, remove {safe_text(str(self._state.own / self._list), limit=1000)}",
+                    )
                 continue
             try:
                 manifest = load_manifest(path).manifest
@@ -87,14 +98,23 @@ class Neighbours:
                         raise UnsafePath(safe_text(str(place)), reason)
 
 
-def _names(folder: int, listed: str) -> list[str]:
-    names: dict[str, None] = {}
+def is_used_by_manifests(state: StateFolder) -> bool:
+    """Whether this user has fetched into the folder, as an assets folder."""
+    with suppress(OSError, StorageError), state.opened() as folder:
+        return bool(_names(folder, USERS))
+    return False
+
+
+def _names(folder: int, listed: str) -> dict[str, int]:
+    names: dict[str, int] = {}
     for line in (read_state(folder, listed, _MAX_BYTES) or b"").splitlines():
         with suppress(ValueError):
             match decode_line(line):
                 case [str(name)]:
-                    names[name] = None
-    return list(names)
+                    names[name] = _UNKNOWN
+                case [str(name), int(device)]:
+                    names[name] = device
+    return names
 
 
 def named_paths(manifest: ManifestSource) -> Iterator[str]:

@@ -71,13 +71,13 @@ class PruneReport:
         return sum(item.bytes for item in self.removed)
 
 
-def prune(assets_dir: Path, wanted: Mapping[tuple[str, str], str], *, dry_run: bool) -> PruneReport:
+def prune(assets_dir: Path, wanted: Mapping[tuple[str, str], str] | None, *, dry_run: bool) -> PruneReport:
     """Remove abandoned downloads, unused locks, stale cache entries and the state of projects that are gone.
 
     Blocking: for a thread.
 
-    ``wanted`` maps the path key and the content key of a stage to the id of the asset in the manifest. With ``dry_run``
-    nothing is changed.
+    ``wanted`` maps the path key and the content key of a stage to the id of the asset in the manifest; None if that is
+    not known: then partial downloads and piece sums stay. With ``dry_run`` nothing is changed.
     """
     state = StateFolder(assets_dir)
     removed: list[Pruned] = []
@@ -89,7 +89,7 @@ def prune(assets_dir: Path, wanted: Mapping[tuple[str, str], str], *, dry_run: b
         with _opened(lambda: state.open("stage")) as stages:
             for name in _names(stages):
                 match = _STAGE.fullmatch(name)
-                if match is None or not _is_folder(stages, name):
+                if wanted is None or match is None or not _is_folder(stages, name):
                     continue
                 path_key, content_key, owner, _ = match.groups()
                 asset = wanted.get((path_key, content_key))
@@ -108,7 +108,8 @@ def prune(assets_dir: Path, wanted: Mapping[tuple[str, str], str], *, dry_run: b
             if own is not None and (stale := _remove_stale_entries(own, dry_run=dry_run)) is not None:
                 removed.append(stale)
         with _opened(lambda: state.open(SUMS_FOLDER)) as sums:
-            removed += _remove_unwanted_sums(sums, {content_key for _, content_key in wanted}, dry_run=dry_run)
+            if wanted is not None:
+                removed += _remove_unwanted_sums(sums, {content_key for _, content_key in wanted}, dry_run=dry_run)
     removed += _remove_gone_projects(dry_run=dry_run)
     return PruneReport(tuple(removed), in_use)
 

@@ -19,15 +19,17 @@ from pathlib import Path
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import StorageError
+from grym_fetch.core.paths import STATE_FOLDER
 from grym_fetch.disk.folders import close_each, open_folder, open_regular, storage_errors, sync
 from grym_fetch.disk.local_files import hash_open
 from grym_fetch.disk.locks import FileLock
+from grym_fetch.disk.neighbours import is_used_by_manifests
 from grym_fetch.disk.prune import Pruned, PruneReport
 from grym_fetch.disk.prune import prune as prune_folder
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.state import StateFolder
 from grym_fetch.disk.store_stamps import OBJECTS, StoreStamps, object_path
-from grym_fetch.disk.users import StoreUser, forget_user, store_users
+from grym_fetch.disk.users import USERS, StoreUser, forget_user, store_users
 from grym_fetch.disk.verified import FileSignature, wait_for_tick
 
 _NO_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
@@ -56,6 +58,15 @@ class StoredFile:
     def is_used(self) -> bool:
         """Whether a project has it, as far as is known."""
         return bool(self.links or self.used_by)
+
+
+def may_be_store(place: Path) -> bool:
+    """Whether a folder is a store, or empty: other folders are named by mistake."""
+    try:
+        names = os.listdir(place)
+        return not names or OBJECTS in names or os.path.isdir(place / STATE_FOLDER / USERS)
+    except OSError:
+        return os.path.isdir(place)  # what is wrong with it is said later
 
 
 def survey(place: Path) -> list[StoredFile]:
@@ -182,6 +193,9 @@ def prune_store(
     ``older_than_s``: only what was not taken for so many seconds. ``max_bytes``: only until the store is no larger,
     what was not taken for longest first.
     """
+    state = StateFolder(place)
+    with storage_errors(place):
+        known = _notes(state)
     stored = survey(place)
     left = sum(each.size for each in stored)
     removed: list[Pruned] = []
@@ -190,22 +204,48 @@ def prune_store(
         is_old = now - each.used_at >= older_than_s
         if each.is_used or not is_old or (max_bytes is not None and left <= max_bytes):
             continue
-        if not dry_run and not _remove(place, each.checksum):
+        if not dry_run and not _remove(place, each, known):
             in_use += 1
             continue
         left -= each.size
         removed.append(Pruned("object", each.checksum.hexdigest, "no project uses it", each.size))
-    state = StateFolder(place)
     for user in () if dry_run else tuple(store_users(state)) if place.is_dir() else ():
         if user.is_gone:
             forget_user(state, user)
-    rest = prune_folder(place, {}, dry_run=dry_run) if place.is_dir() else PruneReport((), 0)
+    # The partial downloads of an assets folder that is the store as well are its project's to remove.
+    wanted: dict[tuple[str, str], str] | None = None if is_used_by_manifests(state) else {}
+    rest = prune_folder(place, wanted, dry_run=dry_run) if place.is_dir() else PruneReport((), 0)
     return PruneReport((*removed, *rest.removed), in_use + rest.in_use)
 
 
-def _remove(place: Path, checksum: Checksum) -> bool:
-    """Remove an object unless somebody takes it at this moment. Returns whether it is gone."""
-    path = object_path(checksum)
+def _notes(state: StateFolder) -> dict[str, tuple[int, int]]:
+    """The size and time of each file in which a project notes what it has from the store."""
+    notes: dict[str, tuple[int, int]] = {}
+    with suppress(FileNotFoundError):
+        folder = state.open_shared(USERS)
+        try:
+            for name in os.listdir(folder):
+                with suppress(OSError):
+                    figures = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                    notes[name] = figures.st_size, figures.st_mtime_ns
+        finally:
+            close_each(folder)
+    return notes
+
+
+def _is_used(state: StateFolder, path: str, size: int) -> bool:
+    """Whether a project has noted that it has this object, and may have it still."""
+    return any(
+        use.object == path and _may_have(user, use.local_path, size) for user in store_users(state) for use in user.uses
+    )
+
+
+def _remove(place: Path, stored: StoredFile, known: dict[str, tuple[int, int]]) -> bool:
+    """Remove an object unless somebody takes it at this moment, or has since it was seen. Returns whether it is gone.
+
+    ``known``: the `_notes` before it was seen.
+    """
+    path = object_path(stored.checksum)
     *parents, name = path.split("/")
     state = StateFolder(place)
     with suppress(OSError, StorageError):
@@ -213,6 +253,8 @@ def _remove(place: Path, checksum: Checksum) -> bool:
         if not lock.try_acquire():
             return False
         try:
+            if _notes(state) != known and _is_used(state, path, stored.size):
+                return False
             folder = open_folder(place, tuple(parents), create=False)
             try:
                 if os.stat(name, dir_fd=folder, follow_symlinks=False).st_nlink > 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from grym_fetch.core.digest import Checksum
@@ -15,17 +16,26 @@ OBJECTS = "objects"
 
 
 def store_at(choice: bool | str, environ: Mapping[str, str]) -> Path | None:
-    """The place of the store that was chosen; None for no store. Raises `NotWritable` for a user without a home."""
+    """The place of the store that was chosen; None for no store. Raises `NotWritable` for a user without a home.
+
+    By default it is where the system keeps what programs can fetch again: ``~/.cache`` (XDG), or ``~/Library/Caches``.
+    """
     if choice is False:
         return None
     if choice is not True:
         return Path(os.path.abspath(os.path.expanduser(choice)))
-    named, home = environ.get("XDG_CACHE_HOME", ""), environ.get("HOME", "")
-    if os.path.isabs(named):
-        return Path(named) / "grym-fetch" / "store"
-    if not os.path.isabs(home):
-        raise NotWritable("~/.cache/grym-fetch/store", "this user has no home folder; name the store: --store=DIR")
-    return Path(home) / ".cache" / "grym-fetch" / "store"
+    return _cache_home(environ) / "store"
+
+
+def _cache_home(environ: Mapping[str, str]) -> Path:
+    if os.path.isabs(named := environ.get("XDG_CACHE_HOME", "")):
+        return Path(named) / "grym-fetch"
+    from platformdirs import user_cache_path  # most runs have no store, or one with a name
+
+    with suppress(RuntimeError):  # its later versions raise that for a user without a home
+        if (place := user_cache_path("grym-fetch", appauthor=False)).is_absolute():
+            return place
+    raise NotWritable("~/.cache/grym-fetch/store", "this user has no home folder; name the store: --store=DIR")
 
 
 def object_path(checksum: Checksum) -> str:

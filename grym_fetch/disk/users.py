@@ -6,11 +6,12 @@ store. All users may read all of them: a line of another user's can only keep so
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,17 +60,17 @@ class UseLog:
         self._name = f"{system.user_id()}.{key}"
         self._known: set[Use] | None = None
 
-    def note(self, use: Use) -> None:
-        """Add a file. Raises ``OSError`` or `StorageError`. Blocking: for a thread."""
+    def note(self, uses: Iterable[Use]) -> None:
+        """Add files. Raises ``OSError`` or `StorageError`. Blocking: for a thread."""
         folder = self._store.open_shared(USERS, create=True)
         try:
             if self._known is None:
                 user = _read(folder, self._name)
                 self._known = set(user.uses) if user is not None else set()
-            if use in self._known:
-                return
-            self._append(folder, encode_line([use.local_path, use.object, use.time]))
-            self._known.add(use)
+            new = dict.fromkeys(use for use in uses if use not in self._known)
+            if new:
+                self._append(folder, b"".join(encode_line([use.local_path, use.object, use.time]) for use in new))
+                self._known.update(new)
         finally:
             close_each(folder)
 
@@ -77,7 +78,13 @@ class UseLog:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | system.O_NOFOLLOW | system.O_NONBLOCK | system.O_NOCTTY
         descriptor = system.open_descriptor(self._name, flags, 0o644, dir_fd=folder)
         try:
-            if not os.fstat(descriptor).st_size:
+            figures = os.fstat(descriptor)
+            if not stat.S_ISREG(figures.st_mode) or figures.st_nlink > 1:
+                # Whoever may write to the store may give any file of ours this name (link(2)).
+                raise PermissionError(
+                    errno.EACCES, "what is in its place is not a regular file with this name alone", self._name
+                )
+            if not figures.st_size:
                 system.fchmod(descriptor, 0o644)  # whatever the umask is
                 device = os.stat(nearest(self._assets_dir)).st_dev
                 line = encode_line([self._assets_dir, device]) + line

@@ -25,6 +25,7 @@ from grym_fetch.settings import Settings
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from grym_fetch.core.digest import Checksum
     from grym_fetch.core.manifest import Asset
     from grym_fetch.core.world import Clock, Connection, ThreadPools, Transport
     from grym_fetch.disk.assets_folder import AssetsFolder
@@ -304,13 +305,21 @@ class Engine:
         await self._hashers.compute(remove_leftovers, self._assets_dir, [asset.local_path for asset in present])
 
     async def _keep(self, present: Sequence[Asset]) -> None:
-        for asset in () if self.machine_store is None else present:
+        if (store := self.machine_store) is None:
+            return
+        noted: list[tuple[str, Checksum]] = []
+        for asset in present:
             path = self._assets_dir / asset.local_path
-            if asset.checksum is None or self.is_stored(asset):
+            if asset.checksum is None:
+                continue
+            if self.is_stored(asset):
+                noted.append((asset.local_path, asset.checksum))  # the project may have been moved since
                 continue
             signature = FileSignature.at(str(path))
             if self.local_files.verified_cache.is_verified(path, asset.checksum):
                 await self.taker.keep(asset, signature)
+        if noted:
+            await store.note_uses(noted)
 
     async def aclose(self) -> None:
         """Stop all transfers, keep what they have, close every connection."""

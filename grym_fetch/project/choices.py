@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 
 from grym_fetch.core.configuration import Configuration
 from grym_fetch.core.variables import MINIMAL, read_flag
@@ -19,7 +20,7 @@ class Choices:
     """The choices of one manager. Raises `ValueError` naming an unusable value or variable, and what is allowed.
 
     ``settings`` is what the caller passed; ``parallel``, ``allow_stale`` and ``minimal`` are None if the caller did not
-    give them. ``configuration`` reads the choices made in files.
+    give them. ``configuration`` reads the choices made in files, ``root`` finds the project's root, if there is one.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class Choices:
         minimal: bool | None,
         environ: Mapping[str, str],
         configuration: Callable[[], Configuration],
+        root: Callable[[], Path | None],
     ) -> None:
         named = {"parallel": parallel, "allow_stale": allow_stale}
         self._given = {name: value for name, value in named.items() if value is not None}
@@ -38,6 +40,7 @@ class Choices:
         self._minimal = minimal
         self._environ = environ
         self._read_configuration = configuration
+        self._find_root = root
         self._merged(None)
         if minimal is None:
             read_flag(environ, MINIMAL)
@@ -52,8 +55,8 @@ class Choices:
         return self._merged(self._configuration)
 
     def _merged(self, files: Configuration | None) -> Settings:
-        configured = files.fetching if files is not None else None
-        chosen = self._passed.with_environment(self._environ, configured=configured, without=self._given)
+        configured, root = (files.fetching, self._find_root()) if files is not None else (None, None)
+        chosen = self._passed.with_environment(self._environ, configured=configured, without=self._given, root=root)
         return replace(chosen, **self._given)  # type: ignore[arg-type]  # each has the type of its field
 
     @cached_property

@@ -245,24 +245,31 @@ class Restorer:
         return restored
 
     async def _restore(self, wanted: Wanted, force: bool, told: Told) -> Restored:
+        wrong: list[DigestMismatch] = []
+        try:
+            return await self._restore_from(wanted, force, told, wrong)
+        finally:
+            for error in wrong:
+                log.warning("%s", " ".join(str(error).split()))  # it has several lines
+
+    async def _restore_from(self, wanted: Wanted, force: bool, told: Told, wrong: list[DigestMismatch]) -> Restored:
+        """`_restore`; ``wrong`` gets what was found out on the way and is in no error raised here."""
         path = self._root / wanted.path
         if await anyio.to_thread.run_sync(self._is_done, wanted, force, told):
             return Restored(path=path, id=wanted.id, source="there")
-        wrong: GrymFetchError | None = None
         folders = [*self._folders, *wanted.folders]
         for folder, stored in itertools.product(folders, wanted.stored):
             try:
                 if await anyio.to_thread.run_sync(self._take, wanted, folder, stored, force, told):
                     return Restored(path=path, id=wanted.id, source="external")
             except DigestMismatch as error:
-                log.warning("%s", " ".join(str(error).split()))  # it has several lines
-                wrong = error
+                wrong.append(error)
         if self._fetch is not None and (fetched := await self._fetch(wanted.checksum)) is not None:
             taken = await anyio.to_thread.run_sync(self._take, wanted, fetched.parent, fetched.name, force, told)
             if taken:
                 return Restored(path=path, id=wanted.id, source="download")
-        if wrong is not None:
-            raise wrong
+        if wrong:
+            raise wrong.pop()
         raise AssetMissing(
             wanted.id,
             f"{safe_text(wanted.path)} is not in {' or '.join(map(_shown, folders))}, and no manifest says where "

@@ -17,13 +17,14 @@ from pathlib import Path
 
 from grym_fetch.core.content_hasher import ContentHasher
 from grym_fetch.core.digest import Checksum
-from grym_fetch.core.errors import DiskFull, GrymFetchError, StorageError
+from grym_fetch.core.errors import DiskFull, GrymFetchError, Locked, StorageError
 from grym_fetch.core.events import AssetVerifying, LinkMode
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.assets_folder import AssetsFolder
 from grym_fetch.disk.elsewhere import FilesElsewhere
 from grym_fetch.disk.local_files import LocalFiles
+from grym_fetch.disk.locks import FileLock
 from grym_fetch.disk.machine_store import InStore, MachineStore
 from grym_fetch.disk.sharing import OpenFile, modes_from
 from grym_fetch.disk.stage import StageKey
@@ -71,7 +72,7 @@ class Taker:
     async def holding(self, asset: Asset) -> AsyncIterator[bool]:
         """Hold the store's lock on the content of an asset, so that no other project fetches the same.
 
-        Yields whether it excludes others. Raises `Locked`.
+        Yields whether it excludes others: not if somebody holds it for longer than the user wants to wait.
         """
         lock = None
         if self._machine_store is not None and asset.checksum is not None:
@@ -80,12 +81,19 @@ class Taker:
             yield False
             return
         try:
-            await acquire_lock(
-                lock, asset, self._machine_store, self._context, path=self._assets_folder.path_of(asset.local_path)
-            )
-            yield lock.is_trustworthy
+            is_held = await self._acquired(lock, asset, self._machine_store)
+            yield is_held and lock.is_trustworthy
         finally:
             lock.release()
+
+    async def _acquired(self, lock: FileLock, asset: Asset, store: MachineStore) -> bool:
+        path = self._assets_folder.path_of(asset.local_path)
+        try:
+            await acquire_lock(lock, asset, store, self._context, path=path)
+        except Locked as error:  # whoever may write to the store can do that for ever
+            log.warning("the store's lock is not waited for any longer: %s", error)
+            return False
+        return True
 
     async def take(self, asset: Asset, key: StageKey, *, exclusive: bool) -> Taken | None:
         """Put the asset in place from this machine. None if it is not there, or cannot be taken.

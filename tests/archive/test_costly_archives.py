@@ -305,6 +305,34 @@ def test_no_header_is_longer_than_any_real_one(tmp_path: Path, kind: bytes, most
         ensure_unpacked(tmp_path, "a.tar", None, tmp_path / "a.tar")
 
 
+def test_a_header_of_the_greatest_length_is_read(tmp_path: Path) -> None:
+    """Up to there it is as good as any other."""
+    longest = pax(("comment", "x" * (MAX_EXTENDED_BYTES - len(record("comment", "")) - 5)))
+    assert f"{MAX_EXTENDED_BYTES:011o}".encode() in longest[:512]
+    (tmp_path / "a.tar").write_bytes(longest + block("a") + END)
+    ensure_unpacked(tmp_path, "a.tar", None, tmp_path / "a.tar")
+    assert os.listdir(tmp_path / "a") == ["a"]
+
+
+def test_a_tar_from_before_ustar(tmp_path: Path) -> None:
+    """There, a slash at the end tells a folder from a file; in ustar the type does, and a slash means nothing."""
+    blocks = block("f", tarfile.AREGTYPE, b"1") + block("d/", tarfile.AREGTYPE) + block("g/", content=b"2")
+    (tmp_path / "a.tar").write_bytes(blocks + END)
+    ensure_unpacked(tmp_path, "a.tar", None, tmp_path / "a.tar")
+    assert (tmp_path / "a" / "f").read_bytes() == b"1"
+    assert (tmp_path / "a" / "d").is_dir()
+    assert (tmp_path / "a" / "g").read_bytes() == b"2"
+
+
+@pytest.mark.parametrize("made", [lambda: sparse_block(1), lambda: pax(("GNU.sparse.major", "1")) + block("a")])
+@pytest.mark.shows("S4")
+def test_a_sparse_member_is_refused(tmp_path: Path, made: Callable[[], bytes]) -> None:
+    """In either format: its map is read by nobody, and the error says how to make the archive instead."""
+    (tmp_path / "a.tar").write_bytes(made() + block("b") + END)
+    with pytest.raises(UnsafeArchive, match="make it without --sparse"):
+        ensure_unpacked(tmp_path, "a.tar", None, tmp_path / "a.tar")
+
+
 @pytest.mark.parametrize("damage", ["cut at a member's end", "a damaged header", "a lone header"])
 @pytest.mark.parametrize("ending", PACKINGS)
 @pytest.mark.shows("S5")

@@ -25,9 +25,16 @@ import zstandard
 from grym_fetch.archive import tree as unpacked
 from grym_fetch.archive import unpack
 from grym_fetch.archive.reader import Stopped
-from grym_fetch.archive.unpack import Unpacker, ensure_unpacked, forget_unpacked, is_tree_right, is_unpacked
+from grym_fetch.archive.unpack import (
+    Unpacker,
+    ensure_unpacked,
+    forget_unpacked,
+    has_unpacked,
+    is_tree_right,
+    is_unpacked,
+)
 from grym_fetch.core.archives import Census, Limits, Member
-from grym_fetch.core.errors import DiskFull, StorageError, UnsafeArchive, UnsafePath
+from grym_fetch.core.errors import DiskFull, NotWritable, StorageError, UnsafeArchive, UnsafePath
 from grym_fetch.core.manifest import Asset
 from grym_fetch.disk import folders
 from grym_fetch.disk.owner import Owner
@@ -263,6 +270,51 @@ def test_attacks(local_files: LocalFiles, tmp_path: Path, ending: str, data: byt
     assert local_files.stages() == []
     assert {path for path in tmp_path.rglob("*") if ".grym-fetch" not in path.parts} == outside | {archive}
     assert not Path("/tmp/escape").exists()
+
+
+@pytest.mark.parametrize("name", ["symlink out", "symlink out of a zip", "cut gzip", "case"])
+@pytest.mark.shows("S5")
+def test_attacks_where_nothing_is_there(local_files: LocalFiles, name: str) -> None:
+    """Without a tree to compare, unpacking judges alone, and its judgement is the same."""
+    ending, data = ATTACKS[name]
+    local_files.put(data, ending)
+    with pytest.raises(UnsafeArchive):
+        local_files.unpack()
+    assert not local_files.tree.exists()
+    assert local_files.stages() == []
+
+
+@pytest.mark.shows("S17")
+def test_a_tree_that_would_complete_a_repository_is_not_made(local_files: LocalFiles) -> None:
+    """What the folder is called is enough, whatever is in the archive."""
+    archive = local_files.assets / "refs.tar"
+    archive.write_bytes(TAR)
+    (local_files.assets / "objects").mkdir()
+    (local_files.assets / "HEAD").touch()
+    with pytest.raises(UnsafePath, match="makes a git repository together with"):
+        ensure_unpacked(local_files.assets, "refs.tar", CHECK, archive)
+    assert not (local_files.assets / "refs").exists()
+
+
+def test_where_no_record_can_be_written(local_files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tree that was found right is recorded in the user's own state folder, and forgotten there, too."""
+    archive = local_files.put(TAR)
+    local_files.unpack()
+    shutil.rmtree(local_files.assets / ".grym-fetch")
+
+    def refuse(*_: object) -> None:
+        raise NotWritable("x", "it is read-only")
+
+    monkeypatch.setattr(unpacked.TreeStore, "write_record", refuse)
+    place = (local_files.assets, local_files.local_path, CHECK, archive)
+    before = descriptors()
+    assert is_tree_right(*place)
+    assert is_unpacked(*place)
+    assert forget_unpacked(local_files.assets, local_files.local_path) == ()
+    assert not local_files.tree.exists()
+    local_files.tree.mkdir()
+    assert not has_unpacked(local_files.assets, local_files.local_path)
+    assert descriptors() == before
 
 
 BOMBS: dict[str, tuple[str, bytes, Limits]] = {
@@ -608,8 +660,8 @@ def test_a_link_that_leads_elsewhere_is_a_change(local_files: LocalFiles) -> Non
     assert os.readlink(local_files.tree / "link") == "top.txt"
 
 
-def test_what_is_kept_never_replaces_what_was_kept(local_files: LocalFiles) -> None:
-    """Each old tree that holds somebody's files gets a name of its own."""
+def test_what_is_kept_never_replaces_what_was_kept(local_files: LocalFiles, caplog: pytest.LogCaptureFixture) -> None:
+    """Each old tree that holds somebody's files gets a name of its own, which is told."""
     local_files.put(TAR)
     for number in range(3):
         local_files.unpack()
@@ -617,6 +669,7 @@ def test_what_is_kept_never_replaces_what_was_kept(local_files: LocalFiles) -> N
     local_files.unpack()
     kept = {path.name: (path / "top.txt").read_bytes() for path in local_files.tree.parent.glob("voices.old*")}
     assert kept == {"voices.old": b"mine 0", "voices.old2": b"mine 1", "voices.old3": b"mine 2"}
+    assert [text.partition(" holds ")[0].rpartition("/")[2] for text in caplog.messages] == sorted(kept)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
@@ -710,8 +763,9 @@ def test_a_hard_link_is_forgotten_too(local_files: LocalFiles) -> None:
         lambda data: data[:-30],
         lambda data: data.replace(b'"v":2', b'"v":3'),
         lambda data: data.replace(b'"models/voices"', b'"models/others"'),
+        lambda data: re.sub(rb'("top.txt",\d+),\d+', rb"\1,1e999", data),
     ],
-    ids=["cut", "of another version", "of another folder"],
+    ids=["cut", "of another version", "of another folder", "with a number that is none"],
 )
 def test_a_damaged_record(local_files: LocalFiles, damage: Callable[[bytes], bytes]) -> None:
     """An unreadable record, or another one's, counts for nothing: a changed tree is then a stranger's."""

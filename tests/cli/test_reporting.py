@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from grym_fetch.cli.reporting import reporting, write_whole
+from grym_fetch.core.errors import UnsafePath
 from grym_fetch.testing import AssetServer, Gate, Hold, seeded_bytes
 from tests.cli.running import invoke
 from tests.end_to_end.command import environment
@@ -160,3 +163,45 @@ def test_a_repository_has_a_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "data/here.bin" in text
     assert "data/gone.bin" in text
     assert text.count("<svg") == 2
+
+
+@pytest.mark.parametrize("option", ["--report", "--metrics"])
+@pytest.mark.parametrize("kind", ["pipe", "link to a device"])
+@pytest.mark.shows("S5")
+def test_what_is_not_a_file_is_not_replaced(project: Project, server: AssetServer, option: str, kind: str) -> None:
+    """Root could replace /dev/null or /dev/stdout for the whole machine: refused, and nothing is fetched."""
+    place, before = Path("sync.html"), len(server.stats.requests)
+    os.mkfifo(place) if kind == "pipe" else place.symlink_to("/dev/null")
+    done = invoke("sync", option, str(place))
+    assert done.exit_code == 2
+    assert "is not a file" in done.output
+    assert stat.S_ISFIFO(place.lstat().st_mode) if kind == "pipe" else place.is_symlink()
+    assert len(server.stats.requests) == before
+
+
+@pytest.mark.shows("S5")
+def test_what_has_become_no_file_is_not_replaced(tmp_path: Path) -> None:
+    """Whoever put it there during the run; a link to a file is replaced, and what it leads to stays."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to(os.devnull)
+    for name in ("pipe", "null"):
+        with pytest.raises(UnsafePath, match="not a file"):
+            write_whole(tmp_path / name, b"new")
+    (tmp_path / "file").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    for name in ("link", "dangling"):
+        write_whole(tmp_path / name, b"new")
+        assert not (tmp_path / name).is_symlink()
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "file", "link", "null", "pipe"]
+
+
+@pytest.mark.timeout(30)  # without its guard, it would wait for ever
+async def test_no_pipe_is_read_for_an_earlier_report(project: Project, tmp_path: Path) -> None:
+    """A run that goes on reads the report of the one before, if it is a file."""
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    async with project.manager() as manager:
+        with pytest.raises(UnsafePath, match="not a file"):
+            async with reporting(manager, [], tmp_path / "pipe.jsonl", goes_on=True):
+                pass

@@ -70,6 +70,13 @@ def test_a_damaged_store(projects: tuple[Project, Project], tmp_path: Path) -> N
     assert str(file) in done.out
 
 
+def test_a_word_is_no_folder(projects: tuple[Project, Project]) -> None:
+    """In the variable, what is neither yes nor no nor a path is refused, as by the Python API."""
+    done = run(projects[0].root, "sync", GRYM_FETCH_STORE="yep")
+    assert done.code == 2
+    assert "GRYM_FETCH_STORE: 'yep' is neither yes nor no" in done.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -79,6 +86,7 @@ def test_a_damaged_store(projects: tuple[Project, Project], tmp_path: Path) -> N
         (("check", "--store=./mistyped"), "there is no store in"),
         (("prune", "--store=./mistyped"), "there is no store in"),
         (("store", "mistyped"), "there is no store in"),
+        (("prune", "--store=."), "there is no store in"),
     ],
 )
 def test_wrong_usage(projects: tuple[Project, Project], arguments: tuple[str, ...], said: str) -> None:
@@ -86,3 +94,26 @@ def test_wrong_usage(projects: tuple[Project, Project], arguments: tuple[str, ..
     done = run(projects[0].root, *arguments)
     assert done.code == 2
     assert said in done.err
+
+
+def test_a_store_for_everything(
+    projects: tuple[Project, Project], server: AssetServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the variable or the user's file turns it on, it is where caches are, and commands mean the project still.
+
+    `check` with a store has nothing to do with the store, unless it is told so: it must not say that all is right.
+    """
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    assert run(projects[0].root, "check", GRYM_FETCH_STORE="1").code == 1
+    assert run(projects[0].root, "sync", GRYM_FETCH_STORE="1").code == 0
+    assert len(list((tmp_path / "home/.cache/grym-fetch/store/objects").glob("*/*/*"))) == 1
+    (projects[0].assets / "stray").write_bytes(b"?")
+    assert "stray" in run(projects[0].root, "prune", "-n", GRYM_FETCH_STORE="1").out
+    (tmp_path / "config/grym-fetch").mkdir(parents=True)
+    (tmp_path / "config/grym-fetch/config.toml").write_text("store = true\n")
+    server.stats.reset()
+    done = run(projects[1].root, "sync", "--json")
+    assert [event["link"] for event in done.of("asset_reused")] == ["hardlink"]
+    assert not server.stats.requests

@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from grym_fetch import AssetManager
 from grym_fetch._version import __version__
 from grym_fetch.cli import main as cli_main
 from grym_fetch.cli import unexpected
+from tests.cli.running import invoke
 from tests.support.project import Project
 from tests.support.sweeps import typical
 
@@ -120,3 +122,32 @@ def test_a_refusal_of_the_system_is_no_bug(capsys: pytest.CaptureFixture[str]) -
     """It is reported in the system's words, with the place: exit code 4."""
     assert unexpected.tell_unexpected(PermissionError(13, "Permission denied", b"/x"), more_is_shown=False) == 4
     assert capsys.readouterr().err == "error: permission denied (/x)\n"
+
+
+@pytest.mark.shows("D23")
+def test_a_machine_without_a_place_for_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that needs one names it, with the exit code of a disk that refuses; it is not a bug."""
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    subprocess.run(
+        [
+            "git",
+            "-C",
+            tmp_path,
+            "-c",
+            "user.name=t",
+            "-c",
+            "user.email=t@t",
+            "commit",
+            "-q",
+            "--allow-empty",
+            "-m",
+            "x",
+        ],
+        check=True,
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    done = invoke("identify", "1", ".", "--history")
+    assert (done.exit_code, done.stderr.count("\n")) == (4, 1), done.output
+    assert done.stderr.startswith("error: no such file or directory (")
+    assert "gone" in done.stderr

@@ -90,6 +90,12 @@ def test_names_that_are_refused(path: str) -> None:
         census(file(path))
 
 
+def test_an_absolute_name_is_called_one() -> None:
+    """The refusal says what is wrong with the name, not what the rest of it would look like."""
+    with pytest.raises(UnsafeArchive, match="'/etc/passwd' has an absolute name"):
+        census(file("/etc/passwd"))
+
+
 @pytest.mark.parametrize("path", ["minimal/a", ".grym-fetch/x", "~a", "asset-manifest.json", "a b/ü.txt"])
 def test_names_that_are_allowed(path: str) -> None:
     """Names reserved at the top of the assets folder are free inside an archive's own folder."""
@@ -217,6 +223,7 @@ def test_devices() -> None:
 @pytest.mark.shows("S4")
 def test_too_many_members() -> None:
     """More members than allowed are refused, whatever kind they are."""
+    census(*(Member("", "folder") for _ in range(20)), limits=SMALL)
     with pytest.raises(UnsafeArchive, match="more than 20 members"):
         census(*(Member("", "folder") for _ in range(21)), limits=SMALL)
 

@@ -127,7 +127,7 @@ def test_a_header() -> None:
 
 
 @pytest.mark.parametrize("checksum", [sum, signed_sum])
-@pytest.mark.parametrize("name", ["déjà vu".encode(), "日本".encode()])
+@pytest.mark.parametrize("name", ["déjà vu".encode(), "日本".encode(), b"\x7f\x80"])
 def test_both_checksums(name: bytes, checksum: Callable[[bytes], int]) -> None:
     """The sum of unsigned bytes is right (POSIX), and so is that of signed ones, which some old programs wrote."""
     header = read_header(block(name, checksum=checksum))

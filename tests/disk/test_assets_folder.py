@@ -1218,6 +1218,22 @@ async def test_a_full_disk_is_known_before_it_is_full(tmp_path: Path) -> None:
         assets_folder.close()
 
 
+@pytest.mark.linux
+async def test_whether_another_asset_can_be_begun(tmp_path: Path) -> None:
+    """A small stage is made and removed: where that works nothing is raised, and nothing is left."""
+    assets_folder = AssetsFolder(tmp_path)
+    await assets_folder.prepare()
+    before = descriptors()
+    await assets_folder.check_usable()
+    assert descriptors() == before
+    assert [path for path in (tmp_path / ".grym-fetch").rglob("*") if "stage" in path.parent.parts[-1:]] == []
+    (tmp_path / ".grym-fetch" / f"user-{os.geteuid()}" / "stage").rmdir()
+    (tmp_path / ".grym-fetch" / f"user-{os.geteuid()}" / "stage").touch()
+    with pytest.raises(StorageError):
+        await assets_folder.check_usable()
+    assets_folder.close()
+
+
 @pytest.mark.root
 @pytest.mark.shows("D9")
 async def test_a_read_only_file_system(tmp_path: Path) -> None:

@@ -167,6 +167,15 @@ def test_where_the_users_file_is() -> None:
     assert user_file({}) is None
 
 
+def test_where_the_store_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a name it is among the user's caches; a relative place for these is ignored."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert store_at(True, {"XDG_CACHE_HOME": "/x"}) == Path("/x/grym-fetch/store")
+    assert store_at(True, {"XDG_CACHE_HOME": "x"}) == tmp_path / ".cache/grym-fetch/store"
+    assert store_at(False, {}) is None
+
+
 def test_no_pipe_is_waited_for(root: Path, environ: dict[str, str]) -> None:
     """Anything that is not a regular file is not a settings file."""
     os.mkfifo(root / "pyproject.toml")
@@ -174,10 +183,10 @@ def test_no_pipe_is_waited_for(root: Path, environ: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("named", ["variable", "file"])
-def test_a_relative_store_is_below_the_working_folder(
+def test_a_relative_store_is_below_the_projects_root(
     root: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, named: str
 ) -> None:
-    """As docs/configuration.md says: other than an assets folder, it belongs to no project."""
+    """As an assets folder that the environment or a file names. One in an argument is below the working folder."""
     (root / "sub").mkdir()
     monkeypatch.chdir(root / "sub")
     if named == "file":
@@ -185,4 +194,6 @@ def test_a_relative_store_is_below_the_working_folder(
     else:
         environ["GRYM_FETCH_STORE"] = "./store"
     settings = AssetManager(root / "assets.json", environ=environ).settings
-    assert store_at(settings.store, environ) == root / "sub/store"
+    assert store_at(settings.store, environ) == root / "store"
+    named_here = AssetManager(root / "assets.json", settings=Settings(store="./store"), environ=environ).settings
+    assert store_at(named_here.store, environ) == root / "sub/store"

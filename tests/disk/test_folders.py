@@ -16,9 +16,12 @@ from grym_fetch.core.errors import DiskFull, Locked, NotWritable, StorageError, 
 from grym_fetch.disk import folders
 from grym_fetch.disk.folders import (
     check_destination,
+    closed_folders,
     free_bytes,
     make_root,
     open_folder,
+    read_regular,
+    regular_lines,
     require_space,
     storage_error,
     storage_errors,
@@ -350,3 +353,51 @@ def test_a_folder_that_may_not_be_written_to_is_known_before(local_path: str) ->
         assert as_user(BERT, checked) == ""
     finally:
         shutil.rmtree(root)
+
+
+@needs_root
+@pytest.mark.linux
+def test_which_of_many_folders_are_closed() -> None:
+    """Each is judged by itself, the root too; one that is not there yet, by the nearest one above; none stays open."""
+    root = Path(tempfile.mkdtemp(dir="/tmp", prefix="closed-"))
+    try:
+        root.chmod(0o755)
+        for name, mode in (("open", 0o777), ("shut", 0o755)):
+            (root / name).mkdir()
+            (root / name).chmod(mode)
+        asked = ["", "open", "open/new/deep", "shut", "shut/new", "new"]
+
+        def judged() -> tuple[set[str], int]:
+            before = descriptors()
+            return closed_folders(root, asked), descriptors() - before
+
+        assert as_user(BERT, judged) == ({"", "shut", "shut/new", "new"}, 0)
+        root.chmod(0o777)
+        assert as_user(BERT, judged) == ({"shut", "shut/new"}, 0)
+    finally:
+        shutil.rmtree(root)
+
+
+@pytest.mark.linux
+@pytest.mark.shows("S11", "S20")
+def test_what_is_no_file_of_ours_is_not_read(tmp_path: Path) -> None:
+    """A folder, a pipe, a link, and a file of another user: an error each, and nothing stays open."""
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("file")
+    above, me = os.open(tmp_path, os.O_RDONLY), os.geteuid()
+    try:
+        before = descriptors()
+        for name in ("folder", "pipe", "link"):
+            with pytest.raises(OSError, match=name):
+                read_regular(name, above, limit=100, owner=me)
+        with pytest.raises(PermissionError, match="belongs to another user"):
+            read_regular("file", above, limit=100, owner=me + 1)
+        with pytest.raises(PermissionError, match="belongs to another user"):
+            list(regular_lines("file", above, limit=100, owner=me + 1))
+        assert read_regular("file", above, limit=100, owner=me) == b"content"
+        assert read_regular("file", above, limit=4) == b"cont"
+        assert descriptors() == before
+    finally:
+        os.close(above)

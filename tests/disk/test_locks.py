@@ -16,7 +16,7 @@ import pytest
 
 from grym_fetch.disk.locks import FileLock, Flock, try_flock
 from grym_fetch.disk.owner import Owner
-from tests.support.system import dead_owner
+from tests.support.system import dead_owner, descriptors
 
 HOLD = """
 import sys
@@ -65,6 +65,21 @@ def test_one_holder_at_a_time(path: Path) -> None:
     first.release()
     assert second.try_acquire()
     second.release()
+
+
+@pytest.mark.linux
+def test_whoever_waits_keeps_nothing_open(path: Path) -> None:
+    """A lock is asked for again and again while another holds it: that costs no descriptors."""
+    first, second = lock_at(path), lock_at(path)
+    assert first.try_acquire()
+    before = descriptors()
+    for _ in range(3):
+        assert not second.try_acquire()
+    assert descriptors() == before
+    first.release()
+    assert second.try_acquire()
+    second.release()
+    assert descriptors() == before - 2, "the file of the lock, and its folder"
 
 
 def test_a_released_lock_leaves_no_file(path: Path) -> None:
@@ -235,6 +250,19 @@ def test_no_symlink_is_locked(path: Path, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic links"):
         lock_at(path).try_acquire()
     assert victim.read_bytes() == b"precious"
+
+
+@pytest.mark.shows("S20")
+def test_nothing_is_written_to_a_file_with_two_names(path: Path, tmp_path: Path) -> None:
+    """Whoever may work in the folder may give any file this name: it is locked all the same, and stays as it is."""
+    (tmp_path / "precious").write_bytes(b"of mine")
+    os.link(tmp_path / "precious", path)
+    first, second = lock_at(path), lock_at(path)
+    assert first.try_acquire()
+    assert not second.try_acquire()
+    assert second.holder == "another process"
+    first.release()
+    assert (tmp_path / "precious").read_bytes() == b"of mine"
 
 
 @pytest.mark.parametrize("record", [b"", b"rubbish", b"[]", b'{"pid": "x"}', b'{"pid": 1}', b"\xff" * 600], ids=repr)

@@ -15,6 +15,9 @@ import pytest
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.events import AssetReused, AssetVerified, Event
+from grym_fetch.disk.locks import FileLock
+from grym_fetch.disk.stage import StageKey
+from grym_fetch.disk.state import StateFolder
 from grym_fetch.disk.store_stamps import object_path
 from grym_fetch.engine.reports import AssetState
 from grym_fetch.events import LinkMode
@@ -166,6 +169,22 @@ async def test_a_store_that_cannot_be_used_costs_a_download(machine: Machine, ca
     assert f"the store {machine.store} cannot be used" in caplog.text
 
 
+@pytest.mark.shows("X12")
+async def test_whoever_holds_its_lock_for_ever_costs_a_download(
+    machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Anybody who may write to the store can hold it; after the time that the user waits for a lock, that is told."""
+    await machine.sync("one")
+    state = StateFolder(machine.store)
+    lock = FileLock(lambda: state.open_locks(create=True), f"{StageKey(OBJECT, '').path_key}.lock")
+    assert lock.try_acquire()
+    try:
+        assert isinstance(await machine.sync("two", lock_timeout=0.0), AssetReused)
+        assert "the store's lock is not waited for any longer" in caplog.text
+    finally:
+        lock.release()
+
+
 async def test_many_small_files(machine: Machine) -> None:
     """They are fetched together, kept, and taken from the store by the next project."""
     contents = {f"https://origin.example/{n}": seeded_bytes(500 + n, seed=n) for n in range(8)}
@@ -204,21 +223,25 @@ def team() -> Iterator[Path]:
     shutil.rmtree(above)
 
 
-def as_member(user: int, root: Path, name: str) -> str:
+def as_member(user: int, root: Path, name: str, umask: int) -> str:
     """Sync a project as this user; return the class of the event and how the file was linked."""
 
     def act() -> str:
         event = asyncio.run(Machine(root).sync(name))
         return f"{type(event).__name__} {getattr(event, 'link', None)}"
 
-    return as_user(user, act, umask=0o022)
+    return as_user(user, act, umask=umask)
 
 
 @pytest.mark.shows("X12")
 @needs_root
-def test_a_team_shares_a_store(team: Path) -> None:
-    """Another member's object is read before it is used, and copied, since its owner could change it."""
-    assert as_member(ANNA, team, "annas") == "AssetVerified hardlink"
-    assert as_member(BERT, team, "berts") == "AssetReused copy"
+@pytest.mark.parametrize(("umask", "link"), [(0o002, "hardlink"), (0o077, "copy")], ids=["shared", "private"])
+def test_a_team_shares_a_store(team: Path, umask: int, link: str) -> None:
+    """Another member's object is read before it is used, and copied, since its owner could change it.
+
+    What only its owner can read is not linked into the store, where nobody else could use it or replace it.
+    """
+    assert as_member(ANNA, team, "annas", umask) == f"AssetVerified {link}"
+    assert as_member(BERT, team, "berts", umask) == "AssetReused copy"
     assert not (team / "berts/assets/models/a.bin").samefile(team / "annas/assets/models/a.bin")
     assert (team / "store" / OBJECT).stat().st_uid == ANNA

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from grym_fetch.errors import ManifestError, UnsafePath
+from grym_fetch.errors import ManifestError, StorageError, UnsafePath
 from grym_fetch.testing import seeded_bytes
 from tests.cli.running import invoke
 from tests.support.project import Project
@@ -77,6 +79,36 @@ async def test_another_projects_files_are_none(project: Project, tmp_path: Path,
     assert "models/old.bin" in files(project)
 
 
+@pytest.mark.parametrize("is_away", [pytest.param(True, marks=pytest.mark.shows("X5")), False])
+async def test_a_project_whose_disk_is_away(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_away: bool
+) -> None:
+    """Nobody knows which files are its, so nothing is deleted; one that is certainly gone has none."""
+    from grym_fetch import AssetManager
+
+    other = Project(tmp_path / "disk/other")
+    other.add("b", ["https://origin.example/a"], CONTENT, localPath="models/old.bin")
+    (project.assets / "models/old.bin").write_bytes(CONTENT)
+    async with AssetManager(other.manifest, environ={}, assets_dir=project.assets) as manager:
+        await manager.sync()
+    shutil.rmtree(tmp_path / "disk")
+    real = os.stat
+
+    def elsewhere(path: Any, **options: Any) -> os.stat_result:
+        figures = real(path, **options)
+        is_above = path == str(tmp_path)
+        return os.stat_result((*figures[:2], figures.st_dev + 1, *figures[3:])) if is_above else figures
+
+    if is_away:
+        monkeypatch.setattr(os, "stat", elsewhere)
+        with pytest.raises(StorageError, match="its disk may be away") as caught:
+            await prune(project, orphans=True)
+        assert str(other.manifest) in str(caught.value)
+        assert "models/old.bin" in files(project)
+    else:
+        assert await prune(project, orphans=True) == ["gone/deep/b.bin", "models/old.bin"]
+
+
 async def test_moved_files_are_none(project: Project) -> None:
     """If the folder also holds what was moved out of a repository, its record says which; a broken one stops all."""
     record = project.assets / "asset-manifest.json"
@@ -136,3 +168,17 @@ async def test_only_what_was_shown_is_deleted(project: Project) -> None:
     """What has come since it was asked about stays."""
     assert await prune(project, orphans=["models/old.bin", "models/a.bin"]) == ["models/old.bin"]
     assert files(project) == KEPT | {"gone/deep/b.bin"}
+
+
+def test_what_has_no_name_of_its_own_is_counted(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many locks, one line; programs get each."""
+    locks = project.assets / ".grym-fetch/locks"
+    locks.mkdir(parents=True)
+    for number in range(3):
+        (locks / f"{number:024x}.lock").touch()
+    monkeypatch.chdir(project.root)
+    names = [line.get("name") for line in map(json.loads, invoke("prune", "-n", "--json").stdout.splitlines())]
+    assert sum(name is not None and name.endswith(".lock") for name in names) == 3
+    assert [line for line in invoke("prune").stdout.splitlines() if line.startswith("lock")] == [
+        "lock      3 files  0 B  nobody holds it"
+    ]

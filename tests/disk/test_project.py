@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from grym_fetch.core.errors import ForeignManifest, ManifestError, StorageError, UnsafePath
+from grym_fetch.core.errors import ForeignManifest, ManifestError, ManifestMissing, StorageError, UnsafePath
 from grym_fetch.disk.project import Project, find_project, load_manifest
-from tests.support.other_user import needs_root
+from tests.support.other_user import ANNA, as_user, needs_root
 
 
 @pytest.fixture
@@ -52,6 +52,26 @@ def test_nothing_above_the_repository_is_taken(repo: Path) -> None:
     manifest_at(repo.parent / "assets.json")
     with pytest.raises(ManifestError, match=r"assets\.json or config/assets\.json"):
         find(repo / "src")
+
+
+@needs_root
+def test_a_folder_above_that_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is in a folder below one that he may not enter is told that there is no manifest, not of a bug."""
+    inner = tmp_path / "closed/inner"
+    inner.mkdir(parents=True)
+    manifest_at(tmp_path / "closed/assets.json")
+    os.chown(inner, ANNA, ANNA)
+    monkeypatch.chdir(inner)
+    inner.parent.chmod(0o700)
+
+    def search() -> str:
+        try:
+            find(inner)
+        except ManifestMissing as error:
+            return str(error)
+        return ""
+
+    assert "no assets.json or config/assets.json" in as_user(ANNA, search)
 
 
 def test_a_git_file_bounds_the_search_too(repo: Path) -> None:

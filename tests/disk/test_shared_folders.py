@@ -19,10 +19,12 @@ from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import GrymFetchError, NotWritable, StorageError, UnsafePath
 from grym_fetch.disk import state as state_module
 from grym_fetch.disk.assets_folder import AssetsFolder
+from grym_fetch.disk.folders import open_folder, opened_folder
 from grym_fetch.disk.local_files import hash_file
 from grym_fetch.disk.moved_files import read_document
 from grym_fetch.disk.prune import prune
 from grym_fetch.disk.rollback import RollbackGuard
+from grym_fetch.disk.sharing import OpenFile
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.state import StateFolder, read_state, state_lines
 from grym_fetch.disk.verified import FileSignature, VerifiedCache, VerifiedFile, replace_log
@@ -412,6 +414,32 @@ def test_a_pipe_in_the_place_of_the_record_of_moved_files_is_not_waited_for(tmp_
     os.mkfifo(tmp_path / "asset-manifest.json")
     with pytest.raises(OSError, match="not a file"):
         read_document(tmp_path / "asset-manifest.json")
+
+
+@pytest.mark.timeout(30)  # without its guard, it would wait for ever
+@pytest.mark.shows("S20")
+def test_a_pipe_in_the_place_of_a_named_folder_is_not_waited_for(tmp_path: Path) -> None:
+    """The assets folder, the store, the external folder and the place of a report may be anything by now."""
+    pipe = tmp_path / "assets"
+    os.mkfifo(pipe)
+    with pytest.raises(GrymFetchError):
+        StateFolder(pipe).open("stage")
+    with pytest.raises(OSError, match="Not a directory"):
+        open_folder(pipe, ("a",), create=False)
+    with pytest.raises(OSError, match="Not a directory"), opened_folder(pipe):
+        pass
+    with pytest.raises(OSError, match="Not a directory"):
+        OpenFile.opened(pipe / "a")
+
+
+@pytest.mark.shows("S20")
+def test_a_folder_of_this_user_that_others_may_enter_is_closed_to_them(tmp_path: Path) -> None:
+    """They could not have written there, so it is used; from now on they cannot read there either."""
+    state = StateFolder(tmp_path)
+    os.close(state.open("stage", create=True))
+    state.own.chmod(0o755)
+    os.close(state.open("stage"))
+    assert stat.S_IMODE(state.own.stat().st_mode) == 0o700
 
 
 def test_a_state_file_is_read_up_to_its_limit(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from unittest import mock
 
@@ -20,6 +20,7 @@ from grym_fetch.disk.verified import ReplacedMeanwhile
 from grym_fetch.events import LinkMode
 from grym_fetch.testing import seeded_bytes
 from tests.support.other_user import needs_root
+from tests.support.system import descriptors
 
 CONTENT = seeded_bytes(70_001, seed=5)
 
@@ -104,9 +105,11 @@ def test_what_changes_meanwhile_is_not_taken(source: Path, tmp_path: Path, mode:
             file.write(b"changed")
         return made
 
+    before = descriptors()
     with mock.patch.dict(sharing._MAKERS, {mode: change_and_make}), pytest.raises(ReplacedMeanwhile):
         shared(source, tmp_path, mode)
     assert not (tmp_path / "made").exists()
+    assert descriptors() == before
 
 
 def test_a_name_that_leads_elsewhere_is_not_linked(source: Path, tmp_path: Path) -> None:
@@ -192,3 +195,62 @@ def test_a_writable_file_with_another_name_is_copied(source: Path, tmp_path: Pat
     assert (source.stat().st_mode & 0o777, source.stat().st_nlink) == (0o644, 2)
     source.chmod(0o444)
     assert shared(source, tmp_path, LinkMode.HARDLINK, LinkMode.COPY, name="second") is LinkMode.HARDLINK
+
+
+def test_in_which_order_the_ways_are_tried() -> None:
+    """A copy is always the last; a file of somebody who goes on using it gets no second name."""
+    reflink, link, copy = LinkMode.REFLINK, LinkMode.HARDLINK, LinkMode.COPY
+    assert modes_from("auto") == (reflink, link, copy)
+    assert modes_from("auto", may_link=False) == (reflink, copy)
+    assert (modes_from("hardlink"), modes_from("copy")) == ((link, copy), (copy,))
+    assert modes_from("hardlink", may_link=False) == (copy,)
+
+
+def _link_that_fails(number: int) -> AbstractContextManager[object]:
+    return mock.patch("os.link", side_effect=OSError(number, os.strerror(number)))
+
+
+@pytest.mark.linux
+@pytest.mark.parametrize("mode", [LinkMode.HARDLINK, LinkMode.COPY])
+def test_a_taken_name_stays_what_it_is(source: Path, tmp_path: Path, mode: LinkMode) -> None:
+    """Nothing is written to a file that is there, and nothing stays open."""
+    (tmp_path / "made").write_bytes(b"theirs")
+    before = descriptors()
+    with pytest.raises(FileExistsError):
+        shared(source, tmp_path, mode)
+    assert (tmp_path / "made").read_bytes() == b"theirs"
+    assert descriptors() == before
+
+
+def test_where_links_are_not_possible(source: Path, tmp_path: Path) -> None:
+    """Some errors say so, and the next way is tried; any other one is an error."""
+    with _link_that_fails(errno.EMLINK):
+        assert shared(source, tmp_path, LinkMode.HARDLINK, LinkMode.COPY) is LinkMode.COPY
+    with _link_that_fails(errno.EIO), pytest.raises(OSError, match="Input/output error"):
+        shared(source, tmp_path, LinkMode.HARDLINK, LinkMode.COPY, name="other")
+
+
+@pytest.mark.linux
+@pytest.mark.parametrize(
+    ("mode", "broken"), [(LinkMode.HARDLINK, "is_at"), (LinkMode.COPY, "copy_range")], ids=["link", "copy"]
+)
+def test_what_fails_leaves_nothing(source: Path, tmp_path: Path, mode: LinkMode, broken: str) -> None:
+    """Neither a name nor an open file."""
+    before = descriptors()
+    with (
+        mock.patch.object(sharing, broken, side_effect=OSError(errno.EIO, "Input/output error")),
+        pytest.raises(OSError, match="Input/output error"),
+    ):
+        shared(source, tmp_path, mode)
+    assert not (tmp_path / "made").exists()
+    assert descriptors() == before
+    with pytest.raises(OSError, match="not a file"):
+        OpenFile.opened(tmp_path)
+    assert descriptors() == before
+
+
+def test_a_source_that_ends_early_is_not_taken(source: Path, tmp_path: Path) -> None:
+    """What was copied until then is removed."""
+    with mock.patch.object(sharing, "copy_range", return_value=False), pytest.raises(OSError, match="to its end"):
+        shared(source, tmp_path, LinkMode.COPY)
+    assert not (tmp_path / "made").exists()

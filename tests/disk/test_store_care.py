@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +17,11 @@ from grym_fetch.core.errors import StorageError
 from grym_fetch.disk import store_care
 from grym_fetch.disk.folders import open_folder
 from grym_fetch.disk.locks import FileLock
+from grym_fetch.disk.owner import Owner
 from grym_fetch.disk.prune import PruneReport
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.state import StateFolder
-from grym_fetch.disk.store_care import damaged, prune_store, survey
+from grym_fetch.disk.store_care import StoredFile, damaged, prune_store, survey
 from grym_fetch.disk.store_stamps import object_path
 from grym_fetch.testing import seeded_bytes
 from tests.support.project import Project
@@ -86,6 +89,33 @@ async def test_a_project_that_is_gone_uses_nothing(tmp_path: Path) -> None:
     assert not list((tmp_path / "store/.grym-fetch/users").iterdir())
 
 
+async def test_a_project_that_was_moved(tmp_path: Path) -> None:
+    """Its next sync says where it is now, even if there is nothing to do."""
+    project = await fill(tmp_path, "one", "a", "copy")
+    project.root.rename(tmp_path / "two")
+    moved = await fill(tmp_path, "two", "a", "copy")
+    prune(tmp_path)
+    assert left(tmp_path) == "a"
+    [found] = survey(tmp_path / "store")
+    assert [use.assets_dir for use in found.used_by] == [moved.assets]
+
+
+@pytest.mark.shows("X12")
+async def test_an_assets_folder_that_is_a_store_as_well(tmp_path: Path) -> None:
+    """What its project has not finished fetching, and what it knows of its files' pieces, stays."""
+    project = Project(tmp_path / "one")
+    project.add("a", ["https://origin.example/a"], CONTENTS["a"])
+    await SmallWorld(WORLD).sync(project, store=str(project.assets), link_mode="copy")
+    state = StateFolder(project.assets).own
+    stage = f"{'0' * 24}.{'1' * 16}.{replace(Owner.this(), started='1').encode()}.{'2' * 8}"
+    for name in (f"stage/{stage}/part", f"pieces/{'3' * 16}"):
+        (state / name).parent.mkdir(parents=True, exist_ok=True)
+        (state / name).write_bytes(b"x")
+    prune_store(project.assets, dry_run=False, now=time.time())
+    assert (state / "stage" / stage).exists()
+    assert (state / "pieces" / ("3" * 16)).exists()
+
+
 @pytest.mark.shows("S16")
 async def test_a_project_on_a_disk_that_is_away_keeps_its_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -131,6 +161,21 @@ async def test_what_somebody_takes_now_stays(tmp_path: Path) -> None:
     finally:
         lock.release()
     assert left(tmp_path) == "a"
+
+
+@pytest.mark.shows("X12")
+async def test_what_was_taken_since_it_was_looked_at_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy has no second name that would tell: the project's note does."""
+    (await fill(tmp_path, "one", "ab")).finals()["a"].unlink()
+    seen = survey(tmp_path / "store")
+
+    def look(_: Path) -> list[StoredFile]:
+        asyncio.run(fill(tmp_path, "two", "a", "copy"))
+        return seen
+
+    monkeypatch.setattr(store_care, "survey", look)
+    report = await asyncio.to_thread(prune, tmp_path)
+    assert (left(tmp_path), report.in_use) == ("ab", 1)
 
 
 async def test_damage_is_found_and_never_handed_out(tmp_path: Path) -> None:

@@ -989,6 +989,17 @@ def test_which_proxy(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], u
     assert HttpTransport().settings.proxy_for(URL(url)) == (expected and read_proxy(expected, url))
 
 
+@pytest.mark.shows("A27")
+def test_each_host_has_its_own_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was found for one host is not taken for another, though scheme and port are the same."""
+    monkeypatch.setenv("all_proxy", "http://r:3")
+    monkeypatch.setenv("no_proxy", "inside.example")
+    settings = HttpTransport().settings
+    hosts = ["inside.example", "outside.example"] * 2
+    found = [settings.proxy_for(URL(f"https://{host}/")) for host in hosts]
+    assert [proxy and proxy.host for proxy in found] == [None, "r"] * 2
+
+
 @pytest.mark.parametrize("others", [("93.184.216.34", "169.254.169.254"), ("93.184.216.34", "8.8.8.8", "10.0.0.1")])
 @pytest.mark.shows("M12", "S9")
 async def test_every_address_of_a_name_is_judged(

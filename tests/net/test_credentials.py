@@ -11,6 +11,7 @@ from yarl import URL
 from grym_fetch.errors import PolicyRefused
 from grym_fetch.net.credentials import find_credentials, read_hf_token, read_netrc
 from tests.support.project import Project
+from tests.support.system import descriptors
 
 NETRC = """
 machine models.example.org login me password hunter2
@@ -115,7 +116,9 @@ def test_the_stored_token_is_for_the_hub_alone(token_file: Path) -> None:
 def test_a_token_file_that_holds_no_token(token_file: Path, content: bytes) -> None:
     """Two lines, or bytes that are not text, are not sent as a token; nor is a folder or a pipe read as one."""
     token_file.write_bytes(content)
+    before = descriptors()
     assert read_hf_token({"HF_TOKEN_PATH": str(token_file)}) == ""
     assert read_hf_token({"HF_TOKEN_PATH": str(token_file.parent)}) == ""
     os.mkfifo(token_file.with_name("pipe"))
     assert read_hf_token({"HF_TOKEN_PATH": str(token_file.with_name("pipe"))}) == ""
+    assert descriptors() == before

@@ -144,6 +144,9 @@ def test_who_we_are_is_told_to_the_proxy() -> None:
     assert base64.b64decode(told).decode() == f"mé:{SECRET}"
     assert SECRET not in repr(proxy)
     assert read_proxy("http://p", "").fields == {}
+    for alone, login in (("me@", b"me:"), (":pw@", b":pw")):
+        told = read_proxy(f"http://{alone}p", "").fields["Proxy-Authorization"]
+        assert base64.b64decode(told.removeprefix("Basic ")) == login
 
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "0xa9fea9fe", "169.254.43518"])
@@ -259,10 +262,11 @@ async def test_a_final_refusal_costs_one_try(
 
 
 @pytest.mark.parametrize("userinfo", [f"mé:{SECRET}", f"me:{'x' * 256}"])
-def test_what_socks_cannot_carry(userinfo: str) -> None:
+async def test_what_socks_cannot_carry(userinfo: str) -> None:
     """A user or password that cannot be sent is reported as such, not found out by accident."""
     with pytest.raises(ProxyRefused, match="ASCII, and at most 255") as caught:
         dial_through(read_proxy(f"socks5://{userinfo}@p", ""), "http://files.example/")
+    dial_through(read_proxy(f"socks5://me:{'x' * 255}@p", ""), "http://files.example/")
     assert SECRET not in str(caught.value)
 
 

@@ -86,3 +86,21 @@ async def test_a_closed_socket_is_not_quiet() -> None:
     assert not is_quiet(transport)
     transport.close()
     assert not is_quiet(transport)
+
+
+async def test_a_socket_that_is_being_closed_here_is_not_quiet() -> None:
+    """Nothing has come, but nothing more can be sent either; nor can anything over a transport without a socket."""
+    ours, theirs = socket.socketpair()
+    transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
+    transport.pause_reading()
+    transport.close()
+    assert not is_quiet(transport)
+    assert not is_quiet(NoSocket())
+    theirs.close()
+
+
+class NoSocket(asyncio.BaseTransport):
+    """A transport over something else."""
+
+    def is_closing(self) -> bool:
+        return False

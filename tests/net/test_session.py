@@ -52,6 +52,12 @@ def _os_error(number: int) -> OSError:
     return OSError(number, f"text of the system {SECRET}")
 
 
+def _verification(why: str) -> ssl.SSLCertVerificationError:
+    error = ssl.SSLCertVerificationError(1, SECRET)
+    error.verify_message = why
+    return error
+
+
 RAISED: list[tuple[BaseException, type[TransferError], str]] = [
     (aiohttp.ConnectionTimeoutError(SECRET), ConnectFailed, "no connection within 10 s"),
     (aiohttp.SocketTimeoutError(SECRET), Stalled, "nothing arrived for 30 s"),
@@ -69,7 +75,12 @@ RAISED: list[tuple[BaseException, type[TransferError], str]] = [
     (
         aiohttp.ClientConnectorCertificateError(KEY, ssl.SSLCertVerificationError(1, SECRET)),
         CertificateRejected,
-        "certificate was rejected",
+        "certificate was rejected: verification failed",
+    ),
+    (
+        aiohttp.ClientConnectorCertificateError(KEY, _verification("certificate has expired")),
+        CertificateRejected,
+        "certificate was rejected: certificate has expired",
     ),
     (aiohttp.ServerDisconnectedError(SECRET), ConnectionLost, "without an answer"),
     (aiohttp.ClientOSError(errno.ECONNRESET, SECRET), ConnectionLost, "connection reset by peer"),
@@ -142,6 +153,21 @@ async def test_assets_over_the_session_of_an_application(tmp_path: Path, server:
         assert path.read_bytes() == CONTENT
         assert not session.closed
     assert len([asked for asked in server.stats.requests if "Range" in asked.headers]) > 1
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+async def test_a_socket_is_kept_where_the_body_was_read(server: AssetServer, is_read: bool) -> None:
+    """The next request goes over it; where bytes are left, they would be taken for the next answer, so it is closed."""
+    file = server.add("/a.bin", CONTENT)
+    before = server.stats.connections_opened
+    async with transport() as made:
+        connection = made.connection()
+        for _ in range(2):
+            response = await connection.get(file.url, {})
+            while await read_some(response) and is_read:
+                pass
+            response.close()
+    assert server.stats.connections_opened - before == (1 if is_read else 2)
 
 
 @pytest.mark.shows("S6", "S7")

@@ -14,6 +14,7 @@ from grym_fetch.core.errors import CertificateRejected, ConnectFailed, GrymFetch
 from grym_fetch.core.policy import is_permanent
 from grym_fetch.net.plain import PlainConnection
 from grym_fetch.net.settings import HttpSettings
+from grym_fetch.net.tunnel import refusal
 from grym_fetch.testing import AssetServer, seeded_bytes
 from tests.net.test_client import SECRET, failure_of, read_all
 from tests.support.transports import TinyProxy
@@ -181,3 +182,12 @@ async def test_a_handshake_that_fails_leaves_no_socket(trusted: trustme.CA, monk
             error = await failure_of(connection.get(server.url("/a.bin"), {}))
             await proxy.until_all_is_closed()
     assert "the server's certificate was rejected" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(302, ConnectFailed), (400, ProxyRefused), (403, ProxyRefused), (407, ProxyRefused), (502, ConnectFailed)],
+)
+def test_what_an_answer_means(status: int, kind: type[GrymFetchError]) -> None:
+    """A refusal is final; what may pass is tried again."""
+    assert type(refusal("https://files.example/", status)) is kind

@@ -189,6 +189,14 @@ def test_a_target_inside_the_repository(root: Path, tmp_path: Path, place: str) 
 
 
 @pytest.mark.shows("S17")
+def test_a_target_beside_the_folder_that_is_searched(root: Path) -> None:
+    """Only a part of the repository is searched, but git takes in all of it."""
+    (root / "a").mkdir(exist_ok=True)
+    with pytest.raises(RepositoryError, match="lies inside the repository; name a folder outside"):
+        plan_clean(root, root / "a", root / "b", LIMIT)
+
+
+@pytest.mark.shows("S17")
 @pytest.mark.parametrize("place", ["bare", "bare/objects/new", "home/other/.git/modules"])
 def test_a_target_in_a_repository(root: Path, tmp_path: Path, place: str) -> None:
     """Nothing is put among git's own files."""
