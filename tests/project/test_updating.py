@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from grym_fetch import SyncFailed, UnknownAsset
 from grym_fetch.cli.main import cli
-from grym_fetch.core.digest import Checksum
+from grym_fetch.core.digest import Algorithm, Checksum
 from grym_fetch.core.manifest import Asset
 from grym_fetch.errors import DigestMismatch, EditRefused, PolicyRefused, StaleManifest
 from grym_fetch.project.adding import Adder
@@ -211,7 +211,7 @@ async def test_another_address(project: Project, hub: HuggingFaceHub, server: As
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
 async def test_the_address_it_has_already(
-    project: Project, hub: HuggingFaceHub, server: AssetServer, algorithm: str
+    project: Project, hub: HuggingFaceHub, server: AssetServer, algorithm: Algorithm
 ) -> None:
     """An asset that is moved to its own address is as it was: nothing is told or written, and its mirrors stay."""
     content = seeded_bytes(40 * KIB, seed=9)
