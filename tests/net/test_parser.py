@@ -68,6 +68,7 @@ def test_equal_lengths_count_once(fields: bytes, before: bytes) -> None:
         assert (b"".join(parser.body), parser.left, parser.is_complete) == (b"body", 0, True)
 
 
+@pytest.mark.shows("N10")
 @pytest.mark.parametrize("end", [b"\r\n\r\n", b"\n\n", b"\r\n\n", b"\n\r\n"])
 @pytest.mark.parametrize("field", [b"Content-Length: 4", b"Content-Length: 4, 4"], ids=["plain", "odd"])
 def test_an_interim_response_ends_at_its_empty_line(end: bytes, field: bytes) -> None:

@@ -232,6 +232,7 @@ async def test_closing_a_body_that_only_the_end_ends_is_not_its_end() -> None:
     assert socket.wire.state is State.CLOSED
 
 
+@pytest.mark.shows("D19")
 @pytest.mark.parametrize("answer", [SIZED, CHUNKED, UNTIL_CLOSE], ids=["sized", "chunked", "until close"])
 async def test_what_nobody_reads_waits_in_the_operating_system(answer: bytes) -> None:
     """After one piece that nobody was waiting for, no more is received until there is a reader, whatever the framing.
