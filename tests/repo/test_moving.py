@@ -54,6 +54,7 @@ def in_order(steps: list[str], *wanted: str) -> bool:
     return all(step in rest for step in wanted)
 
 
+@pytest.mark.shows("S21")
 def test_a_draft_of_the_living_stays(tmp_path: Path, folder: int) -> None:
     """Only a dead process's draft is removed: while somebody writes it, it is theirs."""
     with Draft(folder, "a.bin"):
@@ -120,11 +121,11 @@ async def test_nothing_stays_open(tmp_path: Path) -> None:
     write(tmp_path, "root/deep/placed.bin", A)
     for wanted in restorer.all():
         await restorer.restore(wanted)
-    remove_dead = os.listdir("/proc/self/fd")
+    between = os.listdir("/proc/self/fd")
     for wanted in Restorer(tmp_path / "root", [tmp_path / "out"]).find("deep/moved.bin", tmp_path / "root"):
         write(tmp_path, f"root/deep/{draft_name('moved.bin')}", b"left by a dead run")
         await restorer.restore(wanted)
-    assert os.listdir("/proc/self/fd") == remove_dead
+    assert os.listdir("/proc/self/fd") == between
 
 
 def test_what_was_moved_is_known_to_the_record_at_once(tmp_path: Path) -> None:
