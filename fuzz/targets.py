@@ -6,6 +6,8 @@ the rest of the program relies on, not only that nothing is raised.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import io
 import json
 import math
@@ -25,17 +27,28 @@ from yarl import URL
 
 from grym_fetch.archive.reader import members, reading
 from grym_fetch.archive.tree import decode_record
-from grym_fetch.core.addresses import follow_redirect, forbidden_reason, parse_address
+from grym_fetch.core.addresses import follow_redirect, forbidden_reason, is_loopback, parse_address
 from grym_fetch.core.archives import ArchiveKind, Census, Limits
 from grym_fetch.core.digest import Checksum
-from grym_fetch.core.errors import ManifestError, PolicyRefused, RepositoryError, UnsafeArchive
+from grym_fetch.core.errors import (
+    BadResponse,
+    BadStatus,
+    ManifestError,
+    PolicyRefused,
+    RepositoryError,
+    UnsafeArchive,
+)
 from grym_fetch.core.http import Asked, Partial, ResponseHead, Whole, judge, parse_retry_after
 from grym_fetch.core.journal import JournalEncoder, Piece, read_journal
+from grym_fetch.core.lfs import read_batch_answer
+from grym_fetch.core.lfs_addresses import LfsAddress
 from grym_fetch.core.manifest_parser import parse_manifest
 from grym_fetch.core.manifest_schema import MANIFEST
 from grym_fetch.core.manifest_text import ManifestText
+from grym_fetch.core.manifest_values import MAX_SIZE_BYTES, check_address
 from grym_fetch.core.paths import check_local_path
 from grym_fetch.core.ranges import ByteRange, parse_content_range, parse_length
+from grym_fetch.core.suspicion import MAX_POINTER_BYTES, read_pointer, suspicion
 from grym_fetch.core.text import redact_text, redact_url, safe_text
 from grym_fetch.disk.local_files import LocalFiles
 from grym_fetch.disk.owner import Owner
@@ -45,8 +58,10 @@ from grym_fetch.disk.verified import decode_entry
 from grym_fetch.repo.placeholder import Placeholder
 from grym_fetch.repo.record import MovedFiles
 from grym_fetch.runtime.threads import WorkerThreads
+from grym_fetch.sources import git_pack
 
 DIGEST = "0" * 64
+SCHEMES = ("http", "https", "s3", "gs", "az", "lfs")
 
 
 @dataclass(frozen=True)
@@ -88,7 +103,7 @@ def manifest(data: bytes) -> None:
     places = [asset.local_path for asset in parsed.assets]
     assert all(map(stays_inside, places))
     assert len({place.casefold() for place in places}) == len(places)
-    assert all(URL(url).scheme in ("http", "https") for asset in parsed.assets for url in asset.urls)
+    assert all(URL(url).scheme in SCHEMES for asset in parsed.assets for url in asset.urls)
     again = parse_manifest(ManifestText.read(data).touch(0.0).encode(), "m").manifest
     assert again.assets == parsed.assets
     assert (again.version, again.expires) == (parsed.version, parsed.expires)
@@ -207,6 +222,72 @@ def foreign_text(data: bytes) -> None:
     assert "hunter2" not in hidden or "hunter2" in text
 
 
+def git_answer(data: bytes) -> None:
+    """Lines, names of commits, and packs: read within bounds, or none. The sum at a pack's end is no obstacle."""
+    for read in (git_pack.read_refs, git_pack.pack_in):
+        with contextlib.suppress(ValueError):
+            read(data)
+    for pack in (data, data + hashlib.sha1(data, usedforsecurity=False).digest()):
+        try:
+            found = git_pack.read_pack(pack, "sha1")
+        except ValueError:
+            continue
+        assert sum(len(content) for _, content in found.values()) <= git_pack.MAX_UNPACKED_BYTES
+        for kind, content in found.values():
+            assert kind in ("commit", "tree", "blob", "tag")
+            assert isinstance(content, bytes)
+
+
+def git_object(data: bytes) -> None:
+    """A folder, and a change of an object: each gives no more than it may, or is refused."""
+    folder_oid, commit_oid = "5e" * 20, "4d" * 20
+    objects = {commit_oid: ("commit", f"tree {folder_oid}\n".encode()), folder_oid: ("tree", data)}
+    try:
+        files = git_pack.files_of(commit_oid, objects)
+        assert all(len(file.oid) <= 40 for file in files)
+        assert len(files) <= len(data)
+    except ValueError:
+        pass
+    base = b"0123456789abcdef" * 8
+    with contextlib.suppress(ValueError, IndexError):
+        assert len(git_pack._applied(data, base, 1000)) <= 1000
+
+
+def lfs_pointer(data: bytes) -> None:
+    """A pointer states a SHA-256 and a size, or it is none; and nobody takes one for the file."""
+    if (found := read_pointer(data, len(data))) is not None:
+        checksum, size = found
+        assert len(data) <= MAX_POINTER_BYTES
+        assert checksum.algorithm == "sha256"
+        assert 0 <= size <= MAX_SIZE_BYTES
+        assert suspicion(data, len(data), name="a.bin", url="https://h.example/a") is not None
+
+
+def lfs_answer(data: bytes) -> None:
+    """Where an object is: an address that may be asked, with fields that say nothing about the request itself."""
+    try:
+        lead = read_batch_answer(data, LFS_OBJECT, "https://h.example/")
+    except (BadResponse, BadStatus, PolicyRefused):
+        return
+    assert lead.url.scheme == "https" or is_loopback(lead.url)
+    assert lead.url.user is None
+    assert lead.url.password is None
+    for name, value in lead.fields.items():
+        assert name.isascii()
+        assert value.isascii()
+        assert not set(name + value) & set("\r\n\0")
+        assert name.lower() not in ("host", "range", "cookie", "content-length", "transfer-encoding", "connection")
+
+
+def lfs_address(data: bytes) -> None:
+    """An address of an object is refused, or it is the same when it is written again."""
+    try:
+        text = check_address(f"lfs://{text_of(data)}")
+    except ValueError:
+        return
+    assert str(LfsAddress.parse(text)) == text
+
+
 # --- What we wrote ourselves, before something happened to it -----------------------------------------------
 
 
@@ -305,6 +386,24 @@ def _gzipped(data: bytes) -> bytes:
 
 
 _TARS = (_tar(tarfile.USTAR_FORMAT), _tar(tarfile.GNU_FORMAT), _tar(tarfile.PAX_FORMAT))
+LFS_OBJECT = LfsAddress("h.example/o/r.git/info/lfs", DIGEST, 1)
+_POINTER = (
+    f"version https://git-lfs.github.com/spec/v1\next-0-x sha256:{DIGEST}\noid sha256:{DIGEST}\nsize 12\n".encode()
+)
+
+
+def _pack(*entries: tuple[int, bytes, bytes]) -> bytes:
+    """A pack without its sum: the kind of each object, what it changes, and its content."""
+    objects = (bytes([kind << 4 | len(content)]) + base + zlib.compress(content) for kind, base, content in entries)
+    return b"PACK\0\0\0\2" + len(entries).to_bytes(4) + b"".join(objects)
+
+
+def _lfs_answer(**found: object) -> bytes:
+    return json.dumps({"transfer": "basic", "objects": [{"oid": DIGEST, "size": 1, **found}]}).encode()
+
+
+_LINES = b"".join(map(git_pack.packet, ("packfile", f"{DIGEST} HEAD symref-target:refs/heads/main", "ERR no")))
+_BLOB = hashlib.sha1(b"blob 3\0abc", usedforsecurity=False).digest()
 _ENTRY = {"id": "a", "url": "https://h.example/a?b", "localPath": "m/a.bin", "checksum": DIGEST, "size": 1}
 _MOVED = {"originalPath": "a/b", "storagePath": "b", "size": 1, "checksum": DIGEST, "movedOn": "now", "required": True}
 _PLACEHOLDER = Placeholder(
@@ -328,6 +427,7 @@ TARGETS: dict[str, Target] = {
         manifest,
         (
             json.dumps({"version": "1.0", "expires": "2030-01-01T00:00:00Z", "assets": [_ENTRY]}, indent=2).encode(),
+            json.dumps({"assets": [_ENTRY | {"fallbackUrls": ["s3://b/k", str(LFS_OBJECT)]}]}).encode(),
             json.dumps({"assets": [_ENTRY | {"minimal": _ENTRY, "extract": True, "fallbackUrls": []}, {}]}).encode(),
             b'{"version": 1e5, "assets": [], "x": [1.5, NaN, "\\ud800"]}',
         ),
@@ -352,6 +452,36 @@ TARGETS: dict[str, Target] = {
         ),
     ),
     "redirect": Target(redirect, (b"/x", b"//h/x", b"https://u:p@h:1/x?y#z", b"file:///etc", b"http://[::1]/", b"?x")),
+    "git_answer": Target(
+        git_answer,
+        (
+            _pack((1, b"", b"tree\n"), (2, b"", b""), (3, b"", b"abc"), (7, _BLOB, b"\3\5\x90\3\2de")),
+            _LINES + b"0001" + _LINES + b"0000",
+            b"000dpackfile\n0007\1PA0006\2x0007\3no0000",
+        ),
+    ),
+    "git_object": Target(
+        git_object,
+        (
+            b"100644 a\0" + b"x" * 20 + b"120000 b\0" + b"x" * 20 + b"40000 c\0" + b"y" * 20,
+            b"\x80\1\5\x90\3\2de",
+            b"\x80\1\x07\x91\3\4\3xyz",
+        ),
+    ),
+    "lfs_pointer": Target(lfs_pointer, (_POINTER, _POINTER.replace(b"\n", b"\r\n"), b"<!-- x --><!doctype html>")),
+    "lfs_answer": Target(
+        lfs_answer,
+        (
+            _lfs_answer(
+                actions={"download": {"href": "https://s.example/x?y", "header": {"Authorization": "Basic x"}}}
+            ),
+            _lfs_answer(actions={"download": {"href": "http://127.0.0.1/", "expires_in": -1, "expires_at": "never"}}),
+            _lfs_answer(error={"code": 404, "message": "gone"}),
+        ),
+    ),
+    "lfs_address": Target(
+        lfs_address, (str(LFS_OBJECT).removeprefix("lfs://").encode(), b"[::1]:8/x/" + DIGEST.encode())
+    ),
     "foreign_text": Target(foreign_text, (b"x\x1b[2J", b"Authorization: x", b"http://u:p@h/x http://v@w/")),
     "journal": Target(
         journal,

@@ -231,11 +231,25 @@ def file_name(file: Path | None, address: str) -> str:
         return ""
 
 
+def _refuse_bucket_alone(address: str) -> None:
+    """Say what is wrong with an address of a bucket without an object, rather than with the name of its file."""
+    from grym_fetch.core.buckets import BucketAddress, is_bucket_address
+    from grym_fetch.core.text import safe_text
+
+    if is_bucket_address(address):
+        try:
+            BucketAddress.parse(address)
+        except ValueError as error:
+            raise click.UsageError(f"{safe_text(address)} {error}") from None
+
+
 def _default_path(manager: AssetManager, file: Path | None, address: str) -> str:
     """The file's name; for a file in the assets folder, its path there."""
     from grym_fetch.core.paths import check_local_path
 
     path = file_name(file, address)
+    if not path:
+        _refuse_bucket_alone(address)
     if file is not None:
         with suppress(ValueError):  # raised if it is elsewhere
             path = file.resolve().relative_to(manager.project.assets_dir.resolve()).as_posix()

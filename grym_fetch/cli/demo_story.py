@@ -28,7 +28,7 @@ from grym_fetch.cli.demo_report import Figures, percent, summary
 from grym_fetch.cli.demo_stage import CONNECTIONS, DemoFailed, Mirrors, Scenario, mirrors_of
 from grym_fetch.cli.options import Common
 from grym_fetch.core.figures import count_files, format_rate, format_size
-from grym_fetch.display.plain import can_move
+from grym_fetch.display.stream import can_move
 from grym_fetch.runtime import system
 
 DEMO_TIMEOUT_S = 120.0

@@ -12,7 +12,7 @@ from grym_fetch.cli.exit_codes import DONE, NOT_FETCHED
 from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import PAGES, Common, common_options, file_option, option
 from grym_fetch.cli.repository_places import existing_folder
-from grym_fetch.cli.sizes import chosen_size, size_option
+from grym_fetch.cli.sizes import MIB, chosen_size, size_option
 
 
 @click.command("identify", cls=Command)
@@ -43,6 +43,7 @@ def identify_command(
     from grym_fetch.cli.reporting import write_whole
     from grym_fetch.cli.repository_text import history_lines, survey_lines, survey_record, weight_of
     from grym_fetch.cli.runner import run_plain
+    from grym_fetch.core.command_lines import command_line
     from grym_fetch.repo.git import Git, GitUnusable
     from grym_fetch.repo.history import find_large_blobs
     from grym_fetch.repo.identify import survey, survey_staged
@@ -66,6 +67,9 @@ def identify_command(
                 streams.say_result(line)
             for line in history_lines(past, least) if past is not None else ():
                 streams.say_result(line)
+            if found.files and not staged and not common.quiet:
+                words = command_line("grym-fetch", "clean", f"--size={least / MIB:g}MB", names=(named or ".",))
+                streams.say(f"to move them out of the repository: {words}")
         if past is not None and past.missing:
             raise GitUnusable(f"not all of the history was searched: {past.advice}")
         return NOT_FETCHED if fail and found.files else DONE

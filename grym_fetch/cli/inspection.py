@@ -28,6 +28,8 @@ from grym_fetch.cli.options import (
     store_option,
     transfer_options,
 )
+from grym_fetch.cli.tables import print_table
+from grym_fetch.core.text import redact_url
 
 if TYPE_CHECKING:
     from grym_fetch.core.manifest import Asset
@@ -75,7 +77,7 @@ def check_command(
     async def body(manager: AssetManager) -> int:
         codes = {exit_codes.DONE}
         found: list[tuple[Asset, AssetStatus]] = []
-        next_steps = _NextSteps(manager)
+        next_steps = _NextSteps(manager, ids, exclude=exclude)
 
         async def take(status: AssetStatus) -> None:
             is_fine = status.valid or (status.unverified and allow_unpinned)
@@ -96,10 +98,14 @@ def check_command(
                 if len(found) >= PAGE_ROWS:
                     await print_page()
 
+        is_short = streams.sheet(sys.stdout).is_terminal
+
         async def print_page() -> None:
             for asset, status in found:
                 is_plain = status.error in (None, "missing", "only partly downloaded")
                 problem = "" if is_plain else safe_text(str(status.error))
+                if is_short:
+                    problem = problem.partition(": expected ")[0]  # `info` shows the digests
                 note = " ".join(part for part in (problem, "(stand-in)" if status.is_stand_in else "") if part)
                 kind = asset.stand_in() if status.is_stand_in else asset
                 state = await _state_shown(manager, kind, status.state)
@@ -115,7 +121,7 @@ def check_command(
         return exit_codes.worst(codes - {exit_codes.DONE}) if codes != {exit_codes.DONE} else exit_codes.DONE
 
     def print_rows() -> None:
-        print_table(("STATE", "ID", "SIZE", "PATH", "NOTE"), rows, state=0, right=(2,))
+        print_table(("STATE", "ID", "SIZE", "PATH", "NOTE"), rows, state=0, right=(2,), note=4)
         rows.clear()
 
     rows: list[tuple[str, ...]] = []
@@ -170,11 +176,11 @@ def list_command(common: Common, tags: tuple[str, ...]) -> int:
     from grym_fetch.core.text import safe_text
 
     async def body(manager: AssetManager) -> int:
-        next_steps = _NextSteps(manager)
+        next_steps = _NextSteps(manager, tags=tags)
         for batch in in_batches(manager.choose(tags=tags, all=not tags)):
             found = list(zip(batch, manager.states_of(batch), strict=True))
             if common.json:
-                print_data(json.dumps(_record(asset) | {"state": state}) for asset, state in found)
+                print_data(json.dumps({**_record(asset), "state": state}) for asset, state in found)
                 continue
             rows = []
             for asset, state in found:
@@ -203,7 +209,7 @@ def info_command(common: Common, asset_id: str) -> int:
     from grym_fetch.cli.runner import run
     from grym_fetch.core.figures import format_size
     from grym_fetch.core.mirrors import addresses_of
-    from grym_fetch.core.text import redact_text, redact_url, safe_text
+    from grym_fetch.core.text import redact_text, safe_text
     from grym_fetch.engine.reports import AssetState
 
     async def body(manager: AssetManager) -> int:
@@ -288,8 +294,6 @@ def _pieces_text(asset: Asset) -> str:
 
 def _address_rows(asset: Asset, asked: Sequence[str]) -> Iterator[tuple[str, str]]:
     """The addresses to ask for an asset, in order, and those that the user's own mirrors replace."""
-    from grym_fetch.core.text import redact_url
-
     listed = {url: "url" if number == 0 else f"mirror {number + 1}" for number, url in enumerate(asset.urls)}
     for url in dict.fromkeys((*asked, *listed)):
         note = "" if url in asked else "  (not asked: your mirrors take its place)"
@@ -297,8 +301,6 @@ def _address_rows(asset: Asset, asked: Sequence[str]) -> Iterator[tuple[str, str
 
 
 def _record(asset: Asset) -> dict[str, object]:
-    from grym_fetch.core.text import redact_url
-
     return {
         "id": asset.id,
         "name": asset.name,
@@ -309,20 +311,6 @@ def _record(asset: Asset) -> dict[str, object]:
         "localPath": asset.local_path,
         "urls": [redact_url(url) for url in asset.urls],
     }
-
-
-def print_table(head: Sequence[str], rows: Sequence[tuple[str, ...]], *, state: int, right: Sequence[int]) -> None:
-    """Write rows in aligned columns to stdout; ``state`` is the number of the column with the assets' states."""
-    from grym_fetch.cli.runner import print_data
-
-    styles: dict[str, tuple[str, ...]] = {
-        "missing": ("magenta",), "corrupt": ("bold", "red"), "unverified": ("magenta",),
-    }  # fmt: skip
-    styles |= {row[state]: ("magenta",) for row in rows if row[state].startswith("partial")}
-    sheet = streams.sheet(sys.stdout)
-    print_data(
-        sheet.table(head, rows, right=right, styles=styles, styled=state) if rows else [], color=sheet.is_coloured
-    )
 
 
 async def _state_shown(manager: AssetManager, asset: Asset, state: AssetState) -> str:
@@ -346,8 +334,18 @@ def _size_shown(asset: Asset) -> str:
 class _NextSteps:
     """Counts the states of assets, to end with what to do next, if anything: ``6 missing: grym-fetch sync``."""
 
-    def __init__(self, manager: AssetManager) -> None:
+    def __init__(
+        self,
+        manager: AssetManager,
+        ids: Sequence[str] = (),
+        *,
+        exclude: Sequence[str] = (),
+        tags: Sequence[str] = (),
+    ) -> None:
         self._manager = manager
+        self._options = [word for tag in tags for word in ("--tag", tag)]
+        self._options += [word for each in exclude for word in ("--exclude", each)]
+        self._ids = tuple(ids)
         self._counts: Counter[AssetState] = Counter()
         self._is_usual = True
 
@@ -359,17 +357,25 @@ class _NextSteps:
         if self._is_usual and state in (AssetState.MISSING, AssetState.PARTIAL, AssetState.CORRUPT):
             self._is_usual = self._manager.manifest.is_usual(asset, self._manager.minimal)
 
+    def _command(self, name: str) -> str:
+        """The command about the assets that were asked for; only `sync` takes tags, and the others then all assets."""
+        from grym_fetch.core.command_lines import command_line
+
+        options = () if "--tag" in self._options and name != "sync" else self._options
+        return command_line("grym-fetch", name, *options, names=self._ids)
+
     def tell(self, *, is_checked: bool) -> None:
         """Say it on stderr."""
         from grym_fetch.engine.reports import AssetState
 
-        sync = "grym-fetch sync" if self._is_usual else "grym-fetch sync --all"
+        is_chosen = bool(self._ids or self._options)
+        sync = self._command("sync") if is_chosen or self._is_usual else "grym-fetch sync --all"
         steps = [
             (AssetState.MISSING, "missing", sync),
             (AssetState.PARTIAL, "partly there", sync),
             (AssetState.CORRUPT, "corrupt", sync),
-            (AssetState.UNVERIFIED, "without a checksum", "grym-fetch pin"),
-            (AssetState.PRESENT, "not verified yet", "grym-fetch check"),
+            (AssetState.UNVERIFIED, "without a checksum", self._command("pin")),
+            (AssetState.PRESENT, "not verified yet", self._command("check")),
         ]
         by_command: dict[str, list[str]] = {}
         for kind, what, command in steps:

@@ -17,7 +17,8 @@ from contextlib import contextmanager, suppress
 from grym_fetch.cli import streams
 from grym_fetch.cli.options import Common
 from grym_fetch.core.events import Event
-from grym_fetch.display import Display, Telling, choose_display
+from grym_fetch.display.choice import Display, choose_display
+from grym_fetch.display.lines import Telling
 from grym_fetch.runtime.bus import EventBus, Subscription
 from grym_fetch.runtime.threads import begin_daemon
 
@@ -34,7 +35,7 @@ def showing(common: Common) -> Iterator[Callable[[Event], None]]:
         quiet=common.quiet,
         names={},
         telling=Telling(verbose=common.verbose, tells="progress"),
-        progress="plain" if common.json and common.progress == "auto" and sys.stdout.isatty() else common.progress,
+        progress=streams.progress_beside(common.progress, json=common.json),
         interval=common.progress_interval,
     )
     board = None if display is None else _Board.begun(display)
@@ -43,7 +44,7 @@ def showing(common: Common) -> Iterator[Callable[[Event], None]]:
         return
     try:
         if display.is_live:
-            with streams.sharing(display):
+            with streams.sharing(display, json=common.json):
                 try:
                     yield board.tell
                 finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import re
@@ -180,6 +181,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """The entry point. Never lets a traceback out. ``arguments``: those of the process, if not given."""
     streams.prepare()
     gc.set_threshold(COLLECT_AFTER)
+    atexit.register(gc.freeze)  # or Python would look through all objects once more as it ends
     try:
         code = cli.main(arguments, prog_name="grym-fetch", standalone_mode=False)
     except click.exceptions.Exit as done:

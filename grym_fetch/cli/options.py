@@ -15,6 +15,7 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
+from grym_fetch.cli import streams
 from grym_fetch.cli.usage import warn_of_variables
 from grym_fetch.core.mirror_rules import MODES, MirrorChoices, parse_mirrors
 from grym_fetch.core.variables import parse_flag, parse_rate, parse_store
@@ -184,7 +185,14 @@ def common_options(command: F) -> F:
             if context.get_parameter_source(name) is ParameterSource.ENVIRONMENT:
                 arguments[name] = None  # relative to the project's root, which is not known yet
         common = {field.name: arguments.pop(field.name) for field in fields(Common) if field.name in arguments}
-        return command(common=Common(**common), **arguments)
+        if "progress" in common and not common["quiet"]:
+            streams.announce(
+                "starting …"
+            )  # the work is still to be imported, which is most of the time until it begins
+        try:
+            return command(common=Common(**common), **arguments)
+        finally:
+            streams.settle()
 
     gathered.__doc__ = command.__doc__
     gathered.__name__ = command.__name__

@@ -110,6 +110,7 @@ def prune_command(
 
 def tell_pruned(common: Common, report: PruneReport, *, dry_run: bool) -> None:
     """Write what was removed, or would be."""
+    from grym_fetch.cli.tables import print_table
     from grym_fetch.core.figures import format_size
     from grym_fetch.core.text import safe_text
 
@@ -120,12 +121,14 @@ def tell_pruned(common: Common, report: PruneReport, *, dry_run: bool) -> None:
     for item in items if common.json else ():
         record = {"kind": item.kind, "id": item.asset, "name": item.name, "reason": item.reason}
         click.echo(json.dumps({**record, "bytes": item.bytes}))
+    rows = []
     for first, *others in () if common.json or common.quiet else alike.values():
         what = safe_text(first.asset if first.asset is not None else first.name, limit=4000)
         if others:
             what = f"{1 + len(others):,} {_ALIKE[first.kind]}"
         size = format_size(sum(item.bytes for item in (first, *others)))
-        click.echo(f"{first.kind:<8}  {what}  {size}  {first.reason}")
+        rows.append((f"{first.kind:<8}", what, size, first.reason))
+    print_table(("KIND", "WHAT", "SIZE", "WHY"), rows, right=(2,), note=3, piped="  ")
     if common.json:
         click.echo(json.dumps({"bytes": report.bytes, "in_use": report.in_use, "dry_run": dry_run}))
     elif not common.quiet:

@@ -32,9 +32,9 @@ from grym_fetch.core.figures import format_size
 from grym_fetch.core.manifest import Manifest
 from grym_fetch.core.text import redact_text, safe_text
 from grym_fetch.core.variables import BadVariable
-from grym_fetch.display import Display, Telling, choose_display
+from grym_fetch.display.choice import Display, choose_display
 from grym_fetch.display.github import annotation, is_github
-from grym_fetch.display.lines import Tells
+from grym_fetch.display.lines import Telling, Tells
 from grym_fetch.display.sheet import as_sentence
 from grym_fetch.manager import AssetManager
 from grym_fetch.runtime import descriptors, system, threads
@@ -138,6 +138,7 @@ def ending_in_order() -> Iterator[None]:
 def _told(common: Common, work: Callable[[LogSetup], int]) -> int:
     """Do the work with the log set up; turn what it raises into a message and an exit code."""
     setup = set_up_logging(common)
+    streams.settle()
     try:
         return work(setup)
     except GrymFetchError as error:
@@ -264,8 +265,7 @@ async def _work(this: _Run) -> int:
             retries=manager.settings.retries,
             tells=this.tells,
         ),
-        # Events as JSON on the same terminal would run into the bar.
-        progress="plain" if common.json and common.progress == "auto" and sys.stdout.isatty() else common.progress,
+        progress=streams.progress_beside(common.progress, json=common.json),
         interval=common.progress_interval,
     )
     if display is not None:
@@ -309,7 +309,7 @@ async def _listening(this: _Run, manager: AssetManager, display: Display | None)
             if display.is_live:
                 this.setup.redirect(display.say)
                 stack.callback(this.setup.restore)
-                stack.enter_context(streams.sharing(display))
+                stack.enter_context(streams.sharing(display, json=this.common.json))
             this.display = display
         if this.setup.wants_events:
             listeners.append(loop.create_task(this.setup.log_events(manager.events())))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import _thread
 import io
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -46,6 +47,7 @@ class _Output(io.FileIO):
     _held = b""
 
     def write(self, data: ReadableBuffer) -> int:
+        settle()
         if self.screen is None:
             return self._write(data)
         block = bytes(data)
@@ -105,6 +107,9 @@ class _Messages:
 _output: _Output | None = None
 """Stdout, once `prepare` has made it."""
 
+_is_announced = False
+"""Whether a line is on the terminal that must go before anything else is written."""
+
 LAST_WORD_S = 0.2
 """How long a last line to stderr may take."""
 
@@ -133,16 +138,30 @@ def prepare() -> None:
         )
 
 
+def may_be_seen() -> bool:
+    """Whether what is written to stdout may come onto a terminal: it is one, or a program reads it through a pipe."""
+    try:
+        mode = os.fstat(sys.stdout.fileno()).st_mode
+        return sys.stdout.isatty() or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+    except (OSError, ValueError):
+        return False
+
+
+def progress_beside(progress: str, *, json: bool) -> str:
+    """Return how to show progress: no bar by itself while events as JSON may come onto the same terminal."""
+    return "plain" if json and progress == "auto" and may_be_seen() else progress
+
+
 @contextmanager
-def sharing(screen: Screen) -> Iterator[None]:
+def sharing(screen: Screen, *, json: bool) -> Iterator[None]:
     """While a live display is on the terminal, keep everything else from being written into it.
 
-    Messages to stderr become lines above it. Output to stdout, if that is also a terminal, is held back while the
-    display is there, and written at the end.
+    Messages to stderr become lines above it. Output to stdout that may come onto a terminal is held back while the
+    display is there, and written at the end; but a program that reads ``json`` gets it at once.
     """
     messages = sys.stderr
     sys.stderr = cast(TextIO, _Messages(messages, screen))
-    output = _output if _output is not None and sys.stdout.isatty() else None
+    output = _output if _output is not None and (sys.stdout.isatty() or (may_be_seen() and not json)) else None
     if output is not None:
         output.screen = screen
     try:
@@ -155,19 +174,32 @@ def sharing(screen: Screen) -> Iterator[None]:
             output.release()
 
 
+def announce(text: str) -> None:
+    """Show a line on the terminal until `settle`, or until something else is written."""
+    global _is_announced
+    from grym_fetch.display.stream import can_move, is_unicode, to_ascii
+
+    if can_move(sys.stderr, os.environ):
+        _is_announced = True
+        _write_over(text if is_unicode(sys.stderr) else to_ascii(text))
+
+
+def settle() -> None:
+    """Remove what was announced."""
+    global _is_announced
+    if _is_announced:
+        _is_announced = False
+        _write_over("")
+
+
 @contextmanager
 def passing(text: str) -> Iterator[None]:
-    """Show a line on the terminal for as long as the block takes: nothing else is written meanwhile."""
-    from grym_fetch.display.plain import can_move, is_unicode, to_ascii
-
-    if not can_move(sys.stderr, os.environ):
-        yield
-        return
-    _write_over(text if is_unicode(sys.stderr) else to_ascii(text))
+    """Show a line on the terminal for as long as the block takes."""
+    announce(text)
     try:
         yield
     finally:
-        _write_over("")
+        settle()
 
 
 def _write_over(text: str) -> None:
@@ -178,6 +210,7 @@ def _write_over(text: str) -> None:
 
 def tell(text: str) -> None:
     """Write a line to stderr, if possible. Its `Sheet` decides about colours."""
+    settle()
     with suppress(OSError, ValueError):
         click.echo(text, err=True, color=True)
 

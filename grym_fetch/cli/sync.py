@@ -169,6 +169,7 @@ def say_default(manager: AssetManager, common: Common, *, exclude: tuple[str, ..
 async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) -> None:
     """Print what a sync would do: files, bytes, space. JSON is one line, or one for each part of a long list."""
     from grym_fetch.cli.runner import print_data
+    from grym_fetch.cli.tables import print_table
     from grym_fetch.core.figures import format_size
     from grym_fetch.core.mirrors import addresses_of
     from grym_fetch.core.text import redact_url, safe_text
@@ -206,22 +207,23 @@ async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) 
         if common.json:
             print_data([json.dumps(record(plan))])
             return
-        lines = []
+        rows = []
         for asset in plan.to_fetch:
             size = format_size(asset.size) if asset.size is not None else "size unknown"
-            note = "" if asset.pinned else "  (no checksum: refused without --allow-unpinned)"
+            note = "" if asset.pinned else "(no checksum: refused without --allow-unpinned)"
             if first(asset) != asset.url:
-                note = f"  (at your mirror first: {redact_url(first(asset))})"
-            lines.append(f"fetch  {safe_text(asset.id)}  {size}  -> {safe_text(asset.local_path, limit=1100)}{note}")
-        lines += [f"take   {safe_text(asset.id)}  from the store" for asset in plan.to_take]
+                note = f"(at your mirror first: {redact_url(first(asset))})"
+            place = f"-> {safe_text(asset.local_path, limit=1100)}"
+            rows.append(("fetch", safe_text(asset.id), size, place, note))
+        rows += [("take ", safe_text(asset.id), "", "", "from the store") for asset in plan.to_take]
         unread = {asset.id for asset in plan.unread}
         for asset in plan.present:
-            note = "  (there but not verified yet: read first, and fetched again if it is wrong)"
+            note = "(there but not verified yet: read first, and fetched again if it is wrong)"
             if not asset.pinned:
-                note = "  (no checksum: refused without --allow-unpinned)"
-            shown = safe_text(asset.id)
-            lines.append(f"read   {shown}{note}" if asset.id in unread else f"keep   {shown}")
-        print_data(lines)
+                note = "(no checksum: refused without --allow-unpinned)"
+            is_read, shown = asset.id in unread, safe_text(asset.id)
+            rows.append(("read " if is_read else "keep ", shown, "", "", note if is_read else ""))
+        print_table(("PLAN", "ID", "SIZE", "PATH", "NOTE"), rows, right=(2,), note=4, piped="  ")
         fetched, taken, kept = fetched + len(plan.to_fetch), taken + len(plan.to_take), kept + len(plan.present)
         unpacked += len(plan.to_unpack)
 

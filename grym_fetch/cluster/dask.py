@@ -202,7 +202,8 @@ async def _open_local() -> DaskCluster:
         dashboard_address=None,
         memory_limit=0,
         local_directory=scratch,
-        silence_logs=logging.CRITICAL,  # what goes wrong in a worker is told as our own error
+        # What goes wrong with a file comes back with its task. That the scratch folder is gone is our own doing.
+        silence_logs=logging.CRITICAL,
     )
     client = await distributed.Client(local, asynchronous=True, set_as_default=False, name="grym-fetch")
     return DaskCluster(client, local, scratch)

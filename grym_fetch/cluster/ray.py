@@ -332,7 +332,12 @@ def _connect(thread: ThreadPoolExecutor, address: str) -> RayCluster:
 
 
 def _open_local(thread: ThreadPoolExecutor) -> RayCluster:
-    """Start Ray here, with an actor for each core, which only who has its token can use."""
+    """Start Ray here, with an actor for each core. Only this machine reaches it, and only who has its token can use it.
+
+    Where Ray was imported before, it has chosen an address already, and may listen on all of them.
+    """
+    # Ray's word for a cluster of one machine, which is what it makes on macOS anyway: it listens on 127.0.0.1 alone.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     if os.environ.get("RAY_AUTH_MODE") is None:
         # By itself, it would write one to the home folder.
         os.environ["RAY_AUTH_MODE"] = "token"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Sequence
 
 _PREFIX = 9
 """Length of the checksum and the space after it."""
@@ -31,6 +32,12 @@ def text_of(line: bytes, chain: int = 0) -> bytes:
     if line[:_PREFIX] != b"%08x " % zlib.crc32(text, chain):
         raise ValueError("the line is damaged")
     return text
+
+
+def are_undamaged(lines: Sequence[bytes]) -> bool:
+    """Whether each of these lines, without the newlines, is exactly as it was written."""
+    beginnings = [b"%08x " % zlib.crc32(line[_PREFIX:]) for line in lines]
+    return beginnings == [line[:_PREFIX] for line in lines]
 
 
 def decode_line(line: bytes, chain: int = 0) -> object:

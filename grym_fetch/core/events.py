@@ -161,7 +161,10 @@ AWAY = "server away"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryScheduled(Event):
-    """An attempt failed; another follows on the same origin after ``delay`` seconds."""
+    """An attempt failed; another follows on the same origin after ``delay`` seconds.
+
+    ``attempt``: which retry in a row this is, from 1; 0: it does not count as one, because the host is only busy.
+    """
 
     type: ClassVar[str] = "retry_scheduled"
     url: str

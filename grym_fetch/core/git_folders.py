@@ -57,6 +57,8 @@ def find_git_folders(files: Sequence[str], folders: Iterable[str] = ()) -> list[
     Indices past the files continue in ``folders``. Hardly anybody has a file named ``HEAD``: without one, only the end
     of each path is looked at.
     """
+    if f"{HEAD}\n" not in "\n".join((*files, "")).lower():
+        return []
     heads: dict[tuple[str, ...], int] = {}
     for index, path in enumerate(files):
         if path[-len(HEAD) :].lower() == HEAD:

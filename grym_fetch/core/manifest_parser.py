@@ -7,7 +7,7 @@ several of them is checked here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -72,13 +72,16 @@ def parse_whole(data: bytes, source: str) -> Manifest:
         raise ManifestError(source, [Problem("top level", "", message)])
     problems = _Problems(source, entries)
     problems.add_all(file.problems)
+    assets: tuple[Asset, ...] | None = None
     try:
         manifest = MANIFEST.read(file.value)
+        assets = manifest.assets
     except ValueError as error:
         problems.add_all(problems_of(error))
-    _check_ids(entries, problems)
-    _check_places(entries, problems)
-    _check_contents(entries, problems)
+    if assets is None or _may_share_a_place(assets):
+        _check_ids(entries, problems)
+        _check_places(entries, problems)
+    _check_contents(entries, _to_check(assets, entries), problems)
     problems.raise_if_any()
     return manifest
 
@@ -91,22 +94,48 @@ def read_entries(
     ``found``: problems that are known already. ``place``: where an entry is, by its index here, such as ``line 7``.
     What concerns several entries is for the caller to judge.
     """
-    assets: tuple[Asset, ...] = ()
+    assets: tuple[Asset, ...] | None = None
     problems = _Problems("", entries, place)
     problems.add_all(found)
     try:
         assets = ENTRIES.read(entries)
     except ValueError as error:
         problems.add_all((("assets", *location), message) for location, message in problems_of(error))
-    _check_contents(entries, problems)
+    _check_contents(entries, _to_check(assets, entries), problems)
     for index, entry in enumerate(entries):
-        if isinstance(entry, dict) and isinstance(path := entry.get("localPath"), str):
+        if isinstance(entry, dict) and entry.get("extract") and isinstance(path := entry.get("localPath"), str):
             _unpacked_folders(entries, [(index, path)], problems)
     wrong = problems.in_order()
-    return (() if wrong else assets), wrong
+    return (() if wrong else assets or ()), wrong
 
 
-# --- What concerns several values or assets: judged on the file as it is, so that a bad asset hides no other
+# --- What concerns several values or assets: judged on the file as it is, so that a bad asset hides no other. If each
+# --- asset by itself is good, a quick look at all of them together nearly always says that nothing is wrong
+
+
+def _may_share_a_place(assets: Sequence[Asset]) -> bool:
+    """Whether two of these may have an id or a place in common; rarely true."""
+    if len({asset.id for asset in assets}) < len(assets) or any(asset.extract for asset in assets):
+        return True
+    paths = [asset.local_path for asset in assets]
+    return bool(find_collisions(paths) or find_git_folders(paths))
+
+
+def _to_check(assets: Sequence[Asset] | None, entries: list[object]) -> Iterable[int]:
+    """Return which entries have values that may contradict each other: all, if the ``assets`` are not known."""
+    if assets is None:
+        return range(len(entries))
+    return [
+        index
+        for index, asset in enumerate(assets)
+        if asset.size == 0
+        or asset.minimal is not None
+        or asset.pieces is not None
+        or (asset.checksum is not None and asset.checksum.hexdigest in _OF_NOTHING)
+    ]
+
+
+_OF_NOTHING = frozenset(DIGESTS_OF_NOTHING.values())
 
 
 def _check_ids(entries: list[object], problems: _Problems) -> None:
@@ -177,9 +206,9 @@ def _check_git_folders(places: Places, folders: Places, problems: _Problems) -> 
             problems.add(("assets", both[mine][0], key), f"{makes_a_repository(others)}; choose another folder")
 
 
-def _check_contents(entries: list[object], problems: _Problems) -> None:
-    for index, entry in enumerate(entries):
-        if isinstance(entry, dict):
+def _check_contents(entries: list[object], indices: Iterable[int], problems: _Problems) -> None:
+    for index in indices:
+        if isinstance(entry := entries[index], dict):
             _check_content(entry, ("assets", index), problems)
             _check_pieces(entry, ("assets", index, "pieces"), problems)
             if isinstance(minimal := entry.get("minimal"), dict):
@@ -191,7 +220,7 @@ def _check_content(entry: dict[str, object], location: Location, problems: _Prob
     size, checksum = entry.get("size"), entry.get("checksum")
     if type(size) is not int or not isinstance(checksum, str):
         return
-    if size != 0 and checksum.rpartition(":")[2].lower() not in DIGESTS_OF_NOTHING.values():
+    if size != 0 and checksum.rpartition(":")[2].lower() not in _OF_NOTHING:
         return
     try:
         is_of_nothing = Checksum.parse(checksum).is_of_nothing
@@ -303,7 +332,7 @@ class UnknownKeys:
 
     def add(self, assets: Iterable[Asset]) -> None:
         """Note those of these assets."""
-        for asset in assets:
+        for asset in [each for each in assets if each.extra or each.minimal or each.pieces]:
             for key in asset.extra:
                 self._note("assets", key, f"asset '{asset.id}'")
             for key in asset.minimal.extra if asset.minimal else ():

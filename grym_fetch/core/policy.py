@@ -59,6 +59,11 @@ class Retry:
     patience: float | None = None
     way: str = ""
 
+    def __str__(self) -> str:
+        way = f", {self.way}" if self.way else ""
+        patience = f", for at most {self.patience:.0f} s" if self.patience is not None else ""
+        return f"retry {self.attempt} in {self.delay:.1f} s{way}{patience}"
+
 
 @dataclass(frozen=True, slots=True)
 class Leave:
@@ -66,10 +71,16 @@ class Leave:
 
     delay: float
 
+    def __str__(self) -> str:
+        return f"another address comes next; this one may be asked again in {self.delay:.1f} s"
+
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
     """Do not ask this origin again in this run."""
+
+    def __str__(self) -> str:
+        return "not asked again in this run"
 
 
 Decision = Retry | Leave | GiveUp

@@ -15,7 +15,6 @@ from urllib.parse import quote, unquote
 
 from yarl import URL
 
-from grym_fetch.core.errors import GrymFetchError
 from grym_fetch.core.signatures import query_secrets
 
 MIN_SECRET_CHARS = 4
@@ -88,12 +87,18 @@ class SentSecrets:
         lowered = text.lower()
         return {each for spellings in self._of_files.values() for each in spellings if each in lowered}
 
-    def hide_in(self, error: GrymFetchError) -> None:
+    def hide_in(self, error: Exception) -> None:
         """Remove them from everything that an error says."""
         for name, value in vars(error).items():
-            if isinstance(value, str):
-                setattr(error, name, self.hide(value))
-        error.args = tuple(self.hide(each) if isinstance(each, str) else each for each in error.args)
+            setattr(error, name, self._without(value))
+        error.args = tuple(map(self._without, error.args))
+
+    def _without(self, value: object) -> object:
+        if isinstance(value, str):
+            return self.hide(value)
+        if type(value) is tuple:
+            return tuple(map(self._without, value))
+        return value
 
     def __repr__(self) -> str:
         return "SentSecrets(…)"

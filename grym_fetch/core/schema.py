@@ -299,11 +299,12 @@ class Object(Generic[V]):
         """Read many values at once; None if any may be wrong, or is a mere default in a field that needs a value."""
         if not are_all(values, dict):
             return None
-        names = set(chain.from_iterable(set(map(tuple, values))))
+        shapes = set(map(tuple, values))
+        names = set(chain.from_iterable(shapes))
         columns: dict[str, Iterable[Any]] = {"extra": self._extras(values, names - self._readers.keys())}
         for key in self.keys:
             field = key.field
-            if key.needed and any(key.name not in value for value in values):
+            if key.needed and any(key.name not in shape for shape in shapes):
                 return None
             column = [value.get(key.name) for value in values] if key.name in names else []
             if column.count(None) == len(column) and not key.needed:

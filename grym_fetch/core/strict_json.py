@@ -137,7 +137,9 @@ def _structure(data: bytes) -> bytes:
     # A run of backslashes is read in pairs from the left, so a remaining one escapes the next character.
     if b"\\" in data:
         data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
-    return b"".join(data.translate(None, _NOT_STRUCTURE).split(b'"')[::2])
+    # Most strings have none of these in them. Two quotes with nothing between them say nothing about what is outside.
+    marks = data.translate(None, _NOT_STRUCTURE).replace(b'""', b"")
+    return b"".join(marks.split(b'"')[::2])
 
 
 def _depth(structure: bytes) -> int:

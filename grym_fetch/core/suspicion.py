@@ -15,12 +15,13 @@ from grym_fetch.core.manifest_values import MAX_SIZE_BYTES
 BEGINNING_BYTES = 1024
 """How much of a file is looked at."""
 _PAGE = re.compile(
-    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL
+    rb"(?:\xef\xbb\xbf)?\s*+(?:<\?xml[^>]*>\s*+)?+(?:<!--.*?-->\s*+)*+<(?:!doctype\s+html|html)\b",
+    re.IGNORECASE | re.DOTALL,
 )
 _PAGE_NAMES = (".html", ".htm", ".xhtml", ".mhtml")
 _POINTER = re.compile(
-    rb"version https://git-lfs\.github\.com/spec/v1\r?\n(?:.*\r?\n)*?"
-    rb"oid (?P<oid>sha256:[0-9a-f]{64})\r?\nsize (?P<size>[0-9]{1,20})"
+    rb"version https://git-lfs\.github\.com/spec/v1\r?\n(?:.*\n)*?"
+    rb"oid (?P<oid>sha256:[0-9a-f]{64})\r?\nsize (?P<size>[0-9]{1,20})(?P<rest>[^\r\n]*)"
 )
 MAX_POINTER_BYTES = 1024
 """The longest text of a pointer, according to the specification of Git LFS."""
@@ -30,8 +31,8 @@ POINTER_SIZES = range(100, 201)
 
 def read_pointer(beginning: bytes, size: int) -> tuple[Checksum, int] | None:
     """If a file of ``size`` bytes is a git-lfs pointer, return the digest and size of its content; or None."""
-    pointer = _POINTER.match(beginning)
-    if pointer is None or size > MAX_POINTER_BYTES or (real := int(pointer["size"])) > MAX_SIZE_BYTES:
+    pointer = _POINTER.match(beginning) if size <= MAX_POINTER_BYTES else None
+    if pointer is None or pointer["rest"] or (real := int(pointer["size"])) > MAX_SIZE_BYTES:
         return None
     return Checksum.parse(pointer["oid"].decode()), real
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from grym_fetch.core.errors import StorageError
@@ -49,14 +49,18 @@ class Stamps:
 
     def put(self, path: str, line: bytes) -> None:
         """Keep a line for a path, instead of an earlier one."""
-        self._held[path] = line
-        self._held_bytes += len(line)
+        self.put_all({path: line})
+
+    def put_all(self, lines: Mapping[str, bytes]) -> None:
+        """Keep these lines for their paths, instead of earlier ones."""
+        self._held.update(lines)
+        self._held_bytes += sum(map(len, lines.values()))
         if self._held_bytes > self._max_held_bytes:
             self._spill()
 
     def add(self, others: Stamps) -> None:
         """Keep all lines of ``others``, which is then done with, instead of earlier ones for the same paths."""
-        if others._database is not None and not len(self):
+        if not len(self):
             self._database, self._held, self._held_bytes = others._database, others._held, others._held_bytes
             return
         for path, line in others._items():

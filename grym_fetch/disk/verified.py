@@ -15,10 +15,11 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from grym_fetch.core.checked_lines import decode_line, encode_line, text_of
+from grym_fetch.core.checked_lines import are_undamaged, decode_line, encode_line
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import StorageError
 from grym_fetch.core.text import safe_text
@@ -37,6 +38,8 @@ TICK_NS = 20_000_000
 """Longer than a tick of the kernel's clock: two writes within one tick leave a file with the same times."""
 _COARSE_TICK_NS = 2_000_000_000
 """The same for a file system that keeps whole seconds (FAT: every other second)."""
+_LINES_AT_ONCE = 1000
+_CHECK_DIGITS = 8
 _SPARE_LINES = 4096
 """Rewrite the log once it has this many outdated lines, and more outdated lines than current ones."""
 
@@ -138,8 +141,11 @@ class VerifiedCache:
 
     def is_verified(self, path: Path | str, checksum: Checksum) -> bool:
         """Whether the file at ``path`` is the one that was found to have this checksum."""
+        line = self._load().get(place := str(path))
+        if line is None:
+            return False
         try:
-            return self.judge(place := str(path), checksum, os.stat(place)) is True
+            return line.endswith(_end_of_line(checksum, os.stat(place)))
         except OSError:
             return False
 
@@ -211,10 +217,13 @@ class VerifiedCache:
             return
         try:
             mine, count = Stamps(), 0
-            for line in state_lines(folder, LOG, MAX_LOG_BYTES):
-                count += 1
-                if (path := _path_of(line)) is not None:
-                    mine.put(path, line)
+            waiting = state_lines(folder, LOG, MAX_LOG_BYTES)
+            while lines := list(islice(waiting, _LINES_AT_ONCE)):
+                count += len(lines)
+                if not are_undamaged(lines):
+                    lines = [line for line in lines if are_undamaged([line])]
+                paths = zip(map(_path_of, lines), lines, strict=True)
+                mine.put_all({path: line for path, line in paths if path is not None})
             if count > 2 * len(mine) + _SPARE_LINES and not mine.is_spilled:
                 with suppress(OSError):
                     replace_log(folder, decode_entries(mine.lines()).values())
@@ -256,14 +265,16 @@ def _end_of_line(checksum: Checksum, at: os.stat_result) -> bytes:
 
 def _path_of(line: bytes) -> str | None:
     """The path in an undamaged line, whatever else the line says; None if there is none."""
-    try:  # and no `suppress`: it costs as much as all the rest, for each of many lines
-        beginning, comma, _ = text_of(line).rpartition(b'","')
-        if comma and beginning.startswith(b'["'):
-            path = beginning[2:] if b"\\" not in beginning else json.loads(beginning[1:] + b'"')
-            return path.decode("ascii") if isinstance(path, bytes) else str(path)
+    before, _, text = line.partition(b' ["')
+    path, comma, _ = text.rpartition(b'","')
+    if not comma or len(before) != _CHECK_DIGITS:
+        return None
+    if b"\\" not in path:
+        return path.decode("ascii", "replace")
+    try:
+        return str(json.loads(b'"%s"' % path))
     except ValueError:
-        pass
-    return None
+        return None
 
 
 def decode_entry(line: bytes) -> VerifiedFile | None:

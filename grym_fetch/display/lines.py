@@ -90,12 +90,16 @@ class Chronicle:
         self._reused: list[Line] = []
         self._reused_count = self._reused_unverified = self._unverified_there = 0
         self._has_repaired = False
+        self._holders: dict[str, str] = {}
+        """What each asset is known to wait for."""
         self.last_word: Line | None = None
         """The sentence about a run in which something failed, to be shown after the failures."""
 
     def lines(self, event: Event) -> Iterator[Line]:
         """Yield the lines for ``event``."""
         name = self._model.name(event.asset)
+        if not isinstance(event, events.AssetWaiting | events.ProgressMade) and event.asset is not None:
+            self._holders.pop(event.asset, None)
         match event:
             case _ if self._telling.tells == "progress":
                 pass
@@ -119,7 +123,9 @@ class Chronicle:
                 size = f", {format_size(event.size)}" if event.size is not None else ", size unknown"
                 yield _line(Mark.NEWS, name, f"downloading{size}")
             case events.AssetWaiting():
-                yield _line(Mark.NEWS, name, f"waiting for {safe_text(event.holder)}")
+                if event.holder != self._holders.get(event.asset or ""):
+                    self._holders[event.asset or ""] = event.holder
+                    yield _line(Mark.NEWS, name, f"waiting for {safe_text(event.holder)}")
             case events.RetryScheduled():
                 when = f"in {format_seconds(event.delay)}" if event.delay else "at once"
                 number = retry_number(event.attempt, self._telling.retries, delay=event.delay)
@@ -215,7 +221,10 @@ def retry_number(attempt: int, retries: int | None, *, delay: float | None = Non
     """Return which retry it is: ``retry 2 of 5``.
 
     If we wait for the server, there may be more retries than that. Without a delay, it is one that asks in another way.
+    Number 0 does not count: a host that is only busy may be asked as often as it takes.
     """
+    if attempt == 0:
+        return "next try"
     if delay == 0 and retries is not None and attempt > retries:
         return "one more try"
     return f"retry {attempt} of {retries}" if retries is not None and attempt <= retries else f"retry {attempt}"

@@ -25,8 +25,9 @@ from grym_fetch.core.events import Event
 from grym_fetch.core.text import safe_text
 from grym_fetch.display.lines import Chronicle, Line, Mark, Telling, said
 from grym_fetch.display.model import DisplayModel, Snapshot
-from grym_fetch.display.plain import DirectStream, PendingLines, Stream, can_move, is_unicode
+from grym_fetch.display.plain import PendingLines
 from grym_fetch.display.render import MAX_NAME_CELLS, render, render_line
+from grym_fetch.display.stream import DirectStream, Stream, can_move, is_unicode
 from grym_fetch.runtime import system
 
 _FRAME_BEGINS, _FRAME_ENDS = "\x1b[?2026h", "\x1b[?2026l"

@@ -166,7 +166,7 @@ class DisplayModel:
         self._bytes = self._total = self._sizeless = self._sizeless_bytes = self._resumed = 0
         self.longest_name = 0
         """The width of the longest name, in cells."""
-        self._mirrors = False
+        self._mirrors = self._is_over = False
         self._nodes: dict[str, _NodeSum] = {}
         self._meter: Meter | None = None
         self.saved_bytes = 0
@@ -215,6 +215,8 @@ class DisplayModel:
                 self._failed += self._end(event.asset, size=None)
             case events.AssetReused():
                 self._reused += self._end(event.asset, size=None)
+            case events.RunFinished():
+                self._is_over = True
             case _ if event.asset is not None and event.asset not in self._ended:
                 known = self.row(event.asset)
                 row = known or Row(event.asset, self.name(event.asset), moved_at=now, read_at=now)
@@ -246,12 +248,19 @@ class DisplayModel:
         return Snapshot(
             rows=rows,
             working=working,
-            # At its very start a run is known by what it announces.
-            under_way=len(self._working) + len(self._queued) or (0 if self._ended else self._assets),
+            under_way=self._under_way(),
             longest_name=longest_name,
             mirrors=self._mirrors,
             totals=self._totals(now),
         )
+
+    def _under_way(self) -> int:
+        """How many assets have not ended: those of which something was told, or as many as the run announced.
+
+        Of small files nothing is told before they are there.
+        """
+        told = len(self._working) + len(self._queued)
+        return told if self._is_over else max(told, self._assets - self._ended_count)
 
     def _node_rows(self, now: float) -> Iterator[Row]:
         """A row for each worker that has been heard lately, in place of its assets'."""

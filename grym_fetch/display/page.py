@@ -27,6 +27,7 @@ body { background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sa
 h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; } p, td, th { overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; } th { color: var(--soft); font-weight: normal; text-align: left; }
 td, th { border-bottom: 1px solid var(--line); padding: .25rem .8rem .25rem 0; vertical-align: top; }
+th { white-space: nowrap; } td:first-child { min-width: 9rem; }
 .n { text-align: right; white-space: nowrap; } .soft { color: var(--soft); } .bad { color: var(--bad); }
 .good { color: var(--good); } pre { white-space: pre-wrap; margin: 0; font: inherit; }
 svg { display: block; width: 100%; height: auto; } text { fill: var(--ink); font: 12px system-ui, sans-serif; }
@@ -175,7 +176,7 @@ def _timeline(lives: Sequence[Life], began: float, ended: float) -> list[str]:
         name = life.asset if len(life.asset) <= 34 else f"{life.asset[:16]}…{life.asset[-17:]}"
         drawing.append(f'<text x="0" y="{top + 12}">{shown(name)}</text>')
         for what, since, until in life.stretches:
-            title = f"{life.asset}: {what}, {format_seconds(until - since)}"
+            title = f"{life.asset}: {what}{_holders(life, what, since, until)}, {format_seconds(until - since)}"
             wide = max(1.0, x(until) - x(since))
             drawing.append(
                 f'<rect class="{what}" x="{x(since):.1f}" y="{top}" width="{wide:.1f}" height="14">'
@@ -186,6 +187,12 @@ def _timeline(lives: Sequence[Life], began: float, ended: float) -> list[str]:
             for time, text in life.marks
         ]
     return [*drawing, "</svg>"]
+
+
+def _holders(life: Life, what: str, since: float, until: float) -> str:
+    """What the asset waited for in this stretch, if anything."""
+    holders = dict.fromkeys(holder for time, holder in life.holders if what == "waits" and since <= time <= until)
+    return f" for {'; '.join(holders)}" if holders else ""
 
 
 def _failure(life: Life) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""The display if stderr is not a terminal: plain lines without escape codes. And the stream of both displays.
+"""The display if stderr is not a terminal: plain lines without escape codes.
 
 Rules: one line per change of state, and a line of progress now and then, so that a log shows that the run is alive.
 Lines that cannot be written are dropped; the run never waits for them.
@@ -6,98 +6,20 @@ Lines that cannot be written are dropped; the run never waits for them.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Protocol
 
 from grym_fetch.core.events import Event
 from grym_fetch.core.figures import count_files, format_left, format_part, format_rate, format_size
 from grym_fetch.core.text import safe_text
 from grym_fetch.display.lines import Chronicle, Line, Telling, said
 from grym_fetch.display.model import DisplayModel, Totals
+from grym_fetch.display.stream import DirectStream, Stream, is_unicode, to_ascii
 
 MAX_PENDING_LINES = 5_000
 """The most lines kept for a stream that does not accept them; the oldest are dropped first."""
-_TYPOGRAPHIC = str.maketrans({"·": "-", "…": "...", "✓": "+", "✗": "x", "→": "->"})
-
-
-class Stream(Protocol):
-    """What the displays need from a text stream; `sys.stderr` has it."""
-
-    def write(self, text: str, /) -> object: ...
-    def flush(self) -> object: ...
-    def isatty(self) -> bool: ...
-    def fileno(self) -> int: ...
-    @property
-    def encoding(self) -> str | None: ...
-
-
-def is_terminal(stream: Stream) -> bool:
-    """Whether the stream is an open terminal."""
-    try:
-        return stream.isatty()
-    except ValueError:  # closed
-        return False
-
-
-def can_move(stream: Stream, environ: Mapping[str, str]) -> bool:
-    """Whether the stream is a terminal whose cursor can be moved."""
-    return is_terminal(stream) and environ.get("TERM", "").lower() not in _UNMOVED
-
-
-_UNMOVED = frozenset({"", "dumb", "unknown"})
-
-
-def is_unicode(stream: Stream) -> bool:
-    """Whether the stream accepts every character."""
-    return (getattr(stream, "encoding", None) or "").lower().replace("-", "").replace("_", "") in {
-        "utf8",
-        "utf16",
-    }
-
-
-def to_ascii(text: str) -> str:
-    """Return ``text`` in ASCII, with other characters escaped."""
-    return text.translate(_TYPOGRAPHIC).encode("ascii", "backslashreplace").decode("ascii")
-
-
-class DirectStream:
-    """Writes to a stream's file descriptor without a buffer.
-
-    A thread stuck writing to a buffered `sys.stderr` holds its lock, and the interpreter then aborts when it flushes at
-    exit. Here there is no lock to hold. A stream without a descriptor is written to directly.
-    """
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self.encoding = getattr(stream, "encoding", None) or "utf-8"
-        try:
-            self._descriptor: int | None = stream.fileno()
-            stream.flush()
-        except (OSError, ValueError, AttributeError):
-            self._descriptor = None
-
-    def write(self, text: str) -> int:
-        if self._descriptor is None:
-            self._stream.write(text)
-        else:
-            remaining = memoryview(text.encode(self.encoding, "backslashreplace"))
-            while remaining:
-                remaining = remaining[os.write(self._descriptor, remaining) :]
-        return len(text)
-
-    def flush(self) -> None:
-        if self._descriptor is None:
-            self._stream.flush()
-
-    def isatty(self) -> bool:
-        return self._stream.isatty()
-
-    def fileno(self) -> int:
-        return self._stream.fileno() if self._descriptor is None else self._descriptor
 
 
 class PendingLines:

@@ -17,7 +17,7 @@ from grym_fetch.core.events import AWAY
 from grym_fetch.core.figures import format_clock, format_rate, format_size
 from grym_fetch.display.lines import Line, Mark, retry_number, short_reason
 from grym_fetch.display.model import Phase, Row, Snapshot, Totals
-from grym_fetch.display.plain import to_ascii
+from grym_fetch.display.stream import to_ascii
 
 MAX_QUEUED_ROWS = 3
 """While nothing is active, this many queued assets have a row. Later they are only counted."""
@@ -28,6 +28,8 @@ _LEAST_NAME_CELLS = 8
 _MIN_BAR_CELLS, _MAX_BAR_CELLS = 10, 40
 _PERCENT_CELLS, _SIZE_CELLS, _SPEED_CELLS, _ETA_CELLS, _NOTE_CELLS = 4, 17, 10, 8, 13
 _PART_CELLS = 8
+_BELOW = " " * 4
+"""Before what is said of an asset, where that has no room beside its name."""
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _ASCII_SPINNER = "|/-\\"
 _FRAMES_PER_S = 8
@@ -104,7 +106,8 @@ def render(
 def render_line(line: Line, width: int, *, ascii_only: bool = False, name_cells: int = 0) -> list[Text]:
     """Return a permanent line in ``width`` cells; its columns begin after ``name_cells``.
 
-    The name is shortened first, down to a third of the line. A line without a name is not cut but wrapped.
+    The name is shortened first, down to a third of the line. What is said of it is not cut: where there is no room, it
+    comes below. A line without a name is wrapped.
     """
     symbol, plain_symbol, style = _MARKS[line.mark]
     mark = plain_symbol if ascii_only else symbol
@@ -120,12 +123,18 @@ def render_line(line: Line, width: int, *, ascii_only: bool = False, name_cells:
     if line.columns:
         return [_within(_in_columns(line, text, name, detail, width, name_cells, ascii_only), width)]
     free = width - 2 - 2 - cell_len(detail)
-    shown = cut_middle(name, min(max(free, 16, width // 3 - 2), name_cells or free), ascii_only=ascii_only)
+    most = max(free, 16, width // 3 - 2)
+    shown = cut_middle(name, min(most, name_cells or most), ascii_only=ascii_only)
     text.append(shown, "dim" if style == "dim" else "")
     text.append(" " * (2 + max(0, min(name_cells, free) - cell_len(shown))))
     detail_style = {"dim": "dim", "bold red": "red", "magenta": "magenta"}.get(style, "")
-    text.append(cut_end(detail, max(0, width - text.cell_len), ascii_only=ascii_only), detail_style)
-    return [_within(text, width)]
+    room = width - text.cell_len
+    if cell_len(detail) <= room or width < 2 * _MIN_NAME_CELLS:
+        text.append(cut_end(detail, max(0, room), ascii_only=ascii_only), detail_style)
+        return [_within(text, width)]
+    text.rstrip()
+    parts = wrapped(detail, max(_MIN_NAME_CELLS, width - len(_BELOW)))
+    return [_within(text, width), *(_within(Text(_BELOW).append(part, detail_style), width) for part in parts)]
 
 
 def _in_columns(line: Line, text: Text, name: str, detail: str, width: int, name_cells: int, ascii_only: bool) -> Text:

@@ -36,7 +36,7 @@ class Share:
 
 @dataclass(slots=True)
 class Life:
-    """One asset. ``stretches`` are (what, from, until), ``marks`` are (time, what happened)."""
+    """One asset. ``stretches`` are (what, from, until), ``marks`` are (time, what went wrong)."""
 
     asset: str
     began: float
@@ -56,6 +56,8 @@ class Life:
     """Whether it was to be fetched: an asset that is refused before that asks nobody."""
     stretches: list[tuple[Stretch, float, float]] = field(default_factory=list)
     marks: list[tuple[float, str]] = field(default_factory=list)
+    holders: list[tuple[float, str]] = field(default_factory=list)
+    """What it waited for, though nothing about it had failed, and since when."""
     retries: int = 0
     switches: int = 0
     restarts: int = 0
@@ -75,7 +77,7 @@ class Life:
             self.stretches[-1] = what, since, max(since, time)
 
     def note(self, time: float, text: str) -> None:
-        """Something happened to it."""
+        """Something went wrong with it."""
         if len(self.marks) < MAX_MARKS:
             self.marks.append((time, text))
 
@@ -144,12 +146,14 @@ class Report:
                 self._came(life, event)
             case events.AssetWaiting():
                 life.enter("waits", event.time)
-                life.note(event.time, f"waits for {event.holder}")
+                if len(life.holders) < MAX_MARKS:
+                    life.holders.append((event.time, event.holder))
             case events.RetryScheduled():
                 life.retries += 1
                 self.origins.setdefault(event.url, Share()).retries += 1
                 life.enter("waits", event.time)
-                life.note(event.time, f"retry {event.attempt} in {event.delay:.1f} s: {event.reason}")
+                number = f"retry {event.attempt}" if event.attempt else "next try"
+                life.note(event.time, f"{number} in {event.delay:.1f} s: {event.reason}")
             case events.MirrorSwitched():
                 life.switches += 1
                 self.origins.setdefault(event.from_, Share()).left += 1

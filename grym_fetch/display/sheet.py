@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from grym_fetch.core.cells import cells, padded, shortened, wrapped
-from grym_fetch.display.plain import Stream, is_terminal, is_unicode
+from grym_fetch.display.stream import Stream, is_terminal, is_unicode
 
 _SGR = {"red": "31", "green": "32", "magenta": "35", "bold": "1", "dim": "2"}
 _KINDS = {"error": ("bold", "red"), "warning": ("magenta",), "hint": ("bold",)}
@@ -20,6 +20,7 @@ LEAST_WIDTH = 20
 """The narrowest terminal for which we wrap text; a narrower one breaks lines itself."""
 _LEAST_CELLS = 8
 """The least width of a shortened column."""
+_NOTE_INDENT = " " * 4
 
 
 class Sheet:
@@ -86,28 +87,36 @@ class Sheet:
         right: Sequence[int] = (),
         styles: Mapping[str, tuple[str, ...]] | None = None,
         styled: int = -1,
+        note: int = -1,
     ) -> list[str]:
         """Return lines with aligned columns; ``right`` has the numbers of the columns aligned to the right.
 
         ``styles`` gives the style for each value in the column ``styled``. The head, only for a terminal, is dim. Empty
-        columns are left out.
+        columns are left out. ``note`` is a last column of sentences, which are never shortened: where there is no room
+        for them beside the others, each comes below its row.
         """
         used = [number for number in range(len(head)) if any(row[number] for row in rows)]
         lines = [list(head), *map(list, rows)] if self.is_terminal else list(map(list, rows))
         widths = {number: max((cells(line[number]) for line in lines), default=0) for number in used}
-        self._make_fit(widths)
-        return [
-            self._row(line, widths, right, styled, styles or {}, is_head=self.is_terminal and index == 0)
-            for index, line in enumerate(lines)
-        ]
+        hangs = note in widths and self.width is not None and sum(widths.values()) + 2 * (len(used) - 1) > self.width
+        if hangs:
+            del widths[note]
+        self._make_fit(widths, styled)
+        told = []
+        for index, line in enumerate(lines):
+            is_head = self.is_terminal and index == 0
+            told.append(self._row(line, widths, right, styled, styles or {}, is_head=is_head))
+            if hangs and line[note] and not is_head:
+                told += wrapped(_NOTE_INDENT + line[note], self.width or 0, indent=_NOTE_INDENT)
+        return told
 
-    def _make_fit(self, widths: dict[int, int]) -> None:
-        """Shorten the widest columns until a row fits the terminal."""
+    def _make_fit(self, widths: dict[int, int], styled: int) -> None:
+        """Shorten the widest columns until a row fits the terminal, but not the one whose values are words of ours."""
         if self.width is None or not widths:
             return
         room = max(self.width, LEAST_WIDTH) - 2 * (len(widths) - 1)
         while sum(widths.values()) > room:
-            widest = max(widths, key=lambda number: widths[number])
+            widest = max(widths, key=lambda number: (number != styled, widths[number]))
             if widths[widest] <= _LEAST_CELLS:
                 return
             widths[widest] = max(_LEAST_CELLS, widths[widest] - (sum(widths.values()) - room), widths[widest] // 2)

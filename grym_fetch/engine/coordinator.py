@@ -65,7 +65,7 @@ class _Tally:
     paths: dict[str, Path | str] = field(default_factory=dict)
     cause: GrymFetchError | None = None
     """Why nothing, or nothing more, could be fetched."""
-    _ends: Counter[_Key] = field(default_factory=Counter)
+    _ends: list[_Key] = field(default_factory=list)
 
     def found(self, asset: Asset, path: Path | str) -> None:
         """The asset was there."""
@@ -80,11 +80,11 @@ class _Tally:
 
     def lost(self, asset: Asset, error: GrymFetchError) -> None:
         """The asset could not be fetched."""
-        self._ends[_key(asset)] += 1
+        self._ends.append(_key(asset))
         self.failed[asset.id] = error
 
     def _end(self, asset: Asset, ids: list[str], path: Path | str) -> None:
-        self._ends[_key(asset)] += 1
+        self._ends.append(_key(asset))
         ids.append(asset.id)
         self.paths[asset.id] = path
 
@@ -93,7 +93,8 @@ class _Tally:
 
         The error names the assets, because nothing else has reported them.
         """
-        wrong = {asset.id: count for asset in assets if (count := self._ends[_key(asset)]) != 1}
+        ends = Counter(self._ends)
+        wrong = {asset.id: count for asset in assets if (count := ends[_key(asset)]) != 1}
         if wrong:
             told = ", ".join(f"{safe_text(asset_id)} ended {count} times" for asset_id, count in wrong.items())
             raise RuntimeError(f"a bug in grym-fetch: every asset of a sync must end exactly once, but {told}")
@@ -340,7 +341,8 @@ class Coordinator:
             if look.path is None or asset.extract:
                 remaining.append(asset)
                 continue
-            self._bus.emit(AssetReused(asset=asset.id, path=look.path))
+            if self._bus.is_heard:
+                self._bus.emit(AssetReused(asset=asset.id, path=look.path))
             tally.found(asset, look.path)
             if len(tally.reused) % 100 == 0:
                 await asyncio.sleep(0)  # let listeners keep up

@@ -25,6 +25,7 @@ SIGNED_FOR = timedelta(hours=1)
 """How long a signed address is good. After that it is signed anew, so a download may take longer."""
 CLOCK_SKEW = timedelta(minutes=15)
 """A signature is good from before now on: a server's clock may be behind ours."""
+GOOGLE = "https://storage.googleapis.com"
 AZURE_VERSION = "2023-11-03"
 INSTALL = "buckets need the extra `stores`: pip install 'grym-fetch[stores]'"
 
@@ -98,7 +99,7 @@ class BucketSigner:
     async def _gs(self, address: BucketAddress) -> str:
         import obstore.store
 
-        base = (self._environ.get("STORAGE_EMULATOR_HOST") or "https://storage.googleapis.com").rstrip("/")
+        base = (self._environ.get("STORAGE_EMULATOR_HOST") or GOOGLE).rstrip("/")
         base = base if "://" in base else f"http://{base}"
         keys: dict[str, Any] = {
             name: self._environ[variable] for name, variable in _GOOGLE_KEYS.items() if self._environ.get(variable)
@@ -106,14 +107,18 @@ class BucketSigner:
         path = self._environ.get("GOOGLE_SERVICE_ACCOUNT_PATH") or self._environ.get("GOOGLE_APPLICATION_CREDENTIALS")
         if not keys and path and _is_service_account(path):
             keys = {"service_account": path}
-        if not keys and not self._may_ask_machine():
+        is_elsewhere = base != GOOGLE  # an emulator: as Google's own tools do, it is asked without keys
+        if is_elsewhere or (not keys and not self._may_ask_machine()):
             # Public, or asked with a bearer token for this host.
             return f"{base}/{address.bucket}/{address.path}"
-        return await self._signed(
-            address,
+        signed = await self._signed(
+            # Google wants all that is special in a name encoded in what is signed; obstore takes the name as it is.
+            BucketAddress(address.scheme, address.bucket, address.path),
             lambda: obstore.store.GCSStore(address.bucket, **keys),
             is_static=bool(keys),
         )
+        self._refuse_open(str(address), signed)
+        return signed
 
     async def _az(self, address: BucketAddress) -> str:
         import obstore.store

@@ -145,6 +145,11 @@ class EventBus:
         self._closes_within: float | None = None
         self.is_closed = False
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether anybody listens: if not, a run over very many assets need not even make its events."""
+        return bool(self._subscriptions)
+
     def emit(self, event: Event) -> None:
         """Emit an event, stamped with the time. Never waits and never raises."""
         if not self._subscriptions:

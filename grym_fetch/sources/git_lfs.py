@@ -14,13 +14,15 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
+from weakref import WeakKeyDictionary
 
 from grym_fetch.core.errors import SourceFailed, UnknownSource
 from grym_fetch.core.lfs import server_at, server_of_repository
 from grym_fetch.core.lfs_addresses import LfsAddress
 from grym_fetch.core.suspicion import read_pointer
 from grym_fetch.sources.choice import choose_paths, nearest, quoted, unquoted
-from grym_fetch.sources.git import HUB, GitCommit, GitRefused, list_refs, read_commit
+from grym_fetch.sources.git import HUB, MAX_SENT_BYTES, GitCommit, GitRefused, list_refs, read_commit
+from grym_fetch.sources.git_pack import is_commit_name
 from grym_fetch.sources.protocol import Resolved, SourceFile, Web
 
 SCHEME = "git-lfs"
@@ -28,7 +30,6 @@ FORM = "git-lfs:https://HOST/OWNER/REPO, git-lfs:https://HOST/OWNER/REPO@REVISIO
 
 _SHORT = re.compile(r"git-lfs:(?P<host>https?://[^/@?#\s]+/)(?P<below>[^?#\s]+)")
 _NAMED_GIT = re.compile(r"[^@]+?\.git(?=[@/]|\Z)")
-_COMMIT = re.compile("[0-9a-f]{40}")
 _ON_GITHUB = re.compile(r"https://(?:www\.)?github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?", re.ASCII)
 _GITHUB = re.compile(
     r"https://(?:www\.)?github\.com/(?P<repo>[\w.-]+/[\w.-]+)/blob/(?P<rev>[^/?#]+)/(?P<path>[^?#]+)", re.ASCII
@@ -116,6 +117,20 @@ def pointed_at(address: str, oid: str, size: int) -> str:
     return str(LfsAddress(server_of_repository(_LfsPlace.read(address).repository), oid, size))
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What was read of one commit of a repository."""
+
+    repository: str
+    revision: str
+    commit: GitCommit
+    files: Mapping[str, SourceFile]
+
+
+_LAST: WeakKeyDictionary[Web, _Read] = WeakKeyDictionary()
+"""What was read last over each connection: `outdated` asks for the files of a repository one by one."""
+
+
 class _LfsRepository:
     """One repository, asked for one address."""
 
@@ -127,20 +142,38 @@ class _LfsRepository:
     async def resolve(self) -> Resolved:
         place = self._place
         revision, commit_name = await self._find_commit()
+        known = _LAST.get(self._web)
+        if known is None or (known.repository, known.revision, known.commit.name) != (
+            place.repository,
+            revision,
+            commit_name,
+        ):
+            commit = await self._read_commit(commit_name)
+            known = _LAST[self._web] = _Read(place.repository, revision, commit, self._pointers(commit, revision))
+        commit, files = known.commit, known.files
+        self._refuse_ordinary(commit, files)
+        chosen = choose_paths(place.path, list(files), self._address)
+        found = tuple(files[path] for path in chosen.paths)
+        return Resolved(place.name, commit_name, found, is_whole=chosen.is_whole)
+
+    async def _read_commit(self, name: str) -> GitCommit:
         try:
-            commit = await read_commit(place.repository, self._web, commit_name)
+            return await read_commit(self._place.repository, self._web, name)
         except ValueError as error:
             if "not our ref" in str(error):
-                raise UnknownSource(self._address, f"there is no commit {commit_name}") from None
+                raise UnknownSource(self._address, f"there is no commit {name}") from None
             raise
-        server = self._server(commit)
+
+    def _pointers(self, commit: GitCommit, revision: str) -> dict[str, SourceFile]:
+        """The files that a commit has in Git LFS, by their paths."""
+        place, server = self._place, self._server(commit)
         files: dict[str, SourceFile] = {}
         for file in commit.files:
             content = commit.contents.get(file.oid, b"")
             if (pointer := read_pointer(content, len(content))) is not None:
                 checksum, size = pointer
                 listed = str(LfsAddress(server, checksum.hexdigest, size))
-                plain = _plain_address(place.repository, commit_name, file.path)
+                plain = _plain_address(place.repository, commit.name, file.path)
                 files[file.path] = SourceFile(
                     file.path,
                     plain or listed,
@@ -149,15 +182,12 @@ class _LfsRepository:
                     checksum,
                     mirrors=(listed,) if plain is not None else (),
                 )
-        self._refuse_ordinary(commit, files)
-        chosen = choose_paths(place.path, list(files), self._address)
-        found = tuple(files[path] for path in chosen.paths)
-        return Resolved(place.name, commit_name, found, is_whole=chosen.is_whole)
+        return files
 
     async def _find_commit(self) -> tuple[str, str]:
         """The revision as it is written into sources, and its commit. Raises `UnknownSource` with the nearest."""
         repository, wanted = self._place.repository, self._place.revision
-        if _COMMIT.fullmatch(wanted):
+        if is_commit_name(wanted):
             return wanted, wanted
         asked = [f"refs/heads/{wanted}", f"refs/tags/{wanted}"] if wanted else ["HEAD"]
         refs = await list_refs(repository, self._web, *asked)
@@ -174,8 +204,12 @@ class _LfsRepository:
 
     def _server(self, commit: GitCommit) -> str:
         """The repository's Git LFS server (`docs/api/server-discovery.md`)."""
-        by_path = {file.path: commit.contents.get(file.oid) for file in commit.files if file.path == ".lfsconfig"}
-        if content := by_path.get(".lfsconfig"):
+        content = next((commit.contents.get(file.oid) for file in commit.files if file.path == ".lfsconfig"), b"")
+        if content is None or len(content) > MAX_SENT_BYTES:
+            # Not the usual server then: that may be another one, with other files.
+            reason = f"its .lfsconfig, which may name another server, is longer than {MAX_SENT_BYTES:,} bytes"
+            raise SourceFailed(self._place.repository, HUB, reason)
+        if content:
             parser = configparser.ConfigParser(interpolation=None, strict=False, allow_no_value=True)
             with suppress(configparser.Error, UnicodeDecodeError):
                 parser.read_string("\n".join(line.strip() for line in content.decode().splitlines()))

@@ -1,7 +1,8 @@
 """Reads what a git server sends: lines with their length, and packs of objects (gitprotocol-common, gitformat-pack).
 
-Rules: everything is bounded. Each object gets the name that its content has, so what a commit names cannot be changed
-on the way. A `ValueError` means that the server has sent something else than a pack.
+Rules: everything is bounded, in memory and in time: what an answer stands for may be far larger than the answer. Each
+object gets the name that its content has, so what a commit names cannot be changed on the way. Names are SHA-1 or
+SHA-256, as their length tells. A `ValueError` means that the server has sent something else than a pack.
 """
 
 from __future__ import annotations
@@ -9,18 +10,26 @@ from __future__ import annotations
 import hashlib
 import re
 import zlib
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 MAX_UNPACKED_BYTES = 128 * 1024 * 1024
-MAX_OBJECTS = 500_000
+MAX_CHANGES_BYTES = 4 * 1024 * 1024
+"""The most bytes of objects that are written as changes of others: each takes several steps to apply."""
+MAX_OBJECTS = 200_000
+MAX_LINES = 400_000
+"""The most lines of one answer: a large pack takes a few hundred, and each name of a commit one."""
 MAX_TREE_ENTRIES = 500_000
 """The most files and folders of one commit. A tree may name another one many times, so this is not the objects."""
+MAX_PATHS_CHARACTERS = 64 * 1024 * 1024
+"""The most characters of all paths of one commit: each folder's path is repeated in those below it."""
 FLUSH, DELIMITER = b"0000", b"0001"
 _PORTION_BYTES = 4096
 _KINDS = {1: "commit", 2: "tree", 3: "blob", 4: "tag"}
 _OFFSET_DELTA, _NAMED_DELTA = 6, 7
-_OID = re.compile("[0-9a-f]{40}")
+_LENGTH = re.compile(rb"[0-9a-f]{4}")
+_OID = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +40,16 @@ class GitFile:
     oid: str
 
 
+def is_commit_name(text: str) -> bool:
+    """Whether this is the whole name of a commit."""
+    return _OID.fullmatch(text) is not None
+
+
+def hash_named_like(oid: str) -> str:
+    """The hash that a repository uses, from the name of one of its objects."""
+    return "sha1" if len(oid) == 40 else "sha256"
+
+
 def packet(text: str) -> bytes:
     """A line with its length."""
     data = f"{text}\n".encode()
@@ -39,10 +58,13 @@ def packet(text: str) -> bytes:
 
 def packets(data: bytes) -> Iterator[bytes | str]:
     """Yield the lines in an answer, as bytes, and what separates sections, as text."""
-    at = 0
+    at = count = 0
     while at < len(data):
+        count += 1
+        if count > MAX_LINES:
+            raise ValueError(f"it has more than {MAX_LINES:,} lines")
         digits = data[at : at + 4]
-        if not re.fullmatch(rb"[0-9a-f]{4}", digits):
+        if not _LENGTH.fullmatch(digits):
             raise ValueError("the length of a line is not one")
         length = int(digits, 16)
         if length < 4:
@@ -61,15 +83,19 @@ def read_refs(data: bytes) -> dict[str, tuple[str, str]]:
     for line in packets(data):
         if isinstance(line, str):
             break
+        _raise_refusal(line)
         oid, name, *more = line.decode("utf-8").rstrip("\n").split(" ")
         given = dict(each.partition(":")[::2] for each in more)
         oid = given.get("peeled", oid)  # the commit that a tag object names
-        if not _OID.fullmatch(oid):
-            raise ValueError(
-                "the name of an object is not 40 hex digits: other kinds of repositories are not supported"
-            )
+        if not is_commit_name(oid):
+            raise ValueError("the name of an object is neither a SHA-1 nor a SHA-256")
         refs[name] = oid, given.get("symref-target", "")
     return refs
+
+
+def _raise_refusal(line: bytes) -> None:
+    if line.startswith(b"ERR "):
+        raise ValueError(f"the server says: {line[4:].decode('utf-8', 'replace').strip()}")
 
 
 def pack_in(data: bytes) -> bytes:
@@ -80,8 +106,7 @@ def pack_in(data: bytes) -> bytes:
         if isinstance(line, str):
             continue
         if not is_pack:
-            if line.startswith(b"ERR "):
-                raise ValueError(f"the server says: {line[4:].decode('utf-8', 'replace').strip()}")
+            _raise_refusal(line)
             is_pack = line.rstrip(b"\n") == b"packfile"
         elif line[:1] == b"\x01":
             pack += line[1:]
@@ -92,60 +117,85 @@ def pack_in(data: bytes) -> bytes:
     return bytes(pack)
 
 
-def read_pack(pack: bytes) -> dict[str, tuple[str, bytes]]:
-    """Return the kind and the content of each object, by its name."""
+def read_pack(pack: bytes, hash_name: str) -> dict[str, tuple[str, bytes]]:
+    """Return the kind and the content of each object, by its name, which is this hash of it."""
     try:
-        return _read_pack(pack)
+        return _Pack(hash_name).read(pack)
     except IndexError:
         raise ValueError("it ends in the middle of an object") from None
 
 
-def _read_pack(pack: bytes) -> dict[str, tuple[str, bytes]]:
-    if pack[:8] != b"PACK\0\0\0\x02" or hashlib.sha1(pack[:-20], usedforsecurity=False).digest() != pack[-20:]:
-        raise ValueError("it is not a pack, or a damaged one")
-    count, at, room = int.from_bytes(pack[8:12]), 12, MAX_UNPACKED_BYTES
-    if count > MAX_OBJECTS:
-        raise ValueError(f"it has more than {MAX_OBJECTS:,} objects")
-    objects: dict[str, tuple[str, bytes]] = {}
-    deltas: list[tuple[str, bytes]] = []
-    for _ in range(count):
-        kind, size, at = _entry_head(pack, at)
-        base = ""
-        if kind == _NAMED_DELTA:
-            base, at = pack[at : at + 20].hex(), at + 20
-        elif kind not in _KINDS:
-            raise ValueError("it has an object of a kind that was not asked for")
-        room -= size
-        content, at = _inflated(pack, at, size, room)
-        if base:
-            deltas.append((base, content))
-        else:
-            _keep(objects, _KINDS[kind], content)
-    while deltas:
-        waiting = []
-        for base, delta in deltas:
-            if base not in objects:
-                waiting.append((base, delta))
-                continue
-            of_kind, content = objects[base]
-            made = _applied(delta, content, room)
-            room -= len(made)
-            _keep(objects, of_kind, made)
-        if len(waiting) == len(deltas):
+class _Pack:
+    """The objects of one pack. ``room``: how many more bytes they may be unpacked to."""
+
+    def __init__(self, hash_name: str) -> None:
+        self._hash = hash_name
+        self._room = MAX_UNPACKED_BYTES
+        self._room_for_changes = MAX_CHANGES_BYTES
+        self._objects: dict[str, tuple[str, bytes]] = {}
+        self._changes: defaultdict[str, list[bytes]] = defaultdict(list)
+        """What is still to be applied, by the name of the object that it changes."""
+
+    def read(self, pack: bytes) -> dict[str, tuple[str, bytes]]:
+        name_bytes = len(self._digest(b""))
+        if pack[:8] != b"PACK\0\0\0\x02" or self._digest(pack[:-name_bytes]) != pack[-name_bytes:]:
+            raise ValueError("it is not a pack, or a damaged one")
+        count, at = int.from_bytes(pack[8:12]), 12
+        if count > MAX_OBJECTS:
+            raise ValueError(f"it has more than {MAX_OBJECTS:,} objects")
+        for _ in range(count):
+            kind, size, at = _entry_head(pack, at)
+            base = ""
+            if kind == _NAMED_DELTA:
+                base, at = pack[at : at + name_bytes].hex(), at + name_bytes
+            elif kind not in _KINDS:
+                raise ValueError("it has an object of a kind that was not asked for")
+            self._room -= size
+            content, at = _inflated(pack, at, size, self._room)
+            if base:
+                self._room_for_changes -= size
+                if self._room_for_changes < 0:
+                    raise ValueError(f"its changes are longer than {MAX_CHANGES_BYTES:,} bytes")
+                self._changes[base].append(content)
+            else:
+                self._keep(_KINDS[kind], content)
+        self._apply_changes()
+        return self._objects
+
+    def _apply_changes(self) -> None:
+        """Each once, as soon as what it changes is there: there may be as many changes of changes as objects."""
+        due = [name for name in self._changes if name in self._objects]
+        while due:
+            base = due.pop()
+            kind, content = self._objects[base]
+            for change in self._changes.pop(base, ()):
+                made = _applied(change, content, self._room)
+                self._room -= len(made)
+                name = self._keep(kind, made)
+                if name in self._changes:
+                    due.append(name)
+        if self._changes:
             raise ValueError("it has a change of an object that is not there")
-        deltas = waiting
-    return objects
+
+    def _keep(self, kind: str, content: bytes) -> str:
+        name = self._digest(b"%b %d\0%b" % (kind.encode(), len(content), content)).hex()
+        self._objects[name] = kind, content
+        return name
+
+    def _digest(self, data: bytes) -> bytes:
+        return hashlib.new(self._hash, data, usedforsecurity=False).digest()
 
 
 def files_of(commit: str, objects: dict[str, tuple[str, bytes]]) -> list[GitFile]:
-    """Return the files of a commit: no links, no submodules."""
+    """Return the files of a commit: no links, no submodules. A byte that is not UTF-8 becomes half a surrogate pair."""
     kind, content = objects.get(commit, ("", b""))
-    match = re.match(rb"tree ([0-9a-f]{40})\n", content)
+    match = re.match(rb"tree ([0-9a-f]+)\n", content)
     if kind != "commit" or match is None:
         raise ValueError("the commit that was asked for is not in the pack")
     files: list[GitFile] = []
     folders = [("", match[1].decode())]
-    seen = 0
+    name_bytes = len(commit) // 2
+    seen = characters = 0
     while folders:
         prefix, oid = folders.pop()
         kind, content = objects.get(oid, ("", b""))
@@ -155,11 +205,14 @@ def files_of(commit: str, objects: dict[str, tuple[str, bytes]]) -> list[GitFile
         while at < len(content):
             end = content.index(b"\0", at)
             mode, _, name = content[at:end].partition(b" ")
-            oid, at = content[end + 1 : end + 21].hex(), end + 21
+            oid, at = content[end + 1 : end + 1 + name_bytes].hex(), end + 1 + name_bytes
             seen += 1
             if seen > MAX_TREE_ENTRIES:
                 raise ValueError(f"it has more than {MAX_TREE_ENTRIES:,} files and folders")
-            path = prefix + name.decode("utf-8")
+            path = prefix + name.decode("utf-8", "surrogateescape")
+            characters += len(path)
+            if characters > MAX_PATHS_CHARACTERS:
+                raise ValueError(f"its paths have more than {MAX_PATHS_CHARACTERS:,} characters")
             if mode == b"40000":
                 folders.append((f"{path}/", oid))
             elif mode.startswith(b"100"):
@@ -220,7 +273,10 @@ def _applied(delta: bytes, base: bytes, room: int) -> bytes:
             for bit in range(3):
                 if what & 16 << bit:
                     length, at = length | delta[at] << 8 * bit, at + 1
-            made += base[start : start + (length or 0x10000)]
+            stop = start + (length or 0x10000)
+            if stop > len(base):
+                raise ValueError("a change takes more of an object than it has")
+            made += base[start:stop]
         else:
             made += delta[at : at + what]
             at += what
@@ -241,8 +297,3 @@ def _number(data: bytes, at: int) -> tuple[int, int]:
             return number, at
         if shift > 63:
             raise ValueError("a size is not one")
-
-
-def _keep(objects: dict[str, tuple[str, bytes]], kind: str, content: bytes) -> None:
-    name = hashlib.sha1(b"%b %d\0%b" % (kind.encode(), len(content), content), usedforsecurity=False).hexdigest()
-    objects[name] = kind, content

@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from typing import Protocol, runtime_checkable
 
 from grym_fetch.core.buckets import SCHEMES as BUCKETS
 from grym_fetch.core.digest import Checksum
@@ -24,6 +25,15 @@ from grym_fetch.core.text import safe_text
 from grym_fetch.sources.protocol import AssetSource, Resolved, SourceFile, Web
 
 log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class HidesSecrets(Protocol):
+    """A `Web` that knows what it has sent. One of somebody's tests need not."""
+
+    def hide_in(self, error: Exception) -> None:
+        """Remove the secrets that were sent from what an error says."""
+
 
 GROUP = "grym_fetch.sources"
 PLAIN = ("http", "https")
@@ -103,12 +113,15 @@ async def resolve(address: str, web: Web, *, newest: bool = False) -> Resolved:
     try:
         found = await (source.newest if newest else source.resolve)(address, web)
         _check(found)
-    except GrymFetchError:
+    except GrymFetchError as error:
+        _hide_secrets(web, error)
         raise
     except ValueError as error:
+        _hide_secrets(web, error)
         reason = f"the answer makes no sense: {safe_text(str(error))}"
         raise SourceFailed(_asked_last(web) or address, hub_of(source, address), reason) from error
     except Exception as error:
+        _hide_secrets(web, error)
         log.debug("the source of %s failed", safe_text(address), exc_info=True)
         reason = f"the answer makes no sense ({type(error).__name__})"
         raise SourceFailed(_asked_last(web) or address, hub_of(source, address), reason) from error
@@ -143,6 +156,12 @@ def hub_of(source: AssetSource, address: str) -> str:
     except Exception:
         log.debug("the source of %s has no proper name", safe_text(address), exc_info=True)
         return f"the source {scheme_of(address)}"
+
+
+def _hide_secrets(web: Web, error: Exception) -> None:
+    """A source quotes what its hub says, which may be what it was sent."""
+    if isinstance(web, HidesSecrets):
+        web.hide_in(error)
 
 
 def _asked_last(web: Web) -> str:

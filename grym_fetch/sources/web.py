@@ -73,6 +73,10 @@ class HubWeb:
         """Ask each question only once, as `get` does. Raises `SourceFailed`."""
         return await self._once(_Question(url, accept, body, tuple((fields or {}).items())))
 
+    def hide_in(self, error: Exception) -> None:
+        """Remove the secrets that were sent from what an error says: it may quote an answer that repeats one."""
+        self._requester.secrets.hide_in(error)
+
     async def _once(self, question: _Question) -> Page:
         if (page := self._pages.get(question)) is None:
             page = await self._answer(question)

@@ -448,7 +448,7 @@ class Transfer:
             if pause is None:
                 self._failed(attempt, error)
             elif pause >= WORTH_TELLING_S and len(self._attempts) == 1:
-                self._reporter.retries(attempt.origin, 1, pause, _reason(error))
+                self._reporter.retries(attempt.origin, 0, pause, _reason(error))
                 self._waits_for = attempt.host  # this has been reported
         except StorageError as error:
             self.fail(error.with_traceback(None))

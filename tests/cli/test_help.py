@@ -56,7 +56,8 @@ def test_every_option_that_does_something_is_in_both(name: str) -> None:
             longest = max(option.opts, key=len)
             for text in (short, long):
                 assert (f"{longest}]" in text or f"{longest} " in text or f"{longest}\n" in text) is is_shown, longest
-            assert (f"env var: {option.envvar}" in " ".join(long.split())) is is_shown
+            has_variable = is_shown and option.envvar is not None
+            assert (f"env var: {option.envvar}" in " ".join(long.split())) is has_variable
     assert "-h" in long.split()
     assert "--help" in long.split()
 

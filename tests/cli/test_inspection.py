@@ -115,3 +115,12 @@ def test_what_to_do_next_is_what_helps(project: Project) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(CONTENT)
     assert run(project, "check").stderr.endswith("1 missing: grym-fetch sync --all\n")
+
+
+def test_what_to_do_next_is_about_what_was_asked_for(project: Project) -> None:
+    """Those assets and no others, as they were chosen."""
+    for name in ("voice-a", "voice-b"):
+        project.add(name, [f"{URL}{name}.bin"], CONTENT, required=False, tags=["voice"])
+    assert run(project, "list", "--tag", "voice").stderr == "2 missing: grym-fetch sync --tag voice\n"
+    told = run(project, "check", "voice-*", "--exclude", "voice-b").stderr
+    assert told == "1 missing: grym-fetch sync --exclude voice-b 'voice-*'\n"

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from unittest.mock import patch
 
@@ -18,10 +20,11 @@ import pytest
 
 from grym_fetch.cli import streams
 from grym_fetch.cli.findings import tell_finding
-from grym_fetch.cli.inspection import print_table
 from grym_fetch.cli.main import cli
 from grym_fetch.cli.measured import tell_measured
+from grym_fetch.cli.repository_text import survey_lines
 from grym_fetch.cli.runner import interrupted, print_error
+from grym_fetch.cli.tables import print_table
 from grym_fetch.cli.usage import tell_usage
 from grym_fetch.core import events
 from grym_fetch.core.digest import Checksum
@@ -38,6 +41,7 @@ from grym_fetch.core.errors import (
 from grym_fetch.display.lines import Telling
 from grym_fetch.display.live import LiveView
 from grym_fetch.display.sheet import Sheet
+from grym_fetch.repo.identify import LargeFile, Survey
 from tests.display.scripted import FakeTerminal
 
 KEPT = Path(__file__).with_name("screens.txt")
@@ -46,11 +50,15 @@ MIB = 2**20
 URL = "https://models.example.org/{}.bin"
 
 
+_colours: ContextVar[dict[str, str]] = ContextVar("colours")
+"""What the environment says about them."""
+
+
 def drawn(width: int, *happened: events.Event) -> str:
     """What a terminal shows after these events."""
     stream = FakeTerminal()
     telling = Telling(place="./assets", retries=5)
-    environ = {"TERM": "xterm", "NO_COLOR": "1"}
+    environ = {"TERM": "xterm"} | _colours.get()
     view = LiveView(stream, environ=environ, telling=telling, size=lambda: (width, 24), is_in_foreground=lambda: True)
     for event in happened:
         view.apply(event, 1.0)
@@ -60,9 +68,22 @@ def drawn(width: int, *happened: events.Event) -> str:
         drawing()
     screen = pyte.Screen(width, 24)
     pyte.Stream(screen).feed(stream.getvalue().replace("\n", "\r\n"))
-    # A wide character takes two cells; the second one is empty.
-    rows = ["".join(row[x].data for x in range(width)) for row in (screen.buffer[y] for y in range(24))]
-    return "\n".join(row.rstrip() for row in rows)
+    return "\n".join(painted(screen.buffer[y], width).rstrip() for y in range(24))
+
+
+def painted(row: Mapping[int, pyte.screens.Char], width: int) -> str:
+    """A row of the screen; where colours are wanted, with its styles. A wide character's second cell is empty."""
+    shown, before = "", ""
+    for x in range(width):
+        char = row[x]
+        style = before
+        if char.data.strip() and not _colours.get():
+            style = " ".join(filter(None, ("" if char.fg == "default" else char.fg, "bold" if char.bold else "")))
+        if style != before:
+            shown += f"‹{style or 0}›"
+            before = style
+        shown += char.data
+    return shown
 
 
 def many(width: int) -> str:
@@ -130,6 +151,8 @@ def failed(_: int) -> None:
         "big": DiskFull("/data", "not enough space: 900 GiB needed, 72.6 GiB free; free some, or use --assets-dir"),
     }
     print_error(SyncFailed(failures))
+    told = "3 of 8 files ready in ./assets · 5 failed · 1 already there · 1.3 GiB in 53 s (25 MiB/s)"
+    streams.tell(streams.sheet().marked("✗", "x", "red", told))
 
 
 def listed(_: int) -> None:
@@ -139,8 +162,38 @@ def listed(_: int) -> None:
         ("partial 36%", "模型", "5.0 MiB", "./assets/models/模型.bin", ""),
         ("corrupt", "vocoder", "96.0 MiB", "./assets/models/vocoder.bin", "the checksum does not match"),
     ]
-    print_table(("STATE", "ID", "SIZE", "PATH", "NOTE"), rows, state=0, right=(2,))
+    print_table(("STATE", "ID", "SIZE", "PATH", "NOTE"), rows, state=0, right=(2,), note=4)
     streams.say("1 partly there, 1 corrupt: grym-fetch sync")
+
+
+def planned(_: int) -> None:
+    """What a sync would do."""
+    rows = [
+        ("fetch", "base", "1.3 GiB", "-> models/base-model-v2.safetensors", ""),
+        ("read ", "模型", "", "", "(there but not verified yet: read first, and fetched again if it is wrong)"),
+        ("keep ", "vocoder", "", "", ""),
+    ]
+    print_table(("PLAN", "ID", "SIZE", "PATH", "NOTE"), rows, right=(2,), note=4, piped="  ")
+    streams.say_result("1 to fetch, 2 already there")
+
+
+def checked(width: int) -> str:
+    """A file that is read to its end once more, beside one that has been."""
+    happened: list[events.Event] = [events.RunStarted(assets=3, bytes=3 * MIB)]
+    happened.append(events.AssetVerifying(asset="base", bytes=MIB // 4, total=MIB))
+    happened.append(events.AssetVerifying(asset="模型", bytes=MIB, total=MIB))
+    return drawn(width, *happened)
+
+
+def identified(_: int) -> None:
+    """Large files, largest first; totals; what to ignore and what to do next."""
+    files = (
+        LargeFile("models/a-long-name-for-a-model-that-was-tuned-on-many-things.safetensors", 1300 * MIB),
+        LargeFile("models/模型.bin", 96 * MIB),
+    )
+    found = Survey(files=files, ignored=1, pointers=0, symlinks=("latest",), repositories=(), unreadable=())
+    for line in survey_lines(found, "", 10 * MIB):
+        streams.say_result(line)
 
 
 def measured(_: int) -> None:
@@ -175,14 +228,21 @@ def stopped(_: int) -> None:
 
 
 SCENES: tuple[Callable[[int], str | None], ...] = (
-    many, waiting, ended, failed, listed, measured, found, helped, mistyped, stopped,
+    many, waiting, checked, ended, failed, planned, listed, identified, measured, found, helped, mistyped, stopped,
 )  # fmt: skip
 
 
-def screen(scene: Callable[[int], str | None], width: int) -> str:
-    """What is shown, stdout and stderr together, without colours."""
+IN_COLOUR: tuple[Callable[[int], str | None], ...] = (waiting, checked, ended, failed, listed, measured)
+LEGIBLE = {"0", "1", "2", "31", "35", "1;31", "bold", "red", "magenta", "red bold"}
+"""The styles of words: they can be read on white as on black."""
+
+
+def screen(scene: Callable[[int], str | None], width: int, *, in_colour: bool = False) -> str:
+    """What is shown, stdout and stderr together."""
     shown = io.StringIO()
-    sheet = Sheet(FakeTerminal(), {"TERM": "xterm", "NO_COLOR": "1"}, width=width)
+    colours = {} if in_colour else {"NO_COLOR": "1"}
+    _colours.set(colours)
+    sheet = Sheet(FakeTerminal(), {"TERM": "xterm"} | colours, width=width)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("G")} | {"COLUMNS": str(width)}
     with (
         redirect_stdout(shown),
@@ -195,9 +255,20 @@ def screen(scene: Callable[[int], str | None], width: int) -> str:
     return "\n".join(line.rstrip() for line in text.rstrip().split("\n"))
 
 
-def title(scene: Callable[[int], str | None], width: int) -> str:
+def title(scene: Callable[[int], str | None], width: int, *, in_colour: bool = False) -> str:
     """The line above a kept screen."""
-    return f"--- {scene.__name__}, {width} columns\n"
+    return f"--- {scene.__name__}, {width} columns{', in colour' if in_colour else ''}\n"
+
+
+def kept_screen(scene: Callable[[int], str | None], width: int, *, in_colour: bool = False) -> str:
+    """The screen as it was kept."""
+    text = KEPT.read_text(encoding="utf-8").split(title(scene, width, in_colour=in_colour))[1]
+    return text.split("\n\n--- ")[0].rstrip("\n")
+
+
+def legible(text: str) -> str:
+    """The text with its escape sequences as ``‹31›``."""
+    return re.sub(r"\x1b\[([^m]*)m", r"‹\1›", text)
 
 
 @pytest.mark.shows("U7")
@@ -205,10 +276,20 @@ def title(scene: Callable[[int], str | None], width: int) -> str:
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__)
 def test_the_screen_is_the_one_that_was_looked_at(scene: Callable[[int], str | None], width: int) -> None:
     """As it was kept; and no sentence is broken in the middle of a word."""
-    kept = KEPT.read_text(encoding="utf-8").split(title(scene, width))[1].split("\n\n--- ")[0]
-    assert screen(scene, width) == kept.rstrip("\n")
+    assert screen(scene, width) == kept_screen(scene, width)
+
+
+@pytest.mark.shows("U7")
+@pytest.mark.parametrize("scene", IN_COLOUR, ids=lambda scene: scene.__name__)
+def test_the_colours_are_those_that_were_looked_at(scene: Callable[[int], str | None]) -> None:
+    """On black and on white: as they were kept, and each word in one that can be read on both."""
+    text = screen(scene, 80, in_colour=True)
+    assert legible(text) == kept_screen(scene, 80, in_colour=True)
+    for style, words in re.findall("‹([^›]*)›([^‹]*)", legible(text)):
+        assert style in LEGIBLE or not any(map(str.isalnum, words)), (style, words)
 
 
 if __name__ == "__main__":
-    pages = (title(scene, width) + screen(scene, width) for scene in SCENES for width in WIDTHS)
+    pages = [title(scene, width) + screen(scene, width) for scene in SCENES for width in WIDTHS]
+    pages += [title(each, 80, in_colour=True) + legible(screen(each, 80, in_colour=True)) for each in IN_COLOUR]
     KEPT.write_text("\n\n".join(pages) + "\n", encoding="utf-8")

@@ -20,8 +20,9 @@ from tests.support.project import Project
 CONTENT = b"there already"
 PROGRAM = """
 import sys
+loaded = sys.modules
 {run}
-print(*sorted(sys.modules), file=sys.stderr)
+print(*sorted(loaded), file=sys.stderr)
 """
 COMMAND = """
 from grym_fetch.cli import main
@@ -53,7 +54,7 @@ OURS = {
 
 
 def imported(run: str, root: Path) -> set[str]:
-    """Run code in a fresh interpreter and return the modules loaded at the end."""
+    """Run code in a fresh interpreter and return the modules loaded at the end, or those that it calls ``loaded``."""
     program = PROGRAM.format(run=run)
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=root, env=environment(), capture_output=True, text=True, check=False
@@ -88,6 +89,39 @@ def test_runs_that_find_everything_import_nothing_that_fetches(tmp_path: Path) -
     assert not modules & (FOREIGN | OURS)
 
 
+FIRST_WORD = """
+import os, sys
+class Terminal:
+    encoding = "utf-8"
+    def isatty(self): return True
+    def flush(self): pass
+    def fileno(self): return 2
+    def write(self, text):
+        if not hasattr(self, "first"):
+            self.first, self.loaded = text, set(sys.modules)
+os.environ["TERM"] = "xterm"
+terminal = sys.stderr = Terminal()
+from grym_fetch.cli import main
+sys.argv = ["grym-fetch", "sync"]
+try:
+    main()
+except SystemExit:
+    pass
+sys.stderr = sys.__stderr__
+assert terminal.first == "\\r\\x1b[Kstarting …", terminal.first
+loaded = terminal.loaded
+"""
+
+
+def test_the_first_word_comes_before_what_takes_long(tmp_path: Path) -> None:
+    """A person sees that something begins before any of what does the work is imported."""
+    loaded = imported(FIRST_WORD, tmp_path)
+    assert "grym_fetch.cli.sync" in loaded
+    assert not loaded & (
+        ASYNC | FOREIGN | OURS | {"grym_fetch.manager", "grym_fetch.cli.runner", "grym_fetch.core.events"}
+    )
+
+
 def test_garbage_is_looked_for_seldom() -> None:
     """In a process that is ours: of what a large manifest is made of, nothing is garbage."""
     before = gc.get_threshold()
@@ -97,3 +131,9 @@ def test_garbage_is_looked_for_seldom() -> None:
         assert gc.get_threshold()[0] == COLLECT_AFTER
     finally:
         gc.set_threshold(*before)
+
+
+def test_the_end_looks_at_no_object_again(tmp_path: Path) -> None:
+    """60,000 assets are a million objects, which Python's last look for garbage leaves alone."""
+    run = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 0, file=sys.stderr))\n"
+    assert "True" in imported(run + COMMAND.format(each=[["--version"]]), tmp_path)

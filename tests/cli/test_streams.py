@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from tests.display.scripted import FakeTerminal
 from tests.end_to_end.command import environment
 from tests.support.project import KIB, Project
 from tests.support.sweeps import typical
+from tests.support.terminal import Terminal
 
 CONTENT = bytes(range(256)) * KIB
 
@@ -128,12 +131,54 @@ class Screen:
 def test_a_message_is_no_part_of_the_display(capsys: pytest.CaptureFixture[str], stands: bool) -> None:
     """While a display is shown, whole lines appear above it; otherwise they are written at once, unchanged."""
     screen = Screen(stands=stands)
-    with streams.sharing(screen):
+    with streams.sharing(screen, json=False):
         click.echo("one line", err=True)
         click.echo("another", err=True, nl=False)
         click.echo(" one", err=True)
     assert screen.told == (["one line", "another one"] if stands else [])
     assert capsys.readouterr().err == ("" if stands else "one line\nanother one\n")
+
+
+@pytest.mark.shows("U7")
+def test_a_program_that_reads_events_is_not_disturbed(project: Project) -> None:
+    """It may write to the same terminal: there is no bar then."""
+    with Terminal(
+        project.root, script=f'"{sys.executable}" -m grym_fetch path 模型 --json | cat', environ=environment()
+    ) as terminal:
+        shown = terminal.finish()
+    assert b"\x1b[2K" not in terminal.written
+    assert shown[-1].endswith('.bin"}')
+
+
+@pytest.mark.shows("U7")
+@pytest.mark.parametrize("as_json", [True, False])
+def test_what_a_program_reads_comes_after_the_bar(monkeypatch: pytest.MonkeyPatch, as_json: bool) -> None:
+    """It may be shown on the same terminal; events are not held back, since programs act on them."""
+    reader, writer = os.pipe()
+    output = streams._Output(writer, "w")
+    monkeypatch.setattr(streams, "_output", output)
+    with open(reader, "rb", buffering=0) as read, io.TextIOWrapper(io.BufferedWriter(output)) as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        with streams.sharing(Screen(stands=True), json=as_json):
+            click.echo("data")
+            assert bool(select.select([read], [], [], 0)[0]) is as_json
+        assert read.read(100) == b"data\n"
+
+
+def test_what_is_announced_goes_before_anything_else_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message, or data on stdout, begins in an empty row."""
+    monkeypatch.setenv("TERM", "xterm")
+    reader, writer = os.pipe()
+    with open(reader, "rb"), io.TextIOWrapper(io.BufferedWriter(streams._Output(writer, "w"))) as stdout:
+        for stdout_too in (False, True):
+            stream = FakeTerminal()
+            monkeypatch.setattr("sys.stderr", stream)
+            streams.announce("starting …")
+            if stdout_too:
+                click.echo("data", stdout)
+            else:
+                streams.tell("a message")
+            assert stream.getvalue() == "\r\x1b[Kstarting …\r\x1b[K" + ("" if stdout_too else "a message\n")
 
 
 def test_a_line_that_passes_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

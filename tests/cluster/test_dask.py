@@ -101,6 +101,7 @@ async def test_a_killed_workers_task_goes_on_where_it_was(server: AssetServer, p
     assert server.stats.body_bytes_sent < size * 1.5
 
 
+@pytest.mark.sweep
 @pytest.mark.shows("P18")
 async def test_the_limits_bound_all_workers(dask: DaskProcesses, server: AssetServer, project: Project) -> None:
     """With two connections to one host for all, there are never three, however many workers there are."""
@@ -113,6 +114,7 @@ async def test_the_limits_bound_all_workers(dask: DaskProcesses, server: AssetSe
     assert server.stats.most_open_connections <= 2
 
 
+@pytest.mark.sweep
 async def test_a_users_own_client_names_the_cluster(dask: DaskProcesses, server: AssetServer, project: Project) -> None:
     """It is used to find the scheduler, stays open, and may belong to any loop; the blocking twin does the same."""
     from distributed import Client
@@ -128,6 +130,7 @@ async def test_a_users_own_client_names_the_cluster(dask: DaskProcesses, server:
     assert await asyncio.to_thread(sync) == 10
 
 
+@pytest.mark.sweep
 async def test_a_failure_says_which_asset_and_why(dask: DaskProcesses, server: AssetServer, project: Project) -> None:
     """Others are there; the error is the one that a single machine raises."""
     many(project, server, 5)
@@ -140,6 +143,7 @@ async def test_a_failure_says_which_asset_and_why(dask: DaskProcesses, server: A
     assert all(project.finals()[f"a{n}"].exists() for n in range(5))
 
 
+@pytest.mark.sweep
 async def test_no_secret_leaves_the_worker(
     dask: DaskProcesses, server: AssetServer, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +165,7 @@ async def test_no_secret_leaves_the_worker(
     assert all("authorization" not in request.headers for request in server.stats.requests)
 
 
+@pytest.mark.sweep
 async def test_a_worker_of_another_version_is_named(
     dask: DaskProcesses, server: AssetServer, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +179,7 @@ async def test_a_worker_of_another_version_is_named(
     assert not server.stats.requests
 
 
+@pytest.mark.sweep
 async def test_a_run_that_is_cancelled_stops_the_workers(
     dask: DaskProcesses, server: AssetServer, project: Project
 ) -> None:
@@ -197,6 +203,7 @@ async def test_a_run_that_is_cancelled_stops_the_workers(
     assert [plan.resumed_bytes > size // 2 for plan in planned] == [True]
 
 
+@pytest.mark.sweep
 async def test_a_scheduler_that_is_not_there(
     project: Project, server: AssetServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

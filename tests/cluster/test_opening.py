@@ -99,10 +99,10 @@ def test_ctrl_c_ends_the_cluster_of_this_machine(server: AssetServer, project: P
 @pytest.mark.linux
 @pytest.mark.package("distributed", "cryptography")
 def test_a_cluster_of_this_machine(server: AssetServer, project: Project, tmp_path: Path) -> None:
-    """One command fetches everything with a process for each core, and leaves neither one nor a word of Dask's."""
+    """One command fetches everything with a process for each core, leaves none, and Dask adds no word of its own."""
     many(project, server, 200)
     done = run(project.root, "sync", "--on", "dask", "--json", MARK=str(tmp_path))
     assert done.code == 0
-    assert "distributed" not in done.err
     assert len(done.of("asset_verified")) == 200
+    assert "distributed" not in done.err
     assert not marked(f"MARK={tmp_path}")

@@ -20,6 +20,7 @@ from tests.cluster.test_opening import marked
 from tests.end_to_end.command import Running
 from tests.support.project import Project
 from tests.support.ray_head import RayHead
+from tests.support.system import listening
 
 MIB = 1024 * 1024
 
@@ -78,7 +79,7 @@ async def test_ray_fetches_everything_once_and_replaces_a_killed_worker(server: 
 @pytest.mark.linux
 @pytest.mark.package("ray")
 def test_ctrl_c_ends_the_ray_of_this_machine(project: Project, tmp_path: Path) -> None:
-    """No process of it is left, nor its folder for temporary files."""
+    """No process of it is left, nor its folder for temporary files; while it runs, no other machine can reach it."""
     from grym_fetch.testing import serve_in_thread
 
     gate, size = Gate(), 16 * MIB
@@ -88,6 +89,9 @@ def test_ctrl_c_ends_the_ray_of_this_machine(project: Project, tmp_path: Path) -
         before = set(Path("/tmp").glob("grym-ray-*"))
         with Running(project.root, "sync", "--on", "ray", "--json", MARK=str(tmp_path)) as running:
             running.until_bytes(size // 2)
+            heard = [listening(pid) for pid in marked(f"MARK={tmp_path}")]
+            assert sum(map(len, heard)) > 3
+            assert set().union(*heard) == {"127.0.0.1"}
             running.send(signal.SIGINT)
             assert running.finish().code == 130
         assert not marked(f"MARK={tmp_path}")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grym_fetch.core.checked_lines import chain_of, decode_line, encode_line
+from grym_fetch.core.checked_lines import are_undamaged, chain_of, decode_line, encode_line
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -41,6 +41,19 @@ def test_a_damaged_line_is_refused(value: object, chain: int, draw: st.DataObjec
     for damaged, start in ((flipped, chain), (line[:at], chain), (line, chain ^ 1)):
         with pytest.raises(ValueError, match="damaged"):
             decode_line(damaged, start)
+
+
+@given(st.lists(VALUES), st.data())
+def test_one_damaged_line_of_many_is_noticed(values: list[object], draw: st.DataObject) -> None:
+    """Many lines are judged at once; one flipped bit in any of them condemns them."""
+    lines = [encode_line(value)[:-1] for value in values]
+    assert are_undamaged(lines)
+    if lines:
+        number = draw.draw(st.integers(0, len(lines) - 1))
+        line = lines[number]
+        at = draw.draw(st.integers(0, len(line) - 1))
+        lines[number] = line[:at] + bytes([line[at] ^ 1 << draw.draw(st.integers(0, 7))]) + line[at + 1 :]
+        assert not are_undamaged(lines)
 
 
 def test_a_chain() -> None:

@@ -43,7 +43,7 @@ def test_the_question() -> None:
 def test_an_answer() -> None:
     """The place, and the fields to send there, but for those that say how a request is sent."""
     fields = {"authorization": "Basic abc", "X-Key": "1", "Range": "bytes=0-1", "Host": "h", "Cookie": "c"}
-    lead = read(answer(header=fields, expires_in=60))
+    lead = read(answer(header=fields, expires_in=-1e300, expires_at="never"))
     assert lead == Lead(URL(HREF), {"Authorization": "Basic abc", "X-Key": "1"})
     assert "abc" not in repr(lead)
     assert read({"objects": answer()["objects"]}).fields == {}

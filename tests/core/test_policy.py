@@ -292,3 +292,17 @@ def test_time_unused_is_not_saved_up() -> None:
 def test_the_first_bytes_are_limited_too() -> None:
     """Even the first bytes are limited."""
     assert TokenBucket(RATE, 50.0).spend(500, 50.0) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("decision", "words"),
+    [
+        (Retry(2, 0.33729), "retry 2 in 0.3 s"),
+        (Retry(1, 0.0, patience=90.2, way="for everything"), "retry 1 in 0.0 s, for everything, for at most 90 s"),
+        (Leave(0.5), "another address comes next; this one may be asked again in 0.5 s"),
+        (GiveUp(), "not asked again in this run"),
+    ],
+)
+def test_a_decision_can_be_read(decision: Decision, words: str) -> None:
+    """With `-vv` it is part of a line for people."""
+    assert str(decision) == words

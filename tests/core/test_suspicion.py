@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from grym_fetch.core.suspicion import POINTER_SIZES, suspicion
+from grym_fetch.core.suspicion import BEGINNING_BYTES, POINTER_SIZES, read_pointer, suspicion
 
 pytestmark = pytest.mark.shows("C13")
 
@@ -58,6 +58,32 @@ def test_what_may_be_one(beginning: bytes, name: str) -> None:
 def test_a_page_about_a_file(url: str, named: str) -> None:
     """The address of a page that shows a file leads to the address of the file itself."""
     assert named in (suspicion(b"<html>", 6, name="a.bin", url=url) or "")
+
+
+@pytest.mark.timeout(10)  # rather than for ever
+@pytest.mark.parametrize("part", [b"<!---->", b"<!-- x --> ", b"<?xml x?>", POINTER[:43] + b"\r\n" * 400, b" \n"])
+def test_what_only_begins_like_one(part: bytes) -> None:
+    """There is one way to read it, so that a server cannot make the reading take for ever."""
+    beginning = (part * BEGINNING_BYTES)[:BEGINNING_BYTES]
+    assert suspicion(beginning, 10_000, name="a.bin", url=HUB) is None
+    assert read_pointer(beginning, len(beginning)) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        POINTER.replace(b"1234567890", b"-1"),
+        POINTER.replace(b"1234567890", b"9" * 20),
+        POINTER.replace(b"1234567890", b"12 MB"),
+        POINTER.replace(b"1234567890", b""),
+        POINTER.replace(b"sha256", b"sha512"),
+        POINTER.replace(b"4d", b"4D", 1),
+        POINTER + b"x" * 1000,
+    ],
+)
+def test_a_pointer_that_says_something_else(text: bytes) -> None:
+    """No size and no digest is taken from it."""
+    assert read_pointer(text, len(text)) is None
 
 
 def test_the_length_of_a_pointer() -> None:

@@ -419,9 +419,13 @@ def many(count: int) -> list[Asset]:
     return [replace(ASSET, id=f"{n}", local_path=f"{n % 2}/{n}") for n in range(count)]
 
 
+@pytest.mark.shows("C12")
 def test_many_are_looked_at_as_each_of_them(places: Places) -> None:
-    """With whatever is in their places."""
-    assets = many(8)
+    """With whatever is in their places; one that was verified and has changed since is not taken for verified."""
+    assets = many(9)
+    changed = places.put(places.assets / assets[8].local_path, CONTENT)
+    places.local_files().verified_cache.record(changed, Checksum.of(CONTENT), FileSignature.of(changed.stat()))
+    changed.write_bytes(WRONG)
     for n, content in enumerate([CONTENT, WRONG, b"", CONTENT]):
         place = places.put(places.assets / assets[n].local_path, content)
         if n < 2:
@@ -434,7 +438,30 @@ def test_many_are_looked_at_as_each_of_them(places: Places) -> None:
     assert looks == [files.look(asset) for asset in assets]
     found = [look.presence for look in looks]
     verified, unread, other, nothing = Presence.VERIFIED, Presence.UNREAD, Presence.OTHER, Presence.NOTHING
-    assert found == [verified, other, other, unread, nothing, unread, other, nothing]
+    assert found == [verified, other, other, unread, nothing, unread, other, nothing, unread]
+
+
+async def test_each_of_many_verified_files_costs_one_look(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So does one of which nothing is known. No line of the log is read, and no `Path` made."""
+    places.put(places.assets / ASSET.local_path, CONTENT)
+    await places.find()
+    places.external.rmdir()
+    local_files = places.local_files()
+    asked: list[str] = []
+    stat = os.stat
+
+    def noted(place: str, **options: object) -> os.stat_result:
+        asked.append(place)
+        return stat(place, **options)  # type: ignore[arg-type]
+
+    assert [look.presence for look in local_files.look_at([ASSET])] == [Presence.VERIFIED]
+    monkeypatch.setattr(os, "stat", noted)
+    monkeypatch.setattr(verified, "decode_line", None)
+    monkeypatch.setattr(module, "Path", None)
+    unknown = replace(ASSET, local_path="unknown")
+    looks = list(local_files.look_at([ASSET, unknown] * 10))
+    assert {look.path for look in looks} == {str(places.assets / ASSET.local_path), None}
+    assert asked.count(str(places.assets / ASSET.local_path)) == asked.count(str(places.assets / "unknown")) == 10
 
 
 def test_a_folder_that_is_not_there_answers_for_all_its_files(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:

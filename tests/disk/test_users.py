@@ -41,7 +41,7 @@ def test_each_use_is_noted_once(store: StateFolder, project: Path) -> None:
         for _ in range(2):
             log = UseLog(store, project)
             for use in (FIRST, SECOND, FIRST):
-                log.note(use)
+                log.note([use])
     finally:
         os.umask(old)
     (user,) = store_users(store)
@@ -72,14 +72,14 @@ def test_nothing_is_written_to_what_others_have_put_there(
     store: StateFolder, project: Path, tmp_path: Path, put: Callable[[Path, Path], None]
 ) -> None:
     """Whoever may write to the store knows the name, and may give it to a file, a link or a pipe beforehand."""
-    UseLog(store, project).note(FIRST)
+    UseLog(store, project).note([FIRST])
     place = the_file(store)
     place.unlink()
     precious = tmp_path / "bashrc"
     precious.write_bytes(b"of mine\n")
     put(place, precious)
     with pytest.raises(OSError, match=place.name):
-        UseLog(store, project).note(SECOND)
+        UseLog(store, project).note([SECOND])
     assert precious.read_bytes() == b"of mine\n"
 
 
@@ -87,10 +87,10 @@ def test_nothing_is_written_to_what_others_have_put_there(
 def test_a_damaged_line_is_left_out(store: StateFolder, project: Path, line: bytes) -> None:
     """The others count: what they name is not removed."""
     log = UseLog(store, project)
-    log.note(FIRST)
+    log.note([FIRST])
     with the_file(store).open("ab") as file:
         file.write(line + b"\n")
-    UseLog(store, project).note(SECOND)
+    UseLog(store, project).note([SECOND])
     (user,) = store_users(store)
     assert user.uses == (FIRST, SECOND)
 
@@ -98,8 +98,8 @@ def test_a_damaged_line_is_left_out(store: StateFolder, project: Path, line: byt
 def test_a_time_that_no_clock_shows_is_no_use(store: StateFolder, project: Path) -> None:
     """Another user may have written it: it would not even fit into a float."""
     log = UseLog(store, project)
-    log.note(FIRST)
-    log.note(Use("m/c.bin", "objects/sha256/00/c", 1 << 40))
-    log.note(Use("m/d.bin", "objects/sha256/00/d", -1))
+    log.note([FIRST])
+    log.note([Use("m/c.bin", "objects/sha256/00/c", 1 << 40)])
+    log.note([Use("m/d.bin", "objects/sha256/00/d", -1)])
     (user,) = store_users(store)
     assert user.uses == (FIRST,)

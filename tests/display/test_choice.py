@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
-from grym_fetch.display import PlainView, choose_display
+from grym_fetch.display.choice import choose_display
 from grym_fetch.display.live import LiveView
+from grym_fetch.display.plain import PlainView
 from tests.display.scripted import FakeTerminal
 
 
@@ -50,5 +51,5 @@ def test_a_closed_stream_is_no_terminal() -> None:
 
 def test_importing_the_display_does_not_import_rich() -> None:
     """Rich takes time to start, so only the live display loads it."""
-    code = "import sys, grym_fetch.display; sys.exit('rich' in sys.modules)"
+    code = "import sys, grym_fetch.display.choice; sys.exit('rich' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from grym_fetch.core import events
-from grym_fetch.display import choose_display
+from grym_fetch.display.choice import choose_display
 from grym_fetch.display.github import GitHubView, annotation, harmless, is_github
 from tests.display.scripted import FakeTerminal
 

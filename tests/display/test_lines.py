@@ -233,3 +233,19 @@ def test_a_retry_without_delay_is_told_as_one() -> None:
     retry = events.RetryScheduled(asset="a", url="https://x", attempt=1, delay=0.0, reason="status 404: not found")
     (line,) = told(retry)
     assert line.endswith(" at once: status 404: not found")
+
+
+def test_a_try_that_does_not_count_has_no_number() -> None:
+    """A host that is only busy may be asked more often than `--retries` says."""
+    busy = events.RetryScheduled(asset="a", url="https://x", attempt=0, delay=32.0, reason="status 503")
+    (line,) = Chronicle(DisplayModel(), Telling(retries=1)).lines(busy)
+    assert line.plain == "a: next try in 32 s: status 503"
+
+
+def test_the_same_wait_is_told_once() -> None:
+    """An asset that waits on for the same reason is no news, until something else happened to it."""
+    wait = events.AssetWaiting(asset="a", holder="one.example, which allows 1 at a time")
+    retry = events.RetryScheduled(asset="a", url="https://x", attempt=1, delay=1.0, reason="r")
+    chronicle = Chronicle(DisplayModel())
+    told = [line.detail for event in (wait, wait, retry, wait) for line in chronicle.lines(event)]
+    assert [text.split()[0] for text in told] == ["waiting", "retry", "waiting"]

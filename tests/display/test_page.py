@@ -40,6 +40,18 @@ def test_a_page_says_what_came_from_where() -> None:
     assert "Interrupted" in report_page(followed(*LIFE[:4]), "./assets")
 
 
+def test_waiting_is_no_trouble() -> None:
+    """What an asset waits for is told where it waits, and neither listed nor marked like a retry."""
+    holder = "one.example, which allows 2 at a time"
+    planned = events.AssetPlanned(asset="a", size=10, resumed_bytes=0)
+    waits = events.AssetWaiting(asset="a", holder=holder)
+    done = events.AssetVerified(asset="a", path="p", checksum="c", size=10, seconds=2.0, downloaded_bytes=10)
+    text = report_page(followed((0.0, planned), (1.0, waits), (3.0, done)), "./assets")
+    assert f"<title>a: waits for {holder}, 3.0 s</title>" in text
+    assert "Retries" not in text
+    assert "<circle" not in text
+
+
 @pytest.mark.shows("U1", "U4")
 def test_whatever_a_server_says_is_text() -> None:
     """Names, reasons, messages and addresses are escaped, and secrets in them are left out."""

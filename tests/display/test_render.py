@@ -344,3 +344,12 @@ def test_the_screen_as_it_was_looked_at(width: int) -> None:
     lines += [text.plain for text in render(model.snapshot(1.0), 1.0, width, 24, retries=5)]
     shown = SCREENS.read_text(encoding="utf-8").split(f"--- {width} columns\n")[1].split("\n---")[0]
     assert "\n".join(lines) == shown.rstrip("\n")
+
+
+def test_what_is_said_of_an_asset_is_not_cut() -> None:
+    """Where there is no room beside its name, it comes below."""
+    detail = "status 503; now from mirror 2 of 2, https://models.example.org/mirror.bin"
+    first, *below = (text.plain for text in render_line(Line(Mark.NEWS, "mirrored", detail, ""), 60))
+    assert first == "· mirrored"
+    assert " ".join(part.strip() for part in below) == detail
+    assert all(part.startswith("    ") for part in below)

@@ -35,6 +35,17 @@ def test_a_table_fits_its_terminal() -> None:
     assert "x" * 100 in page(is_terminal=False).table(HEAD, rows)[0]
 
 
+def test_a_note_is_never_shortened() -> None:
+    """Beside the others where there is room, else below its row; and a state is a word of ours, which stays whole."""
+    head, note = ("STATE", "PATH", "NOTE"), "the checksum does not match"
+    rows = [("partial 36%", "x" * 40, ""), ("corrupt", "short", note)]
+    wide, narrow = (page(PLAIN, width=width).table(head, rows, styled=0, note=2) for width in (90, 40))
+    assert wide[2].endswith(f"  {note}")
+    assert narrow[1].startswith("partial 36%  ")
+    assert narrow[2:] == ["corrupt      short", f"    {note}"]
+    assert all(cells(line) <= 40 for line in narrow)
+
+
 def test_a_message_is_broken_between_words() -> None:
     """The next line is indented; text that may be copied stays in one piece."""
     text = page(PLAIN, width=30).message("error", "a: could not be fetched at all\n  https://example.org/" + "x" * 30)

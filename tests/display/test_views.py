@@ -13,7 +13,7 @@ import pytest
 from rich.cells import cell_len
 
 from grym_fetch.core import events
-from grym_fetch.display import choose_display
+from grym_fetch.display.choice import choose_display
 from grym_fetch.display.lines import Telling
 from grym_fetch.display.live import LiveView
 from grym_fetch.display.loop import View, show
@@ -353,3 +353,17 @@ def test_a_frame_appears_as_a_whole() -> None:
     assert frames.endswith("\x1b[?2026l")
     assert re.fullmatch(r"(\x1b\[\?2026h(?:(?!\x1b\[\?2026).)*\x1b\[\?2026l)+", frames, re.DOTALL)
     assert "2026" not in dumb.getvalue()
+
+
+def test_a_run_is_shown_until_it_is_over() -> None:
+    """Of small files nothing is told until they are there; what is still to come stands below those that are."""
+    stream, screen = FakeTerminal(), pyte.Screen(60, 10)
+    view = live(stream)
+    drawn(view, events.RunStarted(assets=3, bytes=300))
+    drawn(view, VERIFIED)
+    drawn(view)
+    pyte.Stream(screen).feed(stream.getvalue().replace("\n", "\r\n"))
+    assert screen.display[0].startswith("✓ ")
+    assert screen.display[1].startswith("  1 of 3 done · 2 queued")
+    drawn(view, FINISHED)
+    assert view.model.snapshot(0.0).under_way == 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,27 @@ def test_other_bytes_than_the_pointer_states(tmp_path: Path, project: Project) -
         failed = run(project.root, "sync", "--retries", "0")
     assert failed.code == 1
     assert "status 404 from the Git LFS server: gone with the wind" in failed.err
+
+
+@pytest.mark.shows("S9")
+def test_a_place_that_is_never_asked(tmp_path: Path, project: Project) -> None:
+    """A server cannot have the machine's credentials fetched, nor anything sent where anybody reads it."""
+    content = seeded_bytes(50_000, seed=25)
+    with serving_git(tmp_path) as served:
+        oid = hashlib.sha256(content).hexdigest()
+        project.add("w", [f"lfs://{served.url.removeprefix('http://')}/o/r.git/info/lfs/{oid}/50000"], content)
+        for place, reason in (
+            ("https://169.254.169.254/latest", "a link-local or cloud metadata address"),
+            ("http://store.example/x", "names a plain http address"),
+        ):
+            download = {"href": place, "header": {"Authorization": "Basic bGVudC1zZWNyZXQ="}, "expires_in": -1}
+            found = {"oid": oid, "size": 50_000, "actions": {"download": download}}
+            answer = 200, dict[str, str](), json.dumps({"objects": [found]}).encode()
+            served.lfs = partial(lambda given, _: given, answer)
+            failed = run(project.root, "sync", "--retries", "0", "-vv")
+            assert failed.code == 1
+            assert reason in failed.err
+            assert "bGVudC1zZWNyZXQ" not in failed.err
 
 
 def test_a_pointer_of_a_clone(tmp_path: Path, project: Project) -> None:

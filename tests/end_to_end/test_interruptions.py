@@ -42,6 +42,50 @@ def add(project: Project, server: AssetServer, name: str, gate: Gate, *, size: i
     return project.add(name, [file.url], None, size=size, checksum=file.sha256)
 
 
+SLOW_SOURCE = """
+import asyncio, sys, time
+
+class Slow:
+    hub = "The Slow"
+
+    def recognize(self, address, environ):
+        return None
+
+    async def resolve(self, address, web):
+        print("asked", flush=True)
+        time.sleep(100) if address.endswith("blocks") else await asyncio.sleep(100)
+
+    newest = resolve
+"""
+
+
+@pytest.mark.shows("B61")
+@pytest.mark.parametrize("how", ["waits", pytest.param("blocks", marks=pytest.mark.sweep)])
+def test_a_source_that_hangs(project: Project, tmp_path: Path, how: str) -> None:
+    """Ctrl-C ends the command even if somebody's source holds up everything; nothing is written."""
+    package = tmp_path / "packages/slow-1.0.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: slow\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[grym_fetch.sources]\nslow = slow_source:Slow\n")
+    (package.parent / "slow_source.py").write_text(SLOW_SOURCE)
+    before = project.manifest.read_bytes()
+    with subprocess.Popen(
+        [sys.executable, "-m", "grym_fetch", "add", f"slow:{how}"],
+        cwd=project.root,
+        env=environment(PYTHONPATH=str(package.parent)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "asked\n"
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "interrupted" in told
+    assert project.manifest.read_bytes() == before
+
+
 @pytest.mark.alone
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.shows("B61", "P8")

@@ -15,6 +15,7 @@ import pytest
 from grym_fetch import AssetProgress, SyncFailed
 from grym_fetch.core.errors import DiskFull
 from grym_fetch.core.manifest import Asset, as_stand_ins, known_bytes
+from grym_fetch.engine import coordinator as module
 from grym_fetch.engine.reports import SyncPlan
 from grym_fetch.events import Subscription
 from grym_fetch.testing import AssetServer, Status, seeded_bytes
@@ -87,6 +88,18 @@ async def test_a_listener_hears_of_the_start_before_anything_that_takes_time(
         await asyncio.sleep(0)
         await manager.sync(["a"])
     await listening
+
+
+async def test_nothing_is_told_to_nobody(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 60,000 assets that are there, no event is made if nobody listens; whoever listens hears of each."""
+    async with project.manager() as manager:
+        await manager.sync(["a", "b"])
+        recorder = Recorder(manager)
+        await manager.sync(["a", "b"])
+    assert len(recorder.of("asset_reused")) == 2
+    monkeypatch.setattr(module, "AssetReused", None)
+    async with project.manager() as manager:
+        assert len((await manager.sync(["a", "b"])).reused) == 2
 
 
 async def test_an_asset_that_was_chosen_twice_is_one(project: Project) -> None:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import hmac
 import json
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import pytest
 from yarl import URL
 
+from grym_fetch import AssetManager
 from grym_fetch.core.buckets import BucketAddress
 from grym_fetch.core.signatures import is_signed
 from grym_fetch.errors import PolicyRefused
 from grym_fetch.net.buckets import AZURE_VERSION, CLOCK_SKEW, SIGNED_FOR, BucketSigner, azure_signature
+from grym_fetch.testing import seeded_bytes
+from tests.support.hubs import HubRequest, LoopbackServer, Reply, ranged
+from tests.support.project import Project
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "the-secret-key-of-aws"}
 AZURE_KEY = "dGhlLXNlY3JldC1rZXktb2YtYXp1cmUtc3RvcmFnZQ=="
@@ -162,14 +169,91 @@ async def test_google(tmp_path: Path) -> None:
     file = tmp_path / "user.json"
     file.write_text(json.dumps({"type": "authorized_user", "refresh_token": "x"}))
     assert str(await signed("gs://models/a/b.bin", GOOGLE_APPLICATION_CREDENTIALS=str(file))) == plain
-    file.write_text(json.dumps(service_account()))
+    file.write_text(json.dumps(dict(service_account())))
     found = await signed("gs://models/a/b.bin", GOOGLE_APPLICATION_CREDENTIALS=str(file))
     assert is_signed(found)
     assert str(found.with_query(None)) == plain
 
 
-def service_account() -> dict[str, str]:
-    """A key file of nobody's."""
+@pytest.mark.parametrize("key", ["a/b.bin", "a b+c/é.bin", "100%.bin", "a%20b", "a,b@c:d'(e)*!~[=].bin"])
+async def test_a_signature_for_google(key: str, tmp_path: Path) -> None:
+    """It is that of Google's own description (V4 signing), in which all that is special in a name is encoded."""
+    account = service_account()
+    file = tmp_path / "key.json"
+    file.write_text(json.dumps(dict(account)))
+    address = BucketAddress("gs", "models", key)
+    found = await signed(str(address), GOOGLE_APPLICATION_CREDENTIALS=str(file))
+    assert found.raw_path == f"/models/{address.path}"
+    assert signed_by(account, found)
+    assert not signed_by(service_account("somebody"), found)
+    assert not signed_by(account, found.with_path("/models/other", encoded=True, keep_query=True))
+
+
+async def test_a_signature_for_google_is_checked_by_a_server(tmp_path: Path) -> None:
+    """An imitation that has the public half of the key serves what is asked for with it, and nothing is sent beside."""
+    content, account = seeded_bytes(300_000, seed=8), service_account()
+
+    def answer(request: HubRequest) -> Reply:
+        asked = URL(f"http://{request.fields['host']}{request.target}", encoded=True)
+        return ranged(request, content, ETag='"1"') if signed_by(account, asked) else Reply(403)
+
+    server = LoopbackServer(answer)
+    project = Project(tmp_path)
+    final = project.add("voices", ["gs://models/my%20voices+1.bin"], content)
+    file = tmp_path / "key.json"
+    file.write_text(json.dumps({**account, "gcs_base_url": server.url}))
+    try:
+        environ = {"GOOGLE_APPLICATION_CREDENTIALS": str(file)}
+        async with AssetManager(config=project.manifest, environ=environ) as manager:
+            await manager.sync()
+    finally:
+        server.close()
+    assert final.read_bytes() == content
+    assert all("authorization" not in request.fields for request in server.requests)
+
+
+@pytest.mark.shows("S9")
+async def test_an_emulator_of_google_is_asked_without_keys(tmp_path: Path) -> None:
+    """As by Google's own tools; a signature would lead to Google itself."""
+    file = tmp_path / "key.json"
+    file.write_text(json.dumps(dict(service_account())))
+    environ = {"GOOGLE_APPLICATION_CREDENTIALS": str(file), "STORAGE_EMULATOR_HOST": "127.0.0.1:9"}
+    assert str(await signed("gs://models/a%20b", **environ)) == "http://127.0.0.1:9/models/a%20b"
+    file.write_text(json.dumps({**service_account(), "gcs_base_url": "http://store.example"}))
+    with pytest.raises(PolicyRefused, match="plain http"):
+        await signed("gs://models/a", GOOGLE_APPLICATION_CREDENTIALS=str(file))
+
+
+def signed_by(account: Mapping[str, str], url: URL) -> bool:
+    """Whether an address bears a signature for a GET with this key.
+
+    https://cloud.google.com/storage/docs/authentication/canonical-requests
+    """
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+    query, _, signature = url.raw_query_string.rpartition("&X-Goog-Signature=")
+    assert query == "&".join(sorted(query.split("&")))
+    when = url.query["X-Goog-Date"]
+    scope = f"{when[:8]}/auto/storage/goog4_request"
+    assert url.query["X-Goog-Credential"].endswith(f".iam.gserviceaccount.com/{scope}")
+    assert url.query["X-Goog-SignedHeaders"] == "host"
+    request = ["GET", url.raw_path, query, "host:storage.googleapis.com", "", "host", "UNSIGNED-PAYLOAD"]
+    digest = hashlib.sha256("\n".join(request).encode()).hexdigest()
+    text = "\n".join([url.query["X-Goog-Algorithm"], when, scope, digest])
+    key = serialization.load_pem_private_key(account["private_key"].encode(), None)
+    assert isinstance(key, rsa.RSAPrivateKey)
+    try:
+        key.public_key().verify(bytes.fromhex(signature), text.encode(), padding.PKCS1v15(), hashes.SHA256())
+    except InvalidSignature:
+        return False
+    return url.query["X-Goog-Algorithm"] == "GOOG4-RSA-SHA256"
+
+
+@cache
+def service_account(user: str = "nobody") -> Mapping[str, str]:
+    """A key file."""
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -177,7 +261,7 @@ def service_account() -> dict[str, str]:
     pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     ).decode()
-    email = "nobody@example.iam.gserviceaccount.com"
+    email = f"{user}@example.iam.gserviceaccount.com"
     return {"type": "service_account", "private_key": pem, "private_key_id": "1", "client_email": email}
 
 

@@ -247,6 +247,7 @@ def test_the_command(project: Project, hub: HuggingFaceHub) -> None:
     ("arguments", "code", "said"),
     [
         (["hff://org/model"], 2, "there is no source 'hff:'; known are"),
+        (["s3://bucket/"], 2, "s3://bucket/ is not the address of an object in a bucket"),
         (["hf://org/modle"], 2, "Nearest: hf://org/model"),
         (["hf://org/model/config.json", "--url", "https://h.example/"], 2, "--url is for a file"),
         (["hf://org/model", "--fallback-url", "https://h.example/a"], 2, "single file"),

@@ -31,11 +31,11 @@ async def web() -> AsyncIterator[Web]:
     await connection.aclose()
 
 
-@pytest.mark.parametrize("allow_filter", [True, False])
-async def test_a_commit(served: GitServer, web: Web, allow_filter: bool) -> None:
+@pytest.mark.parametrize(("allow_filter", "hash_name"), [(True, "sha1"), (False, "sha1"), (True, "sha256")])
+async def test_a_commit(served: GitServer, web: Web, allow_filter: bool, hash_name: str) -> None:
     """Its folders and its small files come; large ones only from a server that cannot leave them out."""
-    name = f"org/commit-{allow_filter}"
-    commit = served.repository(name, FILES, allow_filter=allow_filter)
+    name = f"org/commit-{allow_filter}-{hash_name}"
+    commit = served.repository(name, FILES, allow_filter=allow_filter, hash_name=hash_name)
     url = f"{served.url}/{name}.git"
     assert await list_refs(url, web, "HEAD") == {"HEAD": (commit, "refs/heads/main")}
     found = await read_commit(url, web, commit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import traceback
 from collections.abc import Iterator, Mapping
 
 import pytest
@@ -10,8 +11,10 @@ import pytest
 from grym_fetch.core.digest import Checksum
 from grym_fetch.errors import SourceFailed, UnknownSource
 from grym_fetch.net.client import HttpTransport
-from grym_fetch.sources import Page, Web
+from grym_fetch.sources import Page, Web, git_lfs
+from grym_fetch.sources.git import GitCommit, read_commit
 from grym_fetch.sources.git_lfs import GitLfs, _LfsPlace, pointed_at
+from grym_fetch.sources.git_pack import packet
 from grym_fetch.sources.naming import Naming, as_assets
 from grym_fetch.sources.registry import resolve
 from tests.sources.asking import ask, web_over
@@ -19,6 +22,9 @@ from tests.support.git_lfs import GitServer, pointer_to, serving_git
 
 WEIGHTS, OTHER = b"the weights" * 100, b"other weights" * 100
 FILES = {"a/w.bin": pointer_to(WEIGHTS), "a b.bin": pointer_to(OTHER), "big.txt": b"y" * 5000, "README": b"hi"}
+
+TOKEN = "the-token-sent"
+ANSWERED = {"Content-Type": "application/x-git-upload-pack-result"}
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +66,26 @@ async def test_a_branch_moves_and_a_commit_stays(served: GitServer) -> None:
     assert kept.files[1].checksum == Checksum.of(WEIGHTS)
 
 
+async def test_a_commit_is_read_once_for_all_its_files(served: GitServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`outdated` asks for each of them: with thousands, reading it for each would take hours."""
+    read: list[str] = []
+
+    async def count(repository: str, web: Web, commit: str) -> GitCommit:
+        read.append(commit)
+        return await read_commit(repository, web, commit)
+
+    monkeypatch.setattr(git_lfs, "read_commit", count)
+    connection = HttpTransport().connection()
+    web = web_over(connection, retries=0)
+    try:
+        for path in ("a/w.bin", "a%20b.bin", ""):
+            await resolve(f"git-lfs:{served.url}/org/model.git@main/{path}", web, newest=True)
+        await resolve(f"git-lfs:{served.url}/org/model.git@{read[0]}/a/w.bin", web, newest=True)
+    finally:
+        await connection.aclose()
+    assert read == [read[0]] * 2  # another name of it stands in other sources
+
+
 async def test_a_server_of_the_repository_s_own_choice(served: GitServer) -> None:
     """Its .lfsconfig names it, as for git-lfs; one that cannot be asked is a failure."""
     config = b'# where\n[lfs]\n\turl = "https://lfs.example/org/model/"\n\tlocksverify = false\n'
@@ -69,6 +95,47 @@ async def test_a_server_of_the_repository_s_own_choice(served: GitServer) -> Non
     served.commit("org/elsewhere", {**FILES, ".lfsconfig": b"[lfs]\nurl = ssh://git@lfs.example/x\n"})
     with pytest.raises(SourceFailed, match=r"lfs\.url in its \.lfsconfig starts with ssh"):
         await ask(f"git-lfs:{served.url}/org/elsewhere.git/a/w.bin", {})
+
+
+@pytest.mark.shows("C15")
+@pytest.mark.timeout(20)  # rather than for hours
+async def test_where_it_says_so_at_too_great_a_length(served: GitServer) -> None:
+    """The usual server is not asked instead, and no reader of settings is given anything that long."""
+    for name, padding in (("left-out", True), ("sent", False)):
+        config = b"[lfs]\nurl" + b" " * 60_000 + b"x\n"
+        served.repository(f"org/{name}", {**FILES, ".lfsconfig": config}, allow_filter=padding)
+        with pytest.raises(SourceFailed, match=r"its \.lfsconfig, .*, is longer than 1,024 bytes"):
+            await ask(f"git-lfs:{served.url}/org/{name}.git/a/w.bin", {})
+
+
+@pytest.mark.shows("S8", "C15")
+@pytest.mark.parametrize("command", [b"command=ls-refs", b"command=fetch"])
+async def test_a_complaint_that_repeats_a_token(served: GitServer, command: bytes) -> None:
+    """The server's own words are shown, without what it was sent, and without what could move a cursor."""
+    complaint = packet(f"ERR no, {TOKEN},\x1b[2J not for you")
+    served.override = lambda request: (200, ANSWERED, complaint) if command in request.body else None
+    variable = f"GRYM_FETCH_TOKEN_127_0_0_1_PORT_{served.url.rpartition(':')[2]}"
+    try:
+        with pytest.raises(SourceFailed, match=r"the server says: no, …,\\x1b\[2J not for you") as caught:
+            await ask(f"git-lfs:{served.url}/org/model.git", {variable: TOKEN})
+    finally:
+        served.override = lambda _: None
+    assert TOKEN not in "".join(traceback.format_exception(caught.value))
+    assert served.requests[-1].fields["authorization"] == f"Bearer {TOKEN}"
+
+
+@pytest.mark.shows("S8")
+async def test_names_that_repeat_a_token(served: GitServer) -> None:
+    """Nor is it among the nearest names."""
+    names = packet(f"{'4d' * 20} refs/heads/main-{TOKEN}") + b"0000"
+    served.override = lambda _: (200, ANSWERED, names)
+    variable = f"GRYM_FETCH_TOKEN_127_0_0_1_PORT_{served.url.rpartition(':')[2]}"
+    try:
+        with pytest.raises(UnknownSource, match=r"@main-…$") as caught:
+            await ask(f"git-lfs:{served.url}/org/model.git@main-token", {variable: TOKEN})
+    finally:
+        served.override = lambda _: None
+    assert TOKEN not in repr(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +168,7 @@ async def test_a_repository_without_any(served: GitServer) -> None:
 @pytest.mark.parametrize("body", [b"", b"0000", b"nonsense", b"000dpackfile\n0000", b"0031" + b"f" * 40 + b" x\n"])
 async def test_an_answer_that_makes_no_sense(served: GitServer, body: bytes) -> None:
     """It is the git server's failure, with its address."""
-    served.override = lambda _: (200, {"Content-Type": "application/x-git-upload-pack-result"}, body)
+    served.override = lambda _: (200, ANSWERED, body)
     try:
         with pytest.raises((SourceFailed, UnknownSource), match=r"the git server: the answer|no commits"):
             await ask(f"git-lfs:{served.url}/org/model.git", {})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
+from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
@@ -12,6 +14,11 @@ from grym_fetch.sources import git_pack
 from grym_fetch.sources.git_pack import GitFile, files_of, pack_in, packet, packets, read_pack, read_refs
 
 OID = "4d" * 20
+
+
+def made_of(change: bytes, base: bytes = b"abc") -> bytes:
+    """A pack with an object and this change of it."""
+    return packed(entry(3, base), entry(7, change, base=name_of("blob", base)))
 
 
 def number(value: int) -> bytes:
@@ -63,7 +70,7 @@ def test_objects_and_changes_of_objects() -> None:
     # Copy ten bytes from the beginning, three new ones, copy 300 from the beginning.
     change = number(300) + number(len(made)) + bytes([0x90, 10]) + b"\x03NEW" + bytes([0xB0, 300 & 255, 300 >> 8])
     pack = packed(entry(7, change, base=name_of("blob", base)), entry(3, base), entry(1, b"x" * 70_000))
-    objects = read_pack(pack)
+    objects = read_pack(pack, "sha1")
     assert objects[name_of("blob", made)] == ("blob", made)
     assert objects[name_of("commit", b"x" * 70_000)] == ("commit", b"x" * 70_000)
     assert len(objects) == 3
@@ -76,7 +83,7 @@ def test_the_files_of_a_commit() -> None:
         ("40000", "a", name_of("tree", inner)), ("120000", "link", OID), ("160000", "sub", OID), ("100644", "c", OID)
     )
     commit = commit_of(name_of("tree", outer))
-    objects = read_pack(packed(entry(1, commit), entry(2, outer), entry(2, inner)))
+    objects = read_pack(packed(entry(1, commit), entry(2, outer), entry(2, inner)), "sha1")
     assert files_of(name_of("commit", commit), objects) == [GitFile("a/b.bin", OID), GitFile("c", OID)]
 
 
@@ -97,20 +104,67 @@ def test_the_files_of_a_commit() -> None:
         packed(b"\x33not zlib"),
         packed(b"\xb3" + b"\xff" * 20),
         packed(entry(7, number(3) + number(3) + b"\x03abc", base=OID)),
-        packed(entry(3, b"abc"), entry(7, number(4) + number(3) + b"\x03abc", base=name_of("blob", b"abc"))),
-        packed(entry(3, b"abc"), entry(7, number(3) + number(4) + b"\x03abc", base=name_of("blob", b"abc"))),
-        packed(entry(3, b"abc"), entry(7, number(3) + number(3) + b"\0", base=name_of("blob", b"abc"))),
-        packed(
-            entry(3, b"abc"), entry(7, number(3) + number(1 << 40) + b"\x90\x03" * 99, base=name_of("blob", b"abc"))
-        ),
-        packed(entry(3, b"abc"), entry(7, number(3) + number(9) + b"\xff\x01", base=name_of("blob", b"abc"))),
-        packed(entry(3, b"abc"), entry(7, b"\xff" * 20, base=name_of("blob", b"abc"))),
+        made_of(number(4) + number(3) + b"\x03abc"),
+        made_of(number(3) + number(4) + b"\x03abc"),
+        made_of(number(3) + number(3) + b"\0"),
+        made_of(number(3) + number(1 << 40) + b"\x90\x03" * 99),
+        made_of(number(3) + number(9) + b"\xff\x01"),
+        made_of(b"\xff" * 20),
+        made_of(number(3) + number(3) + b"\x90\x04"),
     ],
 )
 def test_what_is_no_pack(pack: bytes) -> None:
     """It is refused, whatever it claims, and nothing else is raised."""
     with pytest.raises(ValueError, match=r"."):
-        read_pack(pack)
+        read_pack(pack, "sha1")
+
+
+@pytest.mark.shows("C15")
+def test_more_changes_than_a_commit_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes many steps, however little it makes: it is refused by its length, before the first step."""
+    monkeypatch.setattr(git_pack, "MAX_CHANGES_BYTES", 4)
+    with pytest.raises(ValueError, match="its changes are longer than 4 bytes"):
+        read_pack(made_of(number(3) + number(1) + b"\x90\x01\x90"), "sha1")
+
+
+@pytest.mark.shows("C15")
+def test_a_change_that_takes_nothing_many_times() -> None:
+    """What it takes is in the object that it changes; otherwise each byte of it could be a step that makes nothing."""
+    with pytest.raises(ValueError, match="takes more of an object than it has"):
+        read_pack(made_of(number(3) + number(0) + b"\x91\x03\x01" * 9), "sha1")
+
+
+@pytest.mark.shows("C15")
+def test_a_long_chain_of_changes_takes_one_look_at_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In whatever order they come: otherwise a small pack of changes of changes would take hours."""
+    applied: list[bytes] = []
+
+    def count(change: bytes, base: bytes, room: int) -> bytes:
+        applied.append(change)
+        return real(change, base, room)
+
+    real: Callable[[bytes, bytes, int], bytes] = git_pack._applied
+    monkeypatch.setattr(git_pack, "_applied", count)
+    contents = [b"%03d" % number for number in range(200)]
+    changes = [
+        entry(7, number(3) + number(3) + b"\x03" + new, base=name_of("blob", old)) for old, new in pairwise(contents)
+    ]
+    objects = read_pack(packed(*reversed(changes), entry(3, contents[0])), "sha1")
+    assert [objects[name_of("blob", content)] for content in contents] == [("blob", content) for content in contents]
+    assert len(applied) == len(changes)
+
+
+@pytest.mark.shows("C15")
+def test_paths_that_are_longer_than_the_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One folder with a long name is in the paths of all that is below: they are counted before they are kept."""
+    monkeypatch.setattr(git_pack, "MAX_PATHS_CHARACTERS", 10_000)
+    inner = tree(*(("100644", f"{n}", OID) for n in range(50)))
+    outer = tree(("40000", "a" * 1000, name_of("tree", inner)))
+    commit = commit_of(name_of("tree", outer))
+    with pytest.raises(ValueError, match="more than 10,000 characters"):
+        files_of(
+            name_of("commit", commit), read_pack(packed(entry(1, commit), entry(2, outer), entry(2, inner)), "sha1")
+        )
 
 
 @pytest.mark.shows("C15")
@@ -137,7 +191,6 @@ def test_folders_that_name_each_other_many_times(monkeypatch: pytest.MonkeyPatch
         {OID: ("commit", b"parent")},
         {OID: ("commit", commit_of("5e" * 20))},
         {OID: ("commit", commit_of("5e" * 20)), "5e" * 20: ("tree", b"100644 a")},
-        {OID: ("commit", commit_of("5e" * 20)), "5e" * 20: ("tree", b"100644 \xff\0" + bytes(20))},
     ],
 )
 def test_what_is_no_commit(objects: dict[str, tuple[str, bytes]]) -> None:
@@ -154,11 +207,21 @@ def test_lines() -> None:
             list(packets(wrong))
 
 
+@pytest.mark.shows("C15")
+def test_more_lines_than_any_answer_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty ones cost the server next to nothing."""
+    monkeypatch.setattr(git_pack, "MAX_LINES", 3)
+    assert len(list(packets(b"0004" * 3))) == 3
+    with pytest.raises(ValueError, match="more than 3 lines"):
+        list(packets(b"0004" * 4))
+
+
 def test_refs() -> None:
     """A tag is the commit that it names; a symbolic name tells where it leads."""
     commit = "5e" * 20
     data = packet(f"{OID} HEAD symref-target:refs/heads/main") + packet(f"{OID} refs/tags/v1 peeled:{commit}") + b"0000"
     assert read_refs(data) == {"HEAD": (OID, "refs/heads/main"), "refs/tags/v1": (commit, "")}
+    assert read_refs(packet(f"{'4d' * 32} HEAD")) == {"HEAD": ("4d" * 32, "")}
     for wrong in (f"{OID * 2} HEAD", "x", "unborn HEAD"):
         with pytest.raises(ValueError, match=r"."):
             read_refs(packet(wrong))

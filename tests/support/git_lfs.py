@@ -51,9 +51,11 @@ class GitServer:
     override: Callable[[GitRequest], Answer | None] = lambda _: None
     lfs: Callable[[GitRequest], Answer] = lambda _: (404, {}, b"")
 
-    def repository(self, name: str, files: Mapping[str, bytes], *, allow_filter: bool = True) -> str:
+    def repository(
+        self, name: str, files: Mapping[str, bytes], *, allow_filter: bool = True, hash_name: str = "sha1"
+    ) -> str:
         """Make a repository with one commit on its branch ``main``; return the commit."""
-        self.git("init", "-q", "--bare", "-b", "main", f"{name}.git")
+        self.git("init", "-q", "--bare", "-b", "main", f"--object-format={hash_name}", f"{name}.git")
         if allow_filter:
             self.git("config", "uploadpack.allowFilter", "true", within=f"{name}.git")
         return self.commit(name, files)

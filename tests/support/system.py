@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 import subprocess
@@ -34,6 +35,21 @@ def is_listening(process: subprocess.Popen[bytes], port: int) -> bool:
         else:
             return process.poll() is None
     return False
+
+
+def listening(pid: int) -> set[str]:
+    """The addresses of this machine at which a process accepts TCP connections, in IPv4 where they have such a form."""
+    here = {os.path.realpath(each) for each in Path(f"/proc/{pid}/fd").iterdir()}
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and any(each.endswith(f"socket:[{fields[9]}]") for each in here):
+                words = bytes.fromhex(fields[1].partition(":")[0])
+                packed = b"".join(words[at : at + 4][::-1] for at in range(0, len(words), 4))
+                address = ipaddress.ip_address(packed)
+                found.add(str(getattr(address, "ipv4_mapped", None) or address))
+    return found
 
 
 def is_traced(pid: int, tracer: subprocess.Popen[bytes]) -> bool:

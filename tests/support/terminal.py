@@ -21,17 +21,26 @@ DEADLINE_S = 60.0
 
 
 class Terminal:
-    """A process on a terminal of its own. It is ended, whatever happens, when the block ends."""
+    """A process on a terminal of its own. It is ended, whatever happens, when the block ends.
+
+    It runs the command with these arguments, or a ``script`` of the shell.
+    """
 
     def __init__(
-        self, folder: Path, *arguments: str, columns: int = 100, lines: int = 24, environ: dict[str, str] | None = None
+        self,
+        folder: Path,
+        *arguments: str,
+        script: str = "",
+        columns: int = 100,
+        lines: int = 24,
+        environ: dict[str, str] | None = None,
     ) -> None:
         self._screen = pyte.HistoryScreen(columns, lines, history=1000)
         self._stream = pyte.ByteStream(self._screen)
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "grym_fetch", *arguments],
+            ["sh", "-c", script] if script else [sys.executable, "-m", "grym_fetch", *arguments],
             cwd=folder,
             # Its size is the terminal's own, whatever is exported where the tests run.
             env={
