@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 
 from grym_fetch.net.parser import MAX_FEED_BYTES, MAX_HEAD_BYTES, ResponseParser
@@ -63,6 +66,33 @@ def test_equal_lengths_count_once(fields: bytes, before: bytes) -> None:
         assert parser.head is not None
         assert parser.head.fields["content-length"] == ["4"]
         assert (b"".join(parser.body), parser.left, parser.is_complete) == (b"body", 0, True)
+
+
+@pytest.mark.shows("N10")
+@pytest.mark.parametrize("end", [b"\r\n\r\n", b"\n\n", b"\r\n\n", b"\n\r\n"])
+@pytest.mark.parametrize("field", [b"Content-Length: 4", b"Content-Length: 4, 4"], ids=["plain", "odd"])
+def test_an_interim_response_ends_at_its_empty_line(end: bytes, field: bytes) -> None:
+    """The answer behind an interim response begins after its empty line, with or without CRs, however it is split."""
+    raw = b"HTTP/1.1 100 Continue" + end + HEAD[:-2] + end[: end.index(b"\n") + 1] + field + end + b"body"
+    for parser in (parsed(raw), parsed(*(raw[at : at + 1] for at in range(len(raw) - 5)), raw[-5:])):
+        assert parser.head is not None
+        assert (parser.head.status, b"".join(parser.body), parser.is_complete) == (200, b"body", True)
+
+
+@pytest.mark.parametrize(
+    "raw", [HEAD + b"Content-Length: 4\r\n\r\nbo", CHUNKED + b"0\r\n\r\n", HEAD + b"Content-Length: x\r\n\r\n"]
+)
+def test_what_was_read_is_freed_at_once(raw: bytes) -> None:
+    """A parser and llhttp refer to each other only until the last byte that passes through here."""
+    parser = ResponseParser()
+    parser.feed(memoryview(raw))
+    gone = weakref.ref(parser)
+    gc.disable()
+    try:
+        del parser
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.shows("N7", "N8")

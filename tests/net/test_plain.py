@@ -460,6 +460,30 @@ async def test_a_token_for_this_machine_is_not_sent_ahead_to_another() -> None:
         assert len(script.requests) == 1
 
 
+async def test_a_token_for_this_machine_is_sent_to_it() -> None:
+    """Over plain http to loopback, in turn and ahead; and the answers that are to come are counted."""
+    script = Script(*([with_length(body)] for body in (b"one", b"two")))
+    token = {"Authorization": "Bearer token"}
+    async with script.running() as (connection, url):
+        response = await connection.get(url, token)
+        assert connection.ask_ahead(url, token)
+        assert connection.ahead == 1
+        assert await body_of(response) == b"one"
+        response.close()
+        assert await body_of(await connection.get(url, token)) == b"two"
+        assert connection.ahead == 0
+    assert all(b"Authorization: Bearer token" in request for request in script.requests)
+
+
+@pytest.mark.parametrize("status", [401, 407])
+async def test_without_a_proxy_a_server_asks_for_credentials_itself(status: int) -> None:
+    """What a proxy would say is a server's own answer where there is none."""
+    answer = b"HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n" % status
+    async with Script([answer], [answer]).running() as (connection, url):
+        response = await connection.get(url, {})
+        assert response.head.status == status
+
+
 async def test_a_socket_is_opened_before_it_is_needed() -> None:
     """Once, and without a byte sent; the first request goes over it."""
     script = Script([with_length(b"one")])

@@ -232,6 +232,28 @@ async def test_closing_a_body_that_only_the_end_ends_is_not_its_end() -> None:
     assert socket.wire.state is State.CLOSED
 
 
+@pytest.mark.shows("D19")
+@pytest.mark.parametrize("answer", [SIZED, CHUNKED, UNTIL_CLOSE], ids=["sized", "chunked", "until close"])
+async def test_what_nobody_reads_waits_in_the_operating_system(answer: bytes) -> None:
+    """After one piece that nobody was waiting for, no more is received until there is a reader, whatever the framing.
+
+    Otherwise a fast server would fill the memory of a slow reader.
+    """
+    socket = FakeSocket()
+    head_end = answer.index(b"\r\n\r\n") + 4
+    await asked(socket, answer[:head_end])
+    for at in range(head_end, len(answer), 100):
+        socket.receive(answer[at : at + 100])
+    assert socket.is_paused
+    assert len(socket.arrived) == len(answer) - head_end - 100
+    reading = asyncio.ensure_future(read_all(socket.wire))
+    while socket.arrived:
+        await turn()
+    if answer is UNTIL_CLOSE:
+        socket.lose(None)
+    assert await reading == BODY
+
+
 async def test_silence_fails_the_response_and_keeps_what_came() -> None:
     """After a stall the bytes that came are given first, then the error."""
     socket = FakeSocket()
