@@ -83,6 +83,7 @@ def update_command(
     """
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from
+    from grym_fetch.core.errors import SyncFailed
 
     address = ids[1] if len(ids) == 2 and _ADDRESS.fullmatch(ids[1]) else None
     if address is not None:
@@ -96,12 +97,21 @@ def update_command(
             one = await manager.update_asset(moved, address, dry_run=dry_run, allow_suspicious=allow_suspicious)
             done: tuple[NewerVersion, ...] = () if one is None else (one,)
         else:
-            shown = None if dry_run else _shown_first(common)
-            done = await manager.update(
-                ids or None, exclude=exclude, dry_run=dry_run, allow_suspicious=allow_suspicious, on_found=shown
-            )
+            try:
+                done = await manager.update(
+                    ids or None,
+                    exclude=exclude,
+                    dry_run=dry_run,
+                    allow_suspicious=allow_suspicious,
+                    on_found=_shown_first(common, dry_run=dry_run),
+                )
+            except SyncFailed:
+                if not common.quiet:
+                    would_be = "would be" if dry_run else "was"
+                    streams.say(f"nothing {would_be} updated, because some failed; --exclude leaves them out")
+                raise
         for each in done:
-            if common.json or dry_run or address is not None:
+            if address is not None or (common.json and not dry_run):
                 tell_newer(each, common, is_written=not dry_run)
         if common.quiet or common.json:
             return 0
@@ -120,10 +130,12 @@ def update_command(
     return run(common, body, settings=settings_from(transfer), minimal=False, tells="failures")
 
 
-def _shown_first(common: Common) -> Any:
+def _shown_first(common: Common, *, dry_run: bool) -> Any:
+    """What shows each as soon as it is known, unless only the end tells whether it was written."""
+
     def tell(found: NewerVersion) -> None:
-        if not common.json:
-            tell_newer(found, common, is_written=True)
+        if dry_run or not common.json:
+            tell_newer(found, common, is_written=not dry_run)
 
     return tell
 

@@ -325,6 +325,10 @@ class Credential:
     source: str
 
 
+NETRC = "~/.netrc (readable by you alone)"
+"""Where a login belongs, for messages."""
+
+
 class Credentials:
     """Finds the credential for an address: from its userinfo, the environment, or netrc, in this order.
 
@@ -389,7 +393,7 @@ class Credentials:
         wanted = self.variable(url)
         if wanted and (other := self._misspelt(url)):
             return f"{other} is not for this host and port: set {wanted} instead"
-        netrc = "add the host to ~/.netrc (readable by you alone)"
+        netrc = f"add the host to {NETRC}"
         return f"set {wanted} to a token, or {netrc}" if wanted else netrc
 
     def variable(self, url: URL) -> str:

@@ -34,9 +34,11 @@ def is_bucket_address(text: str) -> bool:
     return text.startswith(("s3://", "gs://", "az://"))
 
 
-def bucket_advice(address: str) -> str:
-    """Say where the keys for a bucket are taken from."""
-    return _ADVICE[address.partition(":")[0]]
+def bucket_advice(address: str, *, is_missing: bool = False) -> str:
+    """Say where the keys for a bucket are taken from; or, if the server has no such object, what may be wrong."""
+    advice = _ADVICE[address.partition(":")[0]]
+    # Some servers also answer so to those who may not know what there is.
+    return f"see that bucket and key are right; if it is not public: {advice}" if is_missing else advice
 
 
 @dataclass(frozen=True, slots=True)

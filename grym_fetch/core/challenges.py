@@ -47,6 +47,12 @@ def token_address(here: URL, challenges: Sequence[str]) -> URL | None:
     return None
 
 
+def wants_login(challenges: Sequence[str]) -> bool:
+    """Whether a login and a password are all that a server takes, according to its ``WWW-Authenticate`` fields."""
+    schemes = {text.split(maxsplit=1)[0].lower() for text in challenges if text.strip()}
+    return schemes == {"basic"} and "bearer" not in " ".join(challenges).lower()
+
+
 def _bearer_challenges(text: str) -> Iterator[dict[str, str]]:
     """The parameters of each Bearer challenge in a field; it may hold several challenges (RFC 9110 section 11.6.1)."""
     scheme, parameters, at = "", dict[str, str](), 0

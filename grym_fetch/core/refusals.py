@@ -6,11 +6,13 @@ and a token would not help.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from yarl import URL
 
-from grym_fetch.core.addresses import Credential, Credentials, origin_key
+from grym_fetch.core.addresses import NETRC, Credential, Credentials, origin_key
+from grym_fetch.core.challenges import wants_login
 from grym_fetch.core.signatures import is_signed, may_be_signed
 from grym_fetch.core.text import safe_text
 from grym_fetch.core.variables import CLIENT_CERT, CLIENT_KEY
@@ -32,11 +34,19 @@ class Refusal:
 
 
 def explain_refusal(
-    status: int, reason: str, *, first: URL, here: URL, sent: Credential | None, credentials: Credentials
+    status: int,
+    reason: str,
+    *,
+    first: URL,
+    here: URL,
+    sent: Credential | None,
+    credentials: Credentials,
+    challenges: Sequence[str] = (),
 ) -> Refusal:
     """Explain a status of 400 or above from ``here``, to which the manifest's address ``first`` led.
 
-    ``reason`` is what the head of the response says by itself, and begins with the status.
+    ``reason`` is what the head of the response says by itself, and begins with the status; ``challenges`` are its
+    ``WWW-Authenticate`` fields.
     """
     if status in _EXPIRED and is_signed(first):
         reason = f"status {status}: this address is signed and has probably expired"
@@ -55,6 +65,9 @@ def explain_refusal(
         reason = f"{reason}; no credentials were sent"
         if may_be_signed(first):
             return Refusal(reason, "if the address is signed or holds a token, it may have expired: put a fresh one in")
+        if first.scheme == "https" and wants_login(challenges):
+            # A git server, for example, to which a bearer token says nothing.
+            return Refusal(reason, "put a login and a password, or a token in its place, for this host into " + NETRC)
         return Refusal(reason, credentials.advice(first), credentials.variable(first))
     if status == 400 and here.scheme == "https":
         # nginx and its derivatives complete the handshake, and ask for the certificate with this status.

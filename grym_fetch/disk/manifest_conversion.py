@@ -80,7 +80,7 @@ def convert(source: Path, target: Path) -> int:
             NewFile(folder, target.name) as new,
         ):
             if kind == ".parquet":
-                _write_parquet(new, head, index, name)
+                _write_parquet(new, head, index, safe_text(str(target)))
             else:
                 write = _json_text if kind == ".json" else _lines
                 for block in write(head, index, name):
@@ -114,8 +114,8 @@ def _json_text(head: Mapping[str, object], index: ManifestIndex, source: str) ->
     yield text
 
 
-def _write_parquet(new: NewFile, head: Mapping[str, object], index: ManifestIndex, source: str) -> None:
+def _write_parquet(new: NewFile, head: Mapping[str, object], index: ManifestIndex, target: str) -> None:
     from grym_fetch.disk.manifest_parquet import write_parquet
 
     with open(os.dup(new.descriptor), "wb") as file:
-        write_parquet(file, head, _parts(index), source)
+        write_parquet(file, head, _parts(index), target)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from grym_fetch.core.errors import ManifestError, Problem
+from grym_fetch.core.errors import EditRefused, ManifestError, Problem
 from grym_fetch.core.schema import Location
 from grym_fetch.core.strict_json import NotJson, read_json
 from grym_fetch.disk.folders import storage_errors
@@ -128,10 +128,13 @@ def _schema(head: Mapping[str, object]) -> pa.Schema:
 
 
 def write_parquet(
-    to: BinaryIO, head: Mapping[str, object], parts: Iterable[list[dict[str, object]]], source: str
+    to: BinaryIO, head: Mapping[str, object], parts: Iterable[list[dict[str, object]]], target: str
 ) -> None:
-    """Write entries, which are valid, with an open file. Raises `ManifestError` without pyarrow, or ``OSError``."""
-    pa = _pyarrow(source)
+    """Write entries, which are valid, with an open file. Raises `EditRefused` without pyarrow, or ``OSError``.
+
+    ``target`` is its name, for messages.
+    """
+    pa = _pyarrow(target, EditRefused)
     from pyarrow import parquet
 
     schema = _schema(head)
@@ -166,11 +169,11 @@ def _fits(value: Mapping[str, object], kind: pa.StructType) -> bool:
     return all(kind.get_field_index(key) >= 0 for key in value)
 
 
-def _pyarrow(source: str) -> Any:
+def _pyarrow(source: str, refused: type[ManifestError] = ManifestError) -> Any:
     try:
         import pyarrow as pa
         import pyarrow.parquet
     except ImportError:
         message = "needs pyarrow to be read or written: pip install 'grym-fetch[parquet]'"
-        raise ManifestError(source, [Problem("file", "", message)]) from None
+        raise refused(source, [Problem("file", "", message)]) from None
     return pa

@@ -11,6 +11,10 @@ from collections.abc import Iterator
 from grym_fetch.core.manifest_values import MAX_SIZE_BYTES, check_label, check_url
 
 
+class HubRefusal(ValueError):
+    """What a hub says, in its own words, instead of an answer. They may hold what it was sent."""
+
+
 class HubAnswer:
     """An object in a hub's JSON. ``place`` says where it is."""
 

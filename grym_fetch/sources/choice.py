@@ -79,6 +79,11 @@ def nearest(name: str, known: Iterable[str], *, count: int = 3) -> list[str]:
     return list(dict.fromkeys(by_key[key] for key in found))[:count]
 
 
+def nearest_version(name: str, known: Sequence[str]) -> list[str]:
+    """Return the known versions that ``name`` was probably meant to be, else the first ones: they have short names."""
+    return nearest(name, known) or list(known[:3])
+
+
 def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
     """Whether the folders and the name of a path match a pattern. Takes time in proportion to the product of both."""
     reachable = {0}

@@ -20,7 +20,8 @@ from grym_fetch.core.errors import SourceFailed, UnknownSource
 from grym_fetch.core.lfs import server_at, server_of_repository
 from grym_fetch.core.lfs_addresses import LfsAddress
 from grym_fetch.core.suspicion import read_pointer
-from grym_fetch.sources.choice import choose_paths, nearest, quoted, unquoted
+from grym_fetch.sources.answers import HubRefusal
+from grym_fetch.sources.choice import choose_paths, nearest_version, quoted, unquoted
 from grym_fetch.sources.git import HUB, MAX_SENT_BYTES, GitCommit, GitRefused, list_refs, read_commit
 from grym_fetch.sources.git_pack import is_commit_name
 from grym_fetch.sources.protocol import Resolved, SourceFile, Web
@@ -159,8 +160,8 @@ class _LfsRepository:
     async def _read_commit(self, name: str) -> GitCommit:
         try:
             return await read_commit(self._place.repository, self._web, name)
-        except ValueError as error:
-            if "not our ref" in str(error):
+        except HubRefusal as refusal:
+            if "not our ref" in str(refusal):
                 raise UnknownSource(self._address, f"there is no commit {name}") from None
             raise
 
@@ -199,7 +200,7 @@ class _LfsRepository:
             raise UnknownSource(self._address, "this repository has no commits")
         every = await list_refs(repository, self._web, "refs/heads/", "refs/tags/")
         names = [name.split("/", 2)[2] for name in every if name.count("/") >= 2]
-        near = [self._place.short(each) for each in nearest(wanted, names)]
+        near = [self._place.short(each) for each in nearest_version(wanted, names)]
         raise UnknownSource(self._address, f"there is no revision {wanted!r}", near)
 
     def _server(self, commit: GitCommit) -> str:

@@ -14,6 +14,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from grym_fetch.sources.answers import HubRefusal
+
 MAX_UNPACKED_BYTES = 128 * 1024 * 1024
 MAX_CHANGES_BYTES = 4 * 1024 * 1024
 """The most bytes of objects that are written as changes of others: each takes several steps to apply."""
@@ -93,13 +95,17 @@ def read_refs(data: bytes) -> dict[str, tuple[str, str]]:
     return refs
 
 
+def _complaint(words: bytes) -> HubRefusal:
+    return HubRefusal(words.decode("utf-8", "replace").strip())
+
+
 def _raise_refusal(line: bytes) -> None:
     if line.startswith(b"ERR "):
-        raise ValueError(f"the server says: {line[4:].decode('utf-8', 'replace').strip()}")
+        raise _complaint(line[4:])
 
 
 def pack_in(data: bytes) -> bytes:
-    """Return the pack in the answer to ``fetch``. Raises `ValueError`, with what the server says if it refuses."""
+    """Return the pack in the answer to ``fetch``. Raises `HubRefusal` if it refuses, else `ValueError`."""
     pack = bytearray()
     is_pack = False
     for line in packets(data):
@@ -111,7 +117,7 @@ def pack_in(data: bytes) -> bytes:
         elif line[:1] == b"\x01":
             pack += line[1:]
         elif line[:1] == b"\x03":
-            raise ValueError(f"the server says: {line[1:].decode('utf-8', 'replace').strip()}")
+            raise _complaint(line[1:])
     if not is_pack:
         raise ValueError("there is no pack in the answer")
     return bytes(pack)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import SourceFailed, UnknownSource
 from grym_fetch.sources.answers import HubAnswer, items
-from grym_fetch.sources.choice import choose_paths, nearest, quoted, unquoted
+from grym_fetch.sources.choice import choose_paths, nearest, nearest_version, quoted, unquoted
 from grym_fetch.sources.protocol import Page, Resolved, SourceFile, Web
 
 HUB = "GitHub"
@@ -106,7 +106,7 @@ class _Releases:
             if not exists:
                 return UnknownSource(self._address, "this repository has no releases with files")
             reason = "there is no latest release" if tag is None else f"there is no release {tag!r}"
-            near = nearest(tag or "", exists) or exists[:3]
+            near = nearest_version(tag or "", exists)
             return UnknownSource(
                 self._address, reason, [f"github:{self._repository}@{_encoded(each)}" for each in near]
             )

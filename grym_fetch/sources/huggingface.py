@@ -11,14 +11,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
+from weakref import WeakKeyDictionary
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import SourceFailed, UnknownSource
 from grym_fetch.core.stated import StatedDigest
 from grym_fetch.sources.answers import HubAnswer, items
-from grym_fetch.sources.choice import choose_paths, is_pattern, nearest, quoted, unquoted
+from grym_fetch.sources.choice import choose_paths, is_pattern, nearest, nearest_version, quoted, unquoted
 from grym_fetch.sources.protocol import Page, Resolved, SourceFile, Web
 
 HUB = "Hugging Face"
@@ -110,6 +111,19 @@ class HuggingFace:
         return await self.resolve(address, web)
 
 
+@dataclass(slots=True)
+class _Trees:
+    """The trees that were read of one repository at one revision, by their addresses. ``count``: files in all."""
+
+    of: str
+    files: dict[str, dict[str, SourceFile]] = field(default_factory=dict)
+    count: int = 0
+
+
+_LAST: WeakKeyDictionary[Web, _Trees] = WeakKeyDictionary()
+"""What was read last over each connection: `outdated` asks for the files of a repository one by one."""
+
+
 class _Repository:
     """One repository on the hub, asked for one address."""
 
@@ -126,9 +140,9 @@ class _Repository:
         if wanted and not is_pattern(wanted):
             # One folder is enough if the file is in it: a dataset may have a million others.
             folder = unquoted(wanted).rpartition("/")[0]
-            files = {file.path: file for file in await self._tree(commit, folder)}
+            files = await self._tree(commit, folder)
         if not wanted or is_pattern(wanted) or unquoted(wanted) not in files:
-            files = {file.path: file for file in await self._tree(commit)}
+            files = await self._tree(commit)
         chosen = choose_paths(wanted, list(files), self._address)
         name = place.id.rpartition("/")[2]
         return Resolved(name, commit, tuple(files[path] for path in chosen.paths), is_whole=chosen.is_whole)
@@ -150,12 +164,20 @@ class _Repository:
                 raise self._gated(access)
         return answer.text("sha", _COMMIT)
 
-    async def _tree(self, commit: str, folder: str | None = None) -> list[SourceFile]:
+    async def _tree(self, commit: str, folder: str | None = None) -> dict[str, SourceFile]:
         """The files of the repository, or only those in one folder ("": the top one); none if it does not exist."""
         below = f"/{quoted(folder)}" if folder else ""
-        url: str | None = self._api(
-            f"/tree/{commit}{below}?recursive={'true' if folder is None else 'false'}&expand=false"
-        )
+        first = self._api(f"/tree/{commit}{below}?recursive={'true' if folder is None else 'false'}&expand=false")
+        trees = _LAST.get(self._web)
+        if trees is None or trees.of != self._place.short() or trees.count > MAX_FILES:
+            trees = _LAST[self._web] = _Trees(self._place.short())
+        if first not in trees.files:
+            trees.files[first] = {file.path: file for file in await self._read_tree(first, commit, folder)}
+            trees.count += len(trees.files[first])
+        return trees.files[first]
+
+    async def _read_tree(self, first: str, commit: str, folder: str | None) -> list[SourceFile]:
+        url: str | None = first
         files: list[SourceFile] = []
         for _ in range(MAX_PAGES):
             assert url is not None
@@ -195,7 +217,10 @@ class _Repository:
             return UnknownSource(
                 self._address,
                 f"there is no revision {revision!r}",
-                [replace(self._place, revision=each).short() for each in nearest(revision, await self._revisions())],
+                [
+                    replace(self._place, revision=each).short()
+                    for each in nearest_version(revision, await self._revisions())
+                ],
             )
         if page.fields.get("x-error-message") == "Access to this resource is disabled.":
             return SourceFailed(page.url, HUB, "the hub has disabled this repository")

@@ -336,7 +336,7 @@ def digest_for(name: str, data: bytes, list_name: str) -> ListedFile:
     same = [file for file in found if file.name.rpartition("/")[2] == name and (file.checksum or file.stated)]
     if not same:
         near = nearest(name, [file.name for file in found])
-        raise UnknownSource(list_name, f"says nothing of {name!r}", near)
+        raise UnknownSource(list_name, f"does not list {name!r}", near)
     best = [file for file in same if file.checksum is not None] or same
     if len({(file.checksum, file.stated) for file in best}) > 1:
         raise ValueError(f"has several digests for {name!r}")

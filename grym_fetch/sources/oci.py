@@ -20,7 +20,7 @@ from grym_fetch.core.addresses import is_loopback
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import SourceFailed, UnknownSource
 from grym_fetch.sources.answers import HubAnswer
-from grym_fetch.sources.choice import choose_paths, nearest, numbered, quoted, unquoted
+from grym_fetch.sources.choice import choose_paths, nearest_version, numbered, quoted, unquoted
 from grym_fetch.sources.protocol import Page, Resolved, SourceFile, Web
 
 MAX_LAYERS = 10_000
@@ -211,5 +211,5 @@ async def _missing(address: str, place: _Artifact, page: Page, web: Web, hub: st
             tags = [tag for tag in named or [] if isinstance(tag, str) and re.fullmatch(_TAG, tag)][:MAX_TAGS]
     if not tags:
         return UnknownSource(address, "there is no such repository or version")
-    near = nearest(place.reference, tags) or tags[:3]
+    near = nearest_version(place.reference, tags)
     return UnknownSource(address, f"there is no version {place.reference!r}", [f"{place.short}:{tag}" for tag in near])

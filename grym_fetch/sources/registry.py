@@ -22,6 +22,7 @@ from grym_fetch.core.lfs_addresses import SCHEME as LFS
 from grym_fetch.core.manifest_values import MAX_SIZE_BYTES, check_address, check_label, check_source
 from grym_fetch.core.stated import StatedDigest
 from grym_fetch.core.text import safe_text
+from grym_fetch.sources.answers import HubRefusal
 from grym_fetch.sources.protocol import AssetSource, Resolved, SourceFile, Web
 
 log = logging.getLogger(__name__)
@@ -118,7 +119,8 @@ async def resolve(address: str, web: Web, *, newest: bool = False) -> Resolved:
         raise
     except ValueError as error:
         _hide_secrets(web, error)
-        reason = f"the answer makes no sense: {safe_text(str(error))}"
+        what = "it refuses" if isinstance(error, HubRefusal) else "the answer makes no sense"
+        reason = f"{what}: {safe_text(str(error))}"
         raise SourceFailed(_asked_last(web) or address, hub_of(source, address), reason) from error
     except Exception as error:
         _hide_secrets(web, error)

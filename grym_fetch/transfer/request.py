@@ -48,6 +48,7 @@ from grym_fetch.core.http import (
     Verdict,
     Whole,
     judge,
+    status_text,
 )
 from grym_fetch.core.lfs import LFS_TYPE, Lead, batch_address, batch_question
 from grym_fetch.core.lfs_addresses import LfsAddress, is_lfs_address, is_resolved_when_asked
@@ -138,8 +139,10 @@ class Requester:
         try:
             answer = await self._open(connection, origin, asked, sent_ahead)
             if answer.refusal is not None and is_bucket_address(origin.url) and answer.response.head.status in _EXPIRED:
-                # It was signed just now, so what is wrong are the keys.
-                advised = Refusal(f"status {answer.response.head.status}", bucket_advice(origin.url))
+                # It was signed just now, so what is wrong are the keys, or the name.
+                status = answer.response.head.status
+                is_missing = status in (404, 410)
+                advised = Refusal(status_text(status), bucket_advice(origin.url, is_missing=is_missing))
                 return replace(answer, refusal=advised)
             return answer
         except GrymFetchError as error:
@@ -293,7 +296,15 @@ class Requester:
         refusal = None
         if isinstance(verdict, ErrorStatus) and head.status >= 400:
             status, reason = verdict.status, verdict.reason
-            refusal = explain_refusal(status, reason, first=first, here=here, sent=sent, credentials=self._credentials)
+            refusal = explain_refusal(
+                status,
+                reason,
+                first=first,
+                here=here,
+                sent=sent,
+                credentials=self._credentials,
+                challenges=response.head.fields.get("www-authenticate", ()),
+            )
             refusal = replace(refusal, reason=self.secrets.hide(refusal.reason))
         match verdict:
             case UnusableRange(reason=reason) | Broken(reason=reason) | ErrorStatus(reason=reason):

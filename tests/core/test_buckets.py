@@ -22,6 +22,7 @@ def test_it_names_a_bucket_and_a_key(text: str, bucket: str, key: str) -> None:
     assert BucketAddress.parse(str(found)) == found
     assert is_bucket_address(text)
     assert bucket_advice(text).startswith("set ")
+    assert bucket_advice(text, is_missing=True).startswith("see that bucket and key are right")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from grym_fetch.core.addresses import Credential, Credentials, parse_address
@@ -12,7 +14,15 @@ FIRST = "https://hub.example/a.bin"
 SENT = Credential("Bearer hunter2", "HF_TOKEN")
 
 
-def told(status: int, *, first: str = FIRST, here: str = "", sent: Credential | None = None, reason: str = "") -> str:
+def told(
+    status: int,
+    *,
+    first: str = FIRST,
+    here: str = "",
+    sent: Credential | None = None,
+    reason: str = "",
+    challenges: Sequence[str] = (),
+) -> str:
     """The message for this status."""
     return str(
         explain_refusal(
@@ -22,6 +32,7 @@ def told(status: int, *, first: str = FIRST, here: str = "", sent: Credential | 
             here=parse_address(here or first),
             sent=sent,
             credentials=Credentials({}),
+            challenges=challenges,
         )
     )
 
@@ -39,6 +50,15 @@ def test_whether_a_credential_was_sent() -> None:
     )
     assert told(404) == "status 404: not found"
     assert told(404, sent=SENT).startswith("status 404: not found; or the account of the credentials from HF_TOKEN")
+
+
+@pytest.mark.shows("A5")
+def test_a_server_that_takes_a_login_only() -> None:
+    """Git servers do, and so does a password that nginx asks for: a bearer token would get the same answer."""
+    advice = "put a login and a password, or a token in its place, for this host into ~/.netrc"
+    assert advice in told(401, challenges=['Basic realm="Git"'])
+    assert advice not in told(401, challenges=['Basic realm="a"', 'Bearer realm="b"'])
+    assert advice not in told(401, challenges=['Basic realm="a", Bearer realm="b"'])
 
 
 @pytest.mark.shows("S7")

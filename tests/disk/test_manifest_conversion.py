@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,15 @@ def load_manifest_after(long: Path) -> None:
         load_manifest(target)
     finally:
         target.unlink(missing_ok=True)
+
+
+def test_what_cannot_be_written_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without pyarrow, the file that needs it is named, and not the one that was read."""
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "assets.json").write_text('{"assets": []}')
+    with pytest.raises(EditRefused, match=r"assets\.parquet was not changed\n  file: needs pyarrow"):
+        convert(tmp_path / "assets.json", tmp_path / "assets.parquet")
+    assert [path.name for path in tmp_path.iterdir()] == ["assets.json"]
 
 
 def test_what_is_wrong_is_not_converted(tmp_path: Path) -> None:

@@ -81,6 +81,7 @@ def test_add_writes_the_address_of_the_bucket(s3: S3Server, project: Project) ->
     assert "127.0.0.1" not in doctor.out
     missing = run(project.root, "add", "s3://added/b.bin", **s3.environment())
     assert missing.code == 1
+    assert "status 404: not found; see that bucket and key are right" in missing.err
     assert "s3://added/b.bin" in missing.err
 
 
@@ -91,5 +92,5 @@ def test_a_bucket_that_is_not_open_says_which_keys_it_wants(s3: S3Server, projec
     environ = {"AWS_ENDPOINT_URL_S3": s3.endpoint, "HOME": str(project.root)}
     done = run(project.root, "sync", **environ)
     assert done.code == 1
-    assert "status 403; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in done.err
+    assert "status 403: access denied; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in done.err
     assert not project.finals()["a"].exists()

@@ -134,7 +134,8 @@ ORDER: dict[str, list[set[str]]] = {
     ],
     "sources": [
         {"protocol"},
-        {"answers", "choice", "git_pack", "metalink", "registry", "web"},
+        {"answers"},
+        {"choice", "git_pack", "metalink", "registry", "web"},
         {"git"},
         {"git_lfs", "github", "huggingface", "listings", "modelscope", "oci", "zenodo"},
         {"naming"},

@@ -285,6 +285,19 @@ def test_the_commands(project: Project, hub: HuggingFaceHub) -> None:
     assert "nothing newer" in done.stderr
 
 
+def test_the_command_says_that_a_failure_stops_all(project: Project, hub: HuggingFaceHub) -> None:
+    """What is newer is shown, and that it was not written; the others can be updated."""
+    del hub.repositories["models/org/model"].versions[hub.repositories["models/org/model"].branches["main"]]["big.bin"]
+    before = project.manifest.read_bytes()
+    for command, said in ((["update", "-n"], "nothing would be updated"), (["update"], "nothing was updated")):
+        code, done = run(project, hub, *command)
+        assert code == 2  # wrong usage: there is no such file
+        assert done.stdout.startswith("model-config.json  ")
+        assert f"{said}, because some failed; --exclude leaves them out" in done.stderr
+    assert project.manifest.read_bytes() == before
+    assert run(project, hub, "update", "--exclude", "model-big.bin")[0] == 0
+
+
 def test_the_commands_for_programs(project: Project, hub: HuggingFaceHub) -> None:
     """With --json there is one object for each, which says whether it was written."""
     for command, is_written in ((["outdated"], False), (["update", "model-big.bin"], True)):

@@ -116,7 +116,7 @@ async def test_a_complaint_that_repeats_a_token(served: GitServer, command: byte
     served.override = lambda request: (200, ANSWERED, complaint) if command in request.body else None
     variable = f"GRYM_FETCH_TOKEN_127_0_0_1_PORT_{served.url.rpartition(':')[2]}"
     try:
-        with pytest.raises(SourceFailed, match=r"the server says: no, …,\\x1b\[2J not for you") as caught:
+        with pytest.raises(SourceFailed, match=r"^the git server: it refuses: no, …,\\x1b\[2J not for you") as caught:
             await ask(f"git-lfs:{served.url}/org/model.git", {variable: TOKEN})
     finally:
         served.override = lambda _: None
@@ -142,6 +142,7 @@ async def test_names_that_repeat_a_token(served: GitServer) -> None:
     ("below", "reason"),
     [
         ("/org/model.git/a/w.bn", "no file 'a/w.bn'.*Nearest: a/w.bin"),
+        ("/org/model.git@v9/a/w.bin", "no revision 'v9'.*Nearest: git-lfs:.*/org/model.git@main"),
         ("/org/model.git@mian/a/w.bin", "no revision 'mian'.*Nearest: git-lfs:.*/org/model.git@main"),
         (f"/org/model.git@{'0' * 40}", "there is no commit 0000"),
         ("/org/modle.git", "no such repository, or it is private"),

@@ -234,8 +234,8 @@ def test_a_pack_in_an_answer() -> None:
     )
     assert pack_in(data) == b"PACK"
     for wrong, reason in (
-        (packet("ERR no such thing"), "the server says: no such thing"),
-        (packet("packfile") + b"0008\x03bad", "the server says: bad"),
+        (packet("ERR no such thing"), "no such thing"),
+        (packet("packfile") + b"0008\x03bad", "bad"),
         (b"0000", "no pack in the answer"),
     ):
         with pytest.raises(ValueError, match=reason):

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.errors import SourceFailed, UnknownSource
+from grym_fetch.net.client import HttpTransport
 from grym_fetch.sources.huggingface import MAX_PAGES, HuggingFace
+from grym_fetch.sources.registry import resolve
 from grym_fetch.testing import seeded_bytes
-from tests.sources.asking import ask
+from tests.sources.asking import ask, web_over
 from tests.support.hubs import HubRequest, HuggingFaceHub, Reply, closing_hub, git_blob
 
 FILES = {
@@ -96,6 +98,25 @@ async def test_one_file_of_very_many(hub: HuggingFaceHub) -> None:
     assert asked == [("main", None), ("onnx", "false")]
 
 
+async def test_a_list_is_read_once_for_all_its_files(hub: HuggingFaceHub) -> None:
+    """`outdated` asks for each of them: with thousands, reading the list for each would take minutes."""
+    connection = HttpTransport().connection()
+    web = web_over(connection, environ(hub), retries=0)
+    try:
+        first = await resolve("hf://org/model@main/onnx", web)
+        for file in first.files:
+            [again] = (await resolve(file.source, web, newest=True)).files
+            assert again == file
+        [one] = (await resolve("hf://org/model@main/onnx/model.bin", web)).files
+        [two] = (await resolve("hf://org/model@main/onnx/model.bin", web)).files
+        assert one is two
+        hub.repositories["models/org/model"].branches["other"] = hub.repositories["models/org/model"].branches["main"]
+        [other] = (await resolve("hf://org/model@other/onnx/model.bin", web)).files
+    finally:
+        await connection.aclose()
+    assert other.source == "hf://org/model@other/onnx/model.bin"
+
+
 async def test_a_list_of_several_pages() -> None:
     """The Link field is followed until there is none."""
     with closing_hub(HuggingFaceHub(page_size=2)) as hub:
@@ -141,6 +162,7 @@ def test_pages(page: str, address: str | None) -> None:
         ("hf://org/modle", "no such repository", ["hf://org/model"]),
         ("hf://org/data", "no such repository", ["hf://datasets/org/data"]),
         ("hf://nobody/nothing", "no such repository", []),
+        ("hf://org/model@release-9", "no revision 'release-9'", ["hf://org/model@main", "hf://org/model@v1"]),
         ("hf://org/model@mian", "no revision 'mian'", ["hf://org/model@main"]),
         ("hf://org/model/confg.json", "no file 'confg.json'", ["config.json"]),
         ("hf://org/model/onnx/modell.bin", "no file", ["onnx/model.bin"]),

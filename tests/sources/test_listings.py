@@ -189,7 +189,7 @@ def test_the_digest_of_one_file() -> None:
     assert digest_for("x", f"{A.hexdigest}\n".encode(), "x.sha256").checksum == A
     both = f"MD5 (d/a) = {MD5.hexdigest}\nSHA256 (d/a) = {A.hexdigest}\n"
     assert digest_for("a", both.encode(), "list").checksum == A
-    with pytest.raises(UnknownSource, match=r"says nothing of 'a.bim'.*Nearest: a.bin"):
+    with pytest.raises(UnknownSource, match=r"does not list 'a.bim'.*Nearest: a.bin"):
         digest_for("a.bim", SUMS.encode(), "SHA256SUMS")
     two = f"{A.hexdigest}  x/a\n{'0' * 64}  y/a\n"
     with pytest.raises(ValueError, match="several digests"):
