@@ -813,7 +813,7 @@ class AssetManager:
                 [found], allow_suspicious=allow_suspicious, before_fetch=self._accept
             )
             self._adopt(parsed)
-        return done
+        return None if done.newer == done.asset else done
 
     async def remove_asset(self, asset_id: str, *, delete_file: bool = False) -> tuple[Path, ...]:
         """Remove an asset from the manifest; with ``delete_file``, also its file, its stand-in's and what was unpacked.

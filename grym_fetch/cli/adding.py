@@ -40,7 +40,13 @@ if TYPE_CHECKING:
 @option("--tag", "tags", multiple=True, metavar="T", help="Give it this tag (repeatable).")
 @option("--required", is_flag=True, help="Mark it as required: a plain sync fetches it.")
 @option("--url", metavar="URL", help="For a file: the URL from which others can download it.")
-@option("--fallback-url", "fallback_urls", multiple=True, metavar="URL", help="A mirror (repeatable).")
+@option(
+    "--fallback-url",
+    "fallback_urls",
+    multiple=True,
+    metavar="URL",
+    help="A mirror (repeatable), asked now only if SOURCE fails.",
+)
 @option("--checksum", metavar="DIGEST", help="The publisher's digest, sha256:… for one: refuse anything else.")
 @option("--checksums-from", metavar="URL", help="Take the checksum from this list: SHA256SUMS, FILE.sha256.")
 @option("--description", metavar="TEXT", help="What it is for.")

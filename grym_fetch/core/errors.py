@@ -54,6 +54,7 @@ from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
+from grym_fetch.core.nearest import nearest_names
 from grym_fetch.core.text import redact_text, redact_url, safe_text
 
 MOST_SHOWN = 200
@@ -202,9 +203,7 @@ class UnknownTag(GrymFetchError, LookupError):
 
     @property
     def advice(self) -> str:  # type: ignore[override]  # its text names the nearest
-        import difflib  # rarely needed
-
-        near = [each for tag in self.tags for each in difflib.get_close_matches(tag, self.known, n=2)]
+        near = [each for tag in self.tags for each in nearest_names(tag, self.known, most=2)]
         hint = f"Did you mean {', '.join(dict.fromkeys(near))}? " if near else ""
         return f"{hint}Tags in the manifest: {', '.join(self.known[:30]) or 'none'}."
 

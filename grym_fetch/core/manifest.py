@@ -6,7 +6,6 @@ file gets in here but ``metadata`` and the unknown keys, which are kept as they 
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from typing import Protocol, runtime_checkable
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import UnknownAsset, UnknownTag
+from grym_fetch.core.nearest import nearest_names
 from grym_fetch.core.paths import STAND_IN_FOLDER, find_collisions
 from grym_fetch.core.piece_digests import PieceDigests
 from grym_fetch.core.stated import StatedDigest
@@ -229,7 +229,7 @@ class Manifest:
     def _unknown(self, text: str) -> UnknownAsset:
         plain = GLOB.sub("", text)
         near = [asset_id for asset_id in self._by_id if plain and asset_id.startswith(plain)] if plain != text else []
-        return UnknownAsset(text, (near or difflib.get_close_matches(plain, self._by_id, n=3))[:3])
+        return UnknownAsset(text, (near or nearest_names(plain, self._by_id))[:3])
 
     def pick(self, ids: Collection[str] | None = None, *, exclude: Collection[str] = ()) -> tuple[Asset, ...]:
         """Return the assets named, in that order and none twice; all if ``ids`` is None; never one of ``exclude``.

@@ -6,7 +6,6 @@ for a few assets gets what every other code takes; otherwise an `AssetStream`, w
 
 from __future__ import annotations
 
-import difflib
 import re
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -15,6 +14,7 @@ from itertools import chain, count
 
 from grym_fetch.core.errors import UnknownAsset, UnknownTag
 from grym_fetch.core.manifest import ESSENTIAL_TAG, GLOB, Asset, Manifest
+from grym_fetch.core.nearest import nearest_names
 from grym_fetch.disk.database import Database, key_of, text_of
 from grym_fetch.disk.manifest_index import ManifestIndex
 
@@ -253,7 +253,7 @@ class LongManifest:
             )
         ]
         begin = [each for each in near if plain and each.startswith(plain)] if plain != text else []
-        return UnknownAsset(text, (begin or difflib.get_close_matches(plain, near, n=3))[:3])
+        return UnknownAsset(text, (begin or nearest_names(plain, near))[:3])
 
 
 _SOME_TAGS = "SELECT DISTINCT tag FROM tags ORDER BY tag LIMIT 100"

@@ -37,6 +37,7 @@ State = Literal["ok", "done", "warn", "fail"]
 
 MIN_PYTHON = (3, 11)
 _FEW = 5
+_ONLY_NAMED = "`clean` and `restore` use it only if you name it"
 _EXTERNAL_IGNORE = f"*\n!{IGNORE_FILE}\n!{MOVED_FILES}\n"
 
 
@@ -154,13 +155,13 @@ def _external_folder(project: Project) -> Step:
     folder, advice = project.external_dir, "name another one with --external-assets-dir"
     is_named = project.is_external_named
     if not is_named and folder.is_symlink():
-        what = f"{_shown(folder)} is a symlink, which counts only where you name it"
+        what = f"{_shown(folder)} is a symlink; {_ONLY_NAMED}"
         return Step("warn", "external folder", f"{what}; it is needed for moved and shared files only", advice)
     try:
         if is_named:
             check_named(folder)
         else:
-            check_owner(folder, "it is used only where you name it")
+            check_owner(folder, _ONLY_NAMED)
     except RepositoryError as error:
         if is_named:
             return Step("fail", "external folder", str(error), is_storage=True)

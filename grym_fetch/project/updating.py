@@ -180,7 +180,10 @@ class Updater:
             if to_fetch:
                 came = [each.local_path for each in to_fetch if not is_taken(root / each.local_path)]
                 measured = await self._adder.fetch_all(to_fetch, allow_suspicious=allow_suspicious)
-            done = [await self._in_old_words(_measured(each, measured)) for each in found]
+            done = [
+                await self._as_fetched(each, measured[each.asset.id]) if each.asset.id in measured else each
+                for each in found
+            ]
             for each in done:
                 on_measured(each)
             parsed = await self._entries.set_values(partial(self._settings_of, done))
@@ -196,6 +199,10 @@ class Updater:
                 there = await self._measurer.measure(asset, place)
                 self._measurer.note_verified(place, there.checksum, there.signature)
         return parsed, done
+
+    async def _as_fetched(self, found: NewerVersion, there: Asset) -> NewerVersion:
+        measured = replace(found, newer=replace(found.newer, checksum=there.checksum, size=there.size))
+        return _unless_same(await self._in_old_words(measured))
 
     async def _in_old_words(self, found: NewerVersion) -> NewerVersion:
         """With a digest of the algorithm that the entry has: else the same content would look like another one."""
@@ -223,7 +230,8 @@ class Updater:
                 reason = "has been changed meanwhile by somebody else; look at it, and update it again"
                 problems.append(Problem(f"asset '{safe_text(each.asset.id)}'", "", reason))
                 continue
-            settings.append(Setting(number, _values(each)))
+            if each.newer != each.asset:
+                settings.append(Setting(number, _values(each)))
         if problems:
             raise self._entries.refused(*problems)
         return settings
@@ -258,10 +266,11 @@ def pinned_anew(found: Sequence[NewerVersion], root: Path) -> list[Pinned]:
     return done
 
 
-def _measured(found: NewerVersion, measured: dict[str, Asset]) -> NewerVersion:
-    if (there := measured.get(found.asset.id)) is None:
-        return found
-    return replace(found, newer=replace(found.newer, checksum=there.checksum, size=there.size))
+def _unless_same(found: NewerVersion) -> NewerVersion:
+    """Nothing has changed if the old address still has what it had: the mirrors and the pieces are right, too."""
+    old, new = found.asset, found.newer
+    is_same = (new.url, new.source, new.checksum) == (old.url, old.source, old.checksum)
+    return NewerVersion(old, replace(old, size=new.size)) if is_same else found
 
 
 def _values(found: NewerVersion) -> dict[str, object]:

@@ -12,7 +12,6 @@ the root, and lead there through no symlink. Nothing is ever written in git's ow
 from __future__ import annotations
 
 import asyncio
-import difflib
 import itertools
 import logging
 import os
@@ -37,6 +36,7 @@ from grym_fetch.core.errors import (
 )
 from grym_fetch.core.events import Event
 from grym_fetch.core.manifest import Asset
+from grym_fetch.core.nearest import nearest_names
 from grym_fetch.core.paths import check_local_path
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import exists, open_folder, open_regular, storage_errors, sync
@@ -162,7 +162,7 @@ class Restorer:
             paths = ", ".join(safe_text(path) for path in sorted(found))
             raise RepositoryError(f"several files have the id {safe_text(text)}: {paths}. Name one by its path.")
         names = {name for wanted in known for name in (wanted.id, wanted.path)}
-        near = difflib.get_close_matches(text, names, n=3)
+        near = nearest_names(text, names)
         hint = f" Did you mean {', '.join(map(safe_text, near))}?" if near else ""
         records = " and ".join(safe_text(str(record.path), limit=1000) for record, _ in self._records)
         do = "does" if len(self._records) == 1 else "do"

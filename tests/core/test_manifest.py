@@ -70,6 +70,9 @@ def test_an_unknown_id_suggests_the_nearest() -> None:
     with pytest.raises(UnknownAsset) as caught:
         MANIFEST.get("zzz")
     assert caught.value.suggestions == ()
+    with pytest.raises(UnknownAsset) as caught:
+        MANIFEST.get("GAMA")
+    assert caught.value.suggestions[0] == "gamma"
     many = Manifest(assets=tuple(asset(f"model-{n}") for n in range(9)))
     with pytest.raises(UnknownAsset) as caught:
         many.get("model")

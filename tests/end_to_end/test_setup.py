@@ -200,7 +200,7 @@ def test_nothing_is_written_through_symlinks(project: Project, tmp_path: Path, s
     (project.root / "logs/asset-manager.log").symlink_to(home / ".bashrc")
     done = run(project.root, "setup", GRYM_FETCH_ENV="production")
     assert done.code == 0
-    assert "is a symlink, which counts only where you name it" in done.out
+    assert "is a symlink; `clean` and `restore` use it only if you name it" in done.out
     assert "no log file" in done.err
     (project.root / "logs/asset-manager.log").unlink()
     (project.root / "logs").rmdir()

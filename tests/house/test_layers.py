@@ -34,7 +34,7 @@ LAYERS: list[set[str]] = [
 # The modules of each room, from the bottom up. A module may import only from earlier rows of its room.
 ORDER: dict[str, list[set[str]]] = {
     "core": [
-        {"text", "signatures", "buckets", "cells", "figures", "columns"},
+        {"text", "nearest", "signatures", "buckets", "cells", "figures", "columns"},
         {"command_lines", "lfs_addresses"},
         {"errors", "validation"},
         {

@@ -131,6 +131,13 @@ def test_one_page_says_what_is_public() -> None:
     assert len(grym_fetch.__all__) <= 19
 
 
+def test_the_names_of_the_package_itself_are_listed() -> None:
+    """The page says exactly which names can be imported from the package itself."""
+    page = (ROOT / "docs/python-api.md").read_text(encoding="utf-8")
+    [row] = re.findall(r"^\| `grym_fetch` \| (.*) \|$", page, re.MULTILINE)
+    assert sorted(re.findall(r"`(\w+)`", row)) == sorted(grym_fetch.__all__)
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_public_names_exist(module: str) -> None:
     """Each name in a module's list can be imported from it, and completion shows it."""

@@ -13,7 +13,7 @@ from grym_fetch.core.digest import Checksum
 from grym_fetch.core.manifest import Asset
 from grym_fetch.errors import DigestMismatch, EditRefused, UnsafePath
 from grym_fetch.project.measuring import Measurer
-from grym_fetch.testing import AssetServer, Reset
+from grym_fetch.testing import AssetServer, Reset, Status
 from tests.project.editing import CONTENT, entries
 from tests.support.invariants import Recorder
 from tests.support.project import KIB, Project
@@ -41,6 +41,19 @@ async def test_add_what_is_fetched(project: Project, server: AssetServer) -> Non
         assert manager.state_of(added) == "verified"
     recorder.check()
     assert (project.assets / "m/new.bin").read_bytes() == CONTENT
+
+
+async def test_a_mirror_is_asked_only_where_the_address_fails(project: Project, server: AssetServer) -> None:
+    """An asset is measured at its own address, and at a mirror if that cannot be fetched."""
+    file, mirror = server.add("/new.bin", CONTENT), server.add("/mirror.bin", CONTENT)
+    asset = Asset("new", file.url, "m/new.bin", fallback_urls=(mirror.url,))
+    async with project.manager() as manager:
+        await manager.add_asset(asset, fetch=True)
+        assert not server.stats.of("/mirror.bin").requests
+        file.faults = (Status(404),)
+        await manager.add_asset(replace(asset, id="other", local_path="m/other.bin"), fetch=True)
+    assert server.stats.of("/mirror.bin").requests
+    assert entries(project)["other"]["checksum"] == Checksum.of(CONTENT).hexdigest
 
 
 async def test_adding_is_resumed(project: Project, server: AssetServer) -> None:

@@ -107,9 +107,13 @@ async def test_out_and_in_again(project: Project, server: AssetServer, tmp_path:
 async def test_what_cannot_be_exported(project: Project) -> None:
     """An unknown asset or format is refused, and so is an asset that the format cannot express."""
     project.add("u", ["https://h.example/u"], None, pinned=False, size=None)
+    project.add("bucket", ["s3://bucket/b"], CONTENT)
     async with project.manager() as manager:
         with pytest.raises(EditRefused, match="u: has no SHA-256"):
             manager.export_list("sha256sums")
+        for name in ("metalink", "aria2", "curl", "pooch"):
+            with pytest.raises(EditRefused, match="bucket: has no http or https address"):
+                manager.export_list(name, ["bucket"])
         with pytest.raises(UnknownAsset):
             manager.export_list("pooch", ["nothing"])
         with pytest.raises(ValueError, match="not 'dvc'"):

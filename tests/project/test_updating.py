@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from grym_fetch import SyncFailed, UnknownAsset
 from grym_fetch.cli.main import cli
-from grym_fetch.core.digest import Checksum
+from grym_fetch.core.digest import Algorithm, Checksum
 from grym_fetch.core.manifest import Asset
 from grym_fetch.errors import DigestMismatch, EditRefused, PolicyRefused, StaleManifest
 from grym_fetch.project.adding import Adder
@@ -205,6 +207,28 @@ async def test_another_address(project: Project, hub: HuggingFaceHub, server: As
     assert entries(project)["m"]["fallbackUrls"] == []
     assert entries(project)["model-big.bin"].get("source") is None
     assert len(server.stats.requests) == 2
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+async def test_the_address_it_has_already(
+    project: Project, hub: HuggingFaceHub, server: AssetServer, algorithm: Algorithm
+) -> None:
+    """An asset that is moved to its own address is as it was: nothing is told or written, and its mirrors stay."""
+    content = seeded_bytes(40 * KIB, seed=9)
+    file = server.add("/new.bin", content)
+    hexdigest = hashlib.new(algorithm, content).hexdigest()
+    checksum, mirrors = Checksum(algorithm, hexdigest), ("https://mirror.example/m",)
+    plain = Asset("m", file.url, "m.bin", fallback_urls=mirrors)
+    async with manager_for(project, hub) as manager:
+        await manager.add_asset(replace(plain, checksum=checksum, size=len(content)))
+        before = project.manifest.read_bytes()
+        assert await manager.update_asset("m", file.url) is None
+        assert (project.manifest.read_bytes(), manager.manifest.get("m").fallback_urls) == (before, mirrors)
+
+        file = server.add("/new.bin", content + b"more")
+        done = await manager.update_asset("m", file.url)
+        assert done is not None
+        assert (done.newer.size, done.newer.fallback_urls) == (len(content) + 4, ())
 
 
 @pytest.mark.shows("S8")
