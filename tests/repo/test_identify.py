@@ -12,6 +12,7 @@ import pytest
 from grym_fetch.repo.git import GitUnusable
 from grym_fetch.repo.identify import LargeFile, Total, ignore_line, survey, survey_staged, totals
 from grym_fetch.repo.tree import find_root
+from grym_fetch.testing import seeded_bytes
 from tests.repo.story import LIMIT, commit, git, repository, write
 
 
