@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
@@ -239,7 +240,8 @@ class Git:
         """Which of these paths, relative to the root, are tracked and differ from the last commit, staged or not.
 
         If a file only looks touched, or git was told not to check it, its content is compared with the staged one,
-        after git's conversions except filters, which are programs. In that case a file with a filter counts as changed.
+        after git's conversions except filters, which are programs. In that case a file with a filter counts as changed,
+        and so does whatever is no longer a file.
         """
         tracked = [path for path in paths if path in index]
         if not tracked:
@@ -254,9 +256,9 @@ class Git:
         touched = _paths(self.ask("diff-files", *same, settings=self._no_filters(), seconds=seconds))
         in_doubt = [path for path in tracked if path in touched or index[path].is_unwatched]
         changed = [path for path in in_doubt if not _is_blob(self.folder / path, index[path].blob)]
-        return staged.intersection(tracked) | {
-            path for path, blob in self._converted(changed).items() if blob != index[path].blob
-        }
+        # Git would read what a symlink leads to, and wait for a pipe.
+        names = self._converted([path for path in changed if not _is_other(self.folder / path)])
+        return staged.intersection(tracked) | {path for path in changed if names.get(path) != index[path].blob}
 
     def _converted(self, paths: Sequence[str]) -> dict[str, str | None]:
         """The names of the blobs that git would make of these files without their filters; None for an unreadable file.
@@ -334,6 +336,14 @@ def _paths(answer: bytes) -> set[str]:
 def _is_same(one: Path, other: Path) -> bool:
     try:
         return os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
+def _is_other(path: Path) -> bool:
+    """Whether something other than a file is there."""
+    try:
+        return not stat.S_ISREG(os.lstat(path).st_mode)
     except OSError:
         return False
 

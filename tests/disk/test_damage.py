@@ -15,6 +15,7 @@ from grym_fetch.core.piece_digests import MIB, PieceDigests, PieceSums, piece_ra
 from grym_fetch.disk.damage import Damage, find_damage
 from grym_fetch.testing import seeded_bytes
 from tests.core.test_content_hasher import digests_of
+from tests.support.system import descriptors
 
 CONTENT = seeded_bytes(50_000, seed=62)
 LENGTH = 7000
@@ -120,5 +121,7 @@ def test_reading_ends_when_told(tmp_path: Path) -> None:
         seen.append(count)
         return len(seen) < 2
 
+    before = descriptors()
     assert find_damage(path, len(CONTENT), digests=digests, go_on=go_on) is None
     assert seen == [LENGTH, 2 * LENGTH]
+    assert descriptors() == before

@@ -160,6 +160,14 @@ async def test_offline_takes_from_the_store(machine: Machine) -> None:
     assert isinstance(await machine.sync("two", offline=True), AssetReused)
 
 
+async def test_what_is_not_there_yet_is_no_trouble(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
+    """A store that has nothing of an asset is in order, and nobody is warned about it."""
+    await machine.sync("one")
+    machine.object.unlink()
+    await machine.sync("two")
+    assert "cannot be used" not in caplog.text
+
+
 async def test_a_store_that_cannot_be_used_costs_a_download(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
     """The asset is fetched as without it, and the log says why."""
     machine.store.write_bytes(b"a file is in the way")
@@ -245,3 +253,5 @@ def test_a_team_shares_a_store(team: Path, umask: int, link: str) -> None:
     assert as_member(BERT, team, "berts", umask) == "AssetReused copy"
     assert not (team / "berts/assets/models/a.bin").samefile(team / "annas/assets/models/a.bin")
     assert (team / "store" / OBJECT).stat().st_uid == ANNA
+    folders = (team / "store" / OBJECT).relative_to(team / "store").parents
+    assert all((team / "store" / folder).stat().st_mode & 0o070 == 0o070 for folder in folders)

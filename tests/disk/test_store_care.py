@@ -26,6 +26,7 @@ from grym_fetch.disk.store_stamps import object_path
 from grym_fetch.testing import seeded_bytes
 from tests.support.project import Project
 from tests.support.small_world import SmallWorld
+from tests.support.system import descriptors
 
 CONTENTS = {name: seeded_bytes(1000 * size, seed=size) for name, size in (("a", 1), ("b", 2), ("c", 3))}
 WORLD = {f"https://origin.example/{name}": content for name, content in CONTENTS.items()}
@@ -207,3 +208,13 @@ async def test_what_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(store_care, "open_folder", refuse)
     with pytest.raises(StorageError):
         survey(tmp_path / "store")
+
+
+async def test_nothing_stays_open_or_locked(tmp_path: Path) -> None:
+    """Looking through a store and pruning it cost no descriptor, and whoever wants an object next can lock it."""
+    (await fill(tmp_path, "one", "ab", "copy")).finals()["a"].unlink()
+    before = descriptors()
+    assert not list(damaged(tmp_path / "store", lambda *_: None))
+    prune(tmp_path)
+    assert left(tmp_path) == "b"
+    assert descriptors() == before

@@ -894,6 +894,17 @@ async def test_a_proxy_that_refuses_the_tunnel(directly: Connect, monkeypatch: p
     assert "the proxy answered 407: the proxy wants another user or password" in str(error)
 
 
+@pytest.mark.parametrize("status", [401, 407])
+async def test_a_proxy_that_refuses_a_request(directly: Connect, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    """Over plain http, too, what the proxy itself refuses is its failure."""
+    refusal = f"HTTP/1.1 {status} hush-hush\r\nContent-Length: 9\r\n\r\nhush-hush".encode()
+    async with TinyProxy(refusal).running() as proxy:
+        monkeypatch.setenv("http_proxy", f"http://user:{SECRET}@127.0.0.1:{proxy.port}")
+        async with directly() as connection:
+            error = await failure_of(connection.get("http://host.example/a.bin", {}))
+    assert type(error) is ProxyRefused
+
+
 @pytest.mark.parametrize("kind", ["socks5", "socks6", "ftp"])
 async def test_a_proxy_of_another_kind_is_not_spoken_to(
     directly: Connect, monkeypatch: pytest.MonkeyPatch, kind: str

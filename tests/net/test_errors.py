@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +63,29 @@ def test_a_client_certificate_is_named_by_its_variables() -> None:
     """Whatever OpenSSL calls it, the message says what to set."""
     for reason in ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "SSLV3_ALERT_BAD_CERTIFICATE", "SSLV3_ALERT_HANDSHAKE_FAILURE"):
         assert "GRYM_FETCH_CLIENT_CERT and GRYM_FETCH_CLIENT_KEY" in os_reason(_tls(reason))
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "is_named"),
+    [
+        ("SSL_CERT_FILE", "folder", True),
+        ("SSL_CERT_DIR", "file", True),
+        ("SSL_CERT_FILE", "missing", True),
+        ("SSL_CERT_FILE", "file", False),
+        ("SSL_CERT_DIR", "folder", False),
+    ],
+)
+def test_trust_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, place: str, is_named: bool
+) -> None:
+    """A folder where a file should be, and the other way round, are reasons why nothing is trusted."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv(name, str(tmp_path / place))
+    message = str(connect_error(ssl.SSLCertVerificationError(1, SECRET), URL, 10.0))
+    assert (f"{name} names {tmp_path / place}, which cannot be read" in message) is is_named
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from grym_fetch.core.errors import BadResponse, ConnectionLost, GrymFetchError, PolicyRefused, Stalled
 from grym_fetch.net.parser import MAX_HEAD_BYTES
+from grym_fetch.net.places import Places
 from grym_fetch.net.plain import PlainConnection, PlainResponse
 from grym_fetch.net.settings import HttpSettings
 from tests.support.fakes import read_some
@@ -435,6 +436,34 @@ async def test_a_socket_closed_while_idle_blames_nobody() -> None:
         assert connection.ask_ahead(url, {})
         assert await asked(connection, url) == b"two"
         assert not connection.lost_ahead()
+
+
+@pytest.mark.shows("N24")
+async def test_what_was_lost_is_known_before_the_next_request() -> None:
+    """A server that closes instead of answering is told from one of which nothing was asked ahead."""
+    script = Script([with_length(b"one"), None])
+    async with script.running() as (connection, url):
+        assert not connection.lost_ahead(), "there is no socket yet"
+        await body_of(await ahead(connection, url, url))
+        assert connection._wire is not None
+        async with asyncio.timeout(5.0):
+            await connection._wire.closed
+        assert connection.lost_ahead()
+
+
+@pytest.mark.parametrize(("answer", "failures"), [([None], 0), ([HEAD, None], 1)], ids=["idle", "within a head"])
+async def test_which_failures_are_held_against_an_address(
+    monkeypatch: pytest.MonkeyPatch, answer: list[bytes | None], failures: int
+) -> None:
+    """A kept socket that the server closed while it was idle is no failure of its address; a broken answer is."""
+    failed: list[str] = []
+    monkeypatch.setattr(Places, "failed", lambda _, name, address, now: failed.append(address))
+    script = Script([with_length(b"one")], answer, [with_length(b"two")])
+    async with script.running() as (connection, url):
+        assert await asked(connection, url) == b"one"
+        with suppress(ConnectionLost):
+            assert await asked(connection, url) == b"two"
+    assert failed == ["127.0.0.1"] * failures
 
 
 @pytest.mark.shows("N24")

@@ -244,6 +244,19 @@ def test_what_git_converts_is_compared_as_git_would(tmp_path: Path) -> None:
     assert Git(root).uncommitted(Git(root).index(), [*names, "a.z"]) == {"changed.txt", "a.z"}
 
 
+@pytest.mark.shows("S17")
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_what_is_no_file_any_more_is_uncommitted(tmp_path: Path, kind: str) -> None:
+    """A symlink to the same content, or a pipe, is not what was committed, and nobody waits for it."""
+    root = repository(tmp_path / "repo")
+    write(root, "a.bin", A)
+    commit(root)
+    (root / "a.bin").rename(tmp_path / "same")
+    (root / "a.bin").symlink_to(tmp_path / "same") if kind == "link" else os.mkfifo(root / "a.bin")
+    asked = Git(root, patience=5.0)
+    assert asked.uncommitted(asked.index(), ["a.bin"]) == {"a.bin"}
+
+
 def test_one_file_that_cannot_be_read_is_the_only_one_in_doubt(tmp_path: Path) -> None:
     """A file that git cannot open counts as changed, and the others are still compared."""
     root = repository(tmp_path / "repo")

@@ -38,13 +38,13 @@ def pipe(path: Path) -> Path:
     return path
 
 
-def refused(root: Path, target: Path, file: Path) -> None:
+def refused(root: Path, target: Path, file: Path, files: int = 1) -> None:
     """Clean refuses and names the file; a listing continues without git."""
     with pytest.raises(GitUnusable, match="is a pipe or a device") as error:
         plan_clean(root, root, target, LIMIT)
     named = Path(str(error.value).partition(" is a pipe")[0])
     assert os.path.samefile(named, file)
-    assert len(survey(root, LIMIT, root).files) == 1
+    assert len(survey(root, LIMIT, root).files) == files
 
 
 @pytest.mark.shows("S22")
@@ -80,6 +80,27 @@ def test_a_pipe_that_is_configured(root: Path, tmp_path: Path, setting: str, for
         git(root, "config", "includeIf.gitdir:**.path", "more")
     git(root, "config", "--file", str(file), setting, path)
     refused(root, tmp_path / "out", fifo)
+
+
+@pytest.mark.shows("S22")
+def test_a_pipe_where_only_one_question_leads(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each question checks the rules that it makes git read, also beside files that nobody asked about."""
+    write(root, "new/b.bin", A)
+    fifo = pipe(root / "new/.gitignore")
+    refused(root, tmp_path / "out", fifo, files=2)
+    fifo.unlink()
+    fifo = pipe(root / "new/.gitattributes")
+    caplog.clear()
+    assert len(survey(root, LIMIT, root, with_ignored=True).files) == 2
+    assert "is a pipe or a device" in caplog.text
+    fifo.unlink()
+    write(root, "small/c", b"c")
+    commit(root)
+    pipe(root / "small/.gitattributes")
+    os.utime(root / "small/c", (1, 1))
+    asked = Git(root)
+    with pytest.raises(GitUnusable, match=r"small/\.gitattributes is a pipe or a device"):
+        asked.uncommitted(asked.index(), ["sub/a.bin"])
 
 
 @pytest.mark.shows("S22")

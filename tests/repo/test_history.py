@@ -55,6 +55,31 @@ def test_other_branches_and_tags_count(tmp_path: Path) -> None:
     assert (blob.commit, blob.is_current) == (side, True)
 
 
+def test_what_a_merge_left_out(tmp_path: Path) -> None:
+    """A blob that went with a merge was last in the commit that brought it."""
+    root = repository(tmp_path / "repo")
+    write(root, "a", b"")
+    commit(root)
+    git(root, "checkout", "-q", "-b", "side")
+    write(root, "side.bin", seeded_bytes(3000, seed=3))
+    side = commit(root, day=2)
+    git(root, "checkout", "-q", "main")
+    git(root, "merge", "-q", "-s", "ours", "-m", "without it", "side")
+    git(root, "branch", "-q", "-D", "side")
+    blob = find(root)["side.bin",]
+    assert (blob.commit, blob.is_current) == (side, False)
+
+
+def test_what_a_deep_folder_still_has(tmp_path: Path) -> None:
+    """The newest commit that has a blob is found, however deep the blob is."""
+    root = repository(tmp_path / "repo")
+    write(root, "a/b/c/deep.bin", seeded_bytes(3000, seed=3))
+    commit(root, day=1)
+    write(root, "small", b"small")
+    tip = commit(root, day=2)
+    assert find(root)["a/b/c/deep.bin",].commit == tip
+
+
 def test_what_compresses_saves_little(tmp_path: Path) -> None:
     """A clean-up would save the packed size, not the file's size."""
     root = repository(tmp_path / "repo")

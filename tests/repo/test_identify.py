@@ -12,6 +12,7 @@ import pytest
 from grym_fetch.repo.git import GitUnusable
 from grym_fetch.repo.identify import LargeFile, Total, ignore_line, survey, survey_staged, totals
 from grym_fetch.repo.tree import find_root
+from grym_fetch.testing import seeded_bytes
 from tests.repo.story import LIMIT, commit, git, repository, write
 
 
@@ -202,3 +203,12 @@ def test_staged_where_nothing_can_be(tmp_path: Path) -> None:
     """Without a repository a guard cannot say that all is well."""
     with pytest.raises(GitUnusable, match="not in a git repository"):
         survey_staged(tmp_path, LIMIT, tmp_path)
+
+
+def test_a_cache_with_folders_of_two_digits_is_searched(tmp_path: Path) -> None:
+    """Only a folder that holds nothing but such folders and git's own is taken for the objects of a repository."""
+    name = "cache/ab/" + "0" * 38
+    write(tmp_path, name, seeded_bytes(5000, seed=1))
+    assert survey(tmp_path, LIMIT, tmp_path).files == ()
+    write(tmp_path, "cache/index", b"")
+    assert [file.path for file in survey(tmp_path, LIMIT, tmp_path).files] == [name]

@@ -109,7 +109,7 @@ async def test_death_at_any_point_loses_nothing(tmp_path: Path, is_done: bool) -
 async def test_another_file_is_in_the_way(root: Path, restorer: Restorer) -> None:
     """A file with other content is replaced only on request; so is a symlink, but not its target."""
     write(root, "b.bin", b"mine")
-    with pytest.raises(NotWritable, match="--force"):
+    with pytest.raises(NotWritable, match="a file with other content is there"):
         await bring(restorer, "b.bin", root)
     assert (root / "b.bin").read_bytes() == b"mine"
     await bring(restorer, "b.bin", root, force=True)
