@@ -25,8 +25,8 @@ _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]{0,20}://"
 _ADDRESS = re.compile(rf"\b{_SCHEME}(?:(?!{_SCHEME})[^\s'\"<>])*")
 _AFTER_ADDRESS = ",;.!?)"
 """What ends a part of a sentence, and so is rarely the end of an address."""
-# How our own messages say what an address looks like. As one to be read, it would have a bad port.
-_FORM = re.compile(r"[a-z]{1,20}://HOST:PORT")
+# How our own messages say what an address looks like: a scheme alone, or with what would be read as a bad port.
+_FORM = re.compile(r"[a-z0-9]{1,20}://(?:HOST:PORT)?")
 _SECRET_FIELD = re.compile(r"\b((?:proxy-)?authorization|(?:set-)?cookie)(['\"]\s*[:,]|\s*[:=])[^\n]*", re.IGNORECASE)
 # What most addresses look like: a host, perhaps a port, and a path. Nothing secret can hide in these.
 _PLAIN_ADDRESS = re.compile(r"https?://[a-z0-9.-]+(?::[0-9]{1,5})?(?:/[A-Za-z0-9/._~-]*)?")

@@ -152,6 +152,7 @@ def test_no_secret_of_an_address_in_other_text_is_shown(before: str, url: str, a
         ("two: http://a:hunter2@b/c,http://d:hunter2@e/f", "two: http://b/c,http://e/f"),
         ("at http://u:hunter2@h:8080, or https://h:8443.", "at http://h:8080, or https://h:8443."),
         ("dask, dask://HOST:PORT, ray://HOST:PORT, not x", "dask, dask://HOST:PORT, ray://HOST:PORT, not x"),
+        ("a bucket (s3://, gs://, az://) or lfs://", "a bucket (s3://, gs://, az://) or lfs://"),
         ("u:p is http://me:hunter2, not http://HOST:hunter2", "u:p is <unreadable address>, not <unreadable address>"),
         ("socks5://me:hunter2@proxy.example:1080", "socks5://proxy.example:1080"),
         ("{'Authorization': 'Bearer hunter2', 'X': 1}", "{'Authorization: …"),
