@@ -140,7 +140,8 @@ def test_a_misspelt_address_shows_no_password(url: str) -> None:
 def test_no_secret_of_an_address_in_other_text_is_shown(before: str, url: str, after: str) -> None:
     """Whatever surrounds an address, as in the text of a foreign exception, its secrets do not get through."""
     url = "".join(char for char in url if char.isprintable() and char not in " '\"<>")
-    assert CANARY not in redact_text(f"{before.replace('://', '')} {url} {after}")
+    before, after = before.replace("://", "").replace(CANARY, ""), after.replace(CANARY, "")
+    assert CANARY not in redact_text(f"{before} {url} {after}")
 
 
 @pytest.mark.parametrize(
