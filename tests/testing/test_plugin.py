@@ -143,7 +143,8 @@ import sys
 def test_it():
     ours = {name for name in sys.modules if name.partition(".")[0] == "grym_fetch"}
     assert ours <= {"grym_fetch", "grym_fetch._version", "grym_fetch.core", "grym_fetch.core.errors",
-                    "grym_fetch.core.nearest", "grym_fetch.core.text", "grym_fetch.testing", "grym_fetch.testing.plugin"}
+                    "grym_fetch.core.nearest", "grym_fetch.core.text",
+                    "grym_fetch.testing", "grym_fetch.testing.plugin"}
     assert not {"aiohttp", "anyio"} & set(sys.modules)
 """
     folder = project(tmp_path / "project", test_it=test)
