@@ -186,9 +186,8 @@ def common_options(command: F) -> F:
                 arguments[name] = None  # relative to the project's root, which is not known yet
         common = {field.name: arguments.pop(field.name) for field in fields(Common) if field.name in arguments}
         if "progress" in common and not common["quiet"]:
-            streams.announce(
-                "starting …"
-            )  # the work is still to be imported, which is most of the time until it begins
+            # The work is still to be imported, which is most of the time until it begins.
+            streams.announce("starting …")
         try:
             return command(common=Common(**common), **arguments)
         finally:

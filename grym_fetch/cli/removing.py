@@ -115,29 +115,31 @@ def tell_pruned(common: Common, report: PruneReport, *, dry_run: bool) -> None:
     from grym_fetch.core.text import safe_text
 
     items = tuple(dict.fromkeys((*report.removed, *report.orphans)))
+    if common.json:
+        for item in items:
+            record = {"kind": item.kind, "id": item.asset, "name": item.name, "reason": item.reason}
+            click.echo(json.dumps({**record, "bytes": item.bytes}))
+        click.echo(json.dumps({"bytes": report.bytes, "in_use": report.in_use, "dry_run": dry_run}))
+        return
+    if common.quiet:
+        return
     alike: dict[str, list[Pruned]] = {}
     for item in items:
         alike.setdefault(item.kind if item.kind in _ALIKE else f"{item.kind} {item.name}", []).append(item)
-    for item in items if common.json else ():
-        record = {"kind": item.kind, "id": item.asset, "name": item.name, "reason": item.reason}
-        click.echo(json.dumps({**record, "bytes": item.bytes}))
     rows = []
-    for first, *others in () if common.json or common.quiet else alike.values():
+    for first, *others in alike.values():
         what = safe_text(first.asset if first.asset is not None else first.name, limit=4000)
         if others:
             what = f"{1 + len(others):,} {_ALIKE[first.kind]}"
         size = format_size(sum(item.bytes for item in (first, *others)))
         rows.append((f"{first.kind:<8}", what, size, first.reason))
     print_table(("KIND", "WHAT", "SIZE", "WHY"), rows, right=(2,), note=3, piped="  ")
-    if common.json:
-        click.echo(json.dumps({"bytes": report.bytes, "in_use": report.in_use, "dry_run": dry_run}))
-    elif not common.quiet:
-        left = f"{report.in_use} partial download{'' if report.in_use == 1 else 's'} in use left"
-        in_use = f", {left}" if report.in_use else ""
-        if report.orphans and report.orphans[0] not in report.removed:
-            count = f"{len(report.orphans):,} file{'' if len(report.orphans) == 1 else 's'}"
-            streams.say(f"{count} that no asset names: grym-fetch prune --orphans deletes them")
-        streams.say_result(f"{format_size(report.bytes)} {'would be freed' if dry_run else 'freed'}{in_use}")
+    left = f"{report.in_use} partial download{'' if report.in_use == 1 else 's'} in use left"
+    in_use = f", {left}" if report.in_use else ""
+    if report.orphans and report.orphans[0] not in report.removed:
+        count = f"{len(report.orphans):,} file{'' if len(report.orphans) == 1 else 's'}"
+        streams.say(f"{count} that no asset names: grym-fetch prune --orphans deletes them")
+    streams.say_result(f"{format_size(report.bytes)} {'would be freed' if dry_run else 'freed'}{in_use}")
 
 
 async def _agreed(places: list[Path]) -> bool:

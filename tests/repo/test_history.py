@@ -40,14 +40,19 @@ def test_where_a_blob_was_last(tmp_path: Path) -> None:
     assert all(blob.size <= blob.packed < blob.size + 200 for blob in blobs)  # random bytes do not compress
 
 
-def test_other_branches_and_tags_count(tmp_path: Path) -> None:
-    """A blob that only a branch or a tag has is found, and is current."""
-    root = repository(tmp_path / "repo")
+def with_a_side_branch(root: Path) -> tuple[Path, str]:
+    """A repository on a branch with a blob that `main` does not have, and the commit that brought it."""
+    repository(root)
     write(root, "a", b"")
     commit(root)
     git(root, "checkout", "-q", "-b", "side")
     write(root, "side.bin", seeded_bytes(3000, seed=3))
-    side = commit(root, day=2)
+    return root, commit(root, day=2)
+
+
+def test_other_branches_and_tags_count(tmp_path: Path) -> None:
+    """A blob that only a branch or a tag has is found, and is current."""
+    root, side = with_a_side_branch(tmp_path / "repo")
     git(root, "tag", "-a", "-m", "a tag", "v1")
     git(root, "checkout", "-q", "main")
     git(root, "branch", "-q", "-D", "side")
@@ -57,12 +62,7 @@ def test_other_branches_and_tags_count(tmp_path: Path) -> None:
 
 def test_what_a_merge_left_out(tmp_path: Path) -> None:
     """A blob that went with a merge was last in the commit that brought it."""
-    root = repository(tmp_path / "repo")
-    write(root, "a", b"")
-    commit(root)
-    git(root, "checkout", "-q", "-b", "side")
-    write(root, "side.bin", seeded_bytes(3000, seed=3))
-    side = commit(root, day=2)
+    root, side = with_a_side_branch(tmp_path / "repo")
     git(root, "checkout", "-q", "main")
     git(root, "merge", "-q", "-s", "ours", "-m", "without it", "side")
     git(root, "branch", "-q", "-D", "side")
