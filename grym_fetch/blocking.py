@@ -30,7 +30,6 @@ from grym_fetch import manager as asynchronous
 from grym_fetch.core.events import Event
 from grym_fetch.core.manifest import Asset, ManifestSource
 from grym_fetch.core.world import Clock, Transport
-from grym_fetch.disk.project import Project
 from grym_fetch.disk.prune import PruneReport
 from grym_fetch.engine.reports import (
     Adopted,
@@ -42,6 +41,7 @@ from grym_fetch.engine.reports import (
     SyncPlan,
     SyncReport,
 )
+from grym_fetch.manifest_files.project import Project
 from grym_fetch.project.pinning import Pinned, PinReport
 from grym_fetch.project.updating import NewerVersion
 from grym_fetch.runtime.loop_file import AssetFile

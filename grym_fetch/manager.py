@@ -22,7 +22,6 @@ from grym_fetch.core.events import Event, RunStarted
 from grym_fetch.core.manifest import Asset, AssetBatches, ManifestSource, as_stand_ins, in_batches, known_bytes
 from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.disk.configuration import read_configuration
-from grym_fetch.disk.project import Project, find_project, load_manifest, read_manifest
 from grym_fetch.engine import adopting, checking, repairing
 from grym_fetch.engine.coordinator import Coordinator
 from grym_fetch.engine.engine import Engine
@@ -38,6 +37,7 @@ from grym_fetch.engine.reports import (
     SyncReport,
     progress_listener,
 )
+from grym_fetch.manifest_files.project import Project, find_project, load_manifest, read_manifest
 from grym_fetch.project.choices import Choices
 from grym_fetch.project.freshness import FreshnessCheck
 from grym_fetch.runtime.bus import EventBus, Subscription

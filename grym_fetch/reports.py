@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from grym_fetch.disk.project import Project
 from grym_fetch.disk.prune import Pruned, PruneReport
 from grym_fetch.engine.reader import AssetReader
 from grym_fetch.engine.reports import (
@@ -15,6 +14,7 @@ from grym_fetch.engine.reports import (
     SyncPlan,
     SyncReport,
 )
+from grym_fetch.manifest_files.project import Project
 from grym_fetch.project.pinning import Pinned, PinReport
 from grym_fetch.project.updating import NewerVersion
 

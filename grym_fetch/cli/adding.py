@@ -182,7 +182,7 @@ def _as_short_address(source: str) -> str | None:
     from grym_fetch.cli.exit_codes import exit_code
     from grym_fetch.core.errors import UnknownSource
     from grym_fetch.core.text import redact_text, safe_text
-    from grym_fetch.disk.project import expand_home
+    from grym_fetch.manifest_files.project import expand_home
     from grym_fetch.sources.registry import recognize
 
     if ":" not in source or expand_home(source).is_file():
@@ -200,7 +200,7 @@ def _as_file(source: str, url: str | None) -> Path | None:
         if url is not None:
             raise click.UsageError("--url is for a file; name the mirrors of an address with --fallback-url")
         return None
-    from grym_fetch.disk.project import expand_home
+    from grym_fetch.manifest_files.project import expand_home
 
     file = expand_home(source)
     if not file.is_file():

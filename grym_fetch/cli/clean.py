@@ -117,7 +117,7 @@ def clean_command(
 def _assets_dirs(common: Common) -> list[Path]:
     """The assets folders: the project's, and the one that was named, with or without a manifest."""
     from grym_fetch.core.errors import GrymFetchError
-    from grym_fetch.disk.project import expand_home, find_project
+    from grym_fetch.manifest_files.project import expand_home, find_project
 
     folders = [Path.cwd() / expand_home(common.assets_dir)] if common.assets_dir else []
     with suppress(GrymFetchError):
@@ -128,7 +128,7 @@ def _assets_dirs(common: Common) -> list[Path]:
 def _manifest_path(common: Common, root: Path) -> Path:
     """The manifest to add to: the one named or found, or else a new one at the repository's root."""
     from grym_fetch.core.errors import ManifestMissing
-    from grym_fetch.disk.project import CANDIDATES, expand_home, find_project, load_manifest
+    from grym_fetch.manifest_files.project import CANDIDATES, expand_home, find_project, load_manifest
 
     if common.config and not (named := Path.cwd() / expand_home(common.config)).exists():
         return named
@@ -146,7 +146,7 @@ def _clean(common: Common, plan: Plan, manifest: Path | None, base_url: str, *, 
     from datetime import UTC, datetime
 
     from grym_fetch.cli.local_work import showing
-    from grym_fetch.disk.project import load_manifest
+    from grym_fetch.manifest_files.project import load_manifest
     from grym_fetch.repo.clean import Cleaner
 
     listed = load_manifest(manifest).manifest.assets if manifest is not None and manifest.exists() else ()

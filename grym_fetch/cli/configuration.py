@@ -19,7 +19,7 @@ from grym_fetch.cli.options import Common, common_options
 
 if TYPE_CHECKING:
     from grym_fetch.core.configuration import Configuration, SettingKey
-    from grym_fetch.disk.project import Project
+    from grym_fetch.manifest_files.project import Project
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def _rows(common: Common, manifest_from: ParameterSource | None) -> Iterator[_Ro
     from grym_fetch.core.mirror_rules import shown_rules
     from grym_fetch.core.variables import MINIMAL, read_flag
     from grym_fetch.disk.configuration import read_configuration
-    from grym_fetch.disk.project import find_project
+    from grym_fetch.manifest_files.project import find_project
     from grym_fetch.settings import Settings
 
     project: Project | None = None

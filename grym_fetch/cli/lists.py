@@ -51,7 +51,7 @@ def import_command(
     """
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from
-    from grym_fetch.disk.project import expand_home
+    from grym_fetch.manifest_files.project import expand_home
 
     listing = expand_home(file)
     if not listing.is_file():
@@ -111,7 +111,7 @@ def convert_command(common: Common, source: Path, target: Path, force: bool) -> 
     A list of more than 100,000 assets, or 16 MiB, is read only as .jsonl or .parquet.
     """
     from grym_fetch.cli.runner import run_plain, short_path
-    from grym_fetch.disk.project import CANDIDATES, expand_home
+    from grym_fetch.manifest_files.project import CANDIDATES, expand_home
 
     source, target = expand_home(source), expand_home(target)
     for each in (source, target):
@@ -123,7 +123,7 @@ def convert_command(common: Common, source: Path, target: Path, force: bool) -> 
         raise click.UsageError(f"{str(target)!r} is there already; --force replaces it")
 
     def work() -> int:
-        from grym_fetch.disk.manifest_conversion import convert
+        from grym_fetch.manifest_files.conversion import convert
 
         count = convert(source, target)
         if common.json:

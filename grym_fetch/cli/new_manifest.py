@@ -21,8 +21,8 @@ def _make_manifest(common: Common) -> Path | None:
     from grym_fetch.cli.exit_codes import exit_code
     from grym_fetch.core.errors import ForeignManifest, GrymFetchError, ManifestMissing
     from grym_fetch.core.text import safe_text
-    from grym_fetch.disk.manifest_file import create_manifest
-    from grym_fetch.disk.project import CANDIDATES, find_project
+    from grym_fetch.manifest_files.changes import create_manifest
+    from grym_fetch.manifest_files.project import CANDIDATES, find_project
     from grym_fetch.runtime.clock import SystemClock
 
     try:
@@ -59,7 +59,7 @@ def _remove_if_empty(manifest: Path, common: Common) -> None:
     """Remove the manifest made for an asset that could not be added; otherwise a failure would leave it behind."""
     from grym_fetch.core.errors import GrymFetchError
     from grym_fetch.core.text import safe_text
-    from grym_fetch.disk.project import load_manifest
+    from grym_fetch.manifest_files.project import load_manifest
 
     with suppress(GrymFetchError, OSError):
         if not load_manifest(manifest).manifest.assets:

@@ -310,7 +310,7 @@ def transfer_options(command: F) -> F:
 def _listed(ctx: click.Context) -> tuple[Asset, ...]:
     """The assets that a shell can complete: those in the manifest; none if it cannot be read, or would take long."""
     from grym_fetch.core.errors import GrymFetchError
-    from grym_fetch.disk.project import find_project, load_manifest
+    from grym_fetch.manifest_files.project import find_project, load_manifest
 
     try:
         project = find_project(config=ctx.params.get("config"), environ=os.environ, cwd=Path.cwd())

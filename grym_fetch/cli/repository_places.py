@@ -24,7 +24,7 @@ def existing_folder(folder: Path) -> Path:
 def external_dirs(common: Common, root: Path) -> list[Path]:
     """The folder that was named, or else those of the project or next to the repository, likeliest first."""
     from grym_fetch.core.errors import ForeignManifest, ManifestMissing
-    from grym_fetch.disk.project import expand_home, external_folder, find_project
+    from grym_fetch.manifest_files.project import expand_home, external_folder, find_project
     from grym_fetch.repo.target import external_folders, unnamed_folders
 
     if common.external_assets_dir:

@@ -36,7 +36,7 @@ def restore_command(common: Common, paths: tuple[str, ...], everything: bool, fo
     from grym_fetch.cli.runner import run, run_plain
     from grym_fetch.cli.settings import settings_from
     from grym_fetch.core.errors import ForeignManifest, GrymFetchError, ManifestMissing
-    from grym_fetch.disk.project import find_project
+    from grym_fetch.manifest_files.project import find_project
     from grym_fetch.repo.restore import fetch_from
     from grym_fetch.repo.tree import find_root
 

@@ -18,7 +18,7 @@ from grym_fetch.cli.options import Common, common_options
 
 if TYPE_CHECKING:
     from grym_fetch.disk.prune import PruneReport
-    from grym_fetch.disk.store_care import StoredFile
+    from grym_fetch.store.care import StoredFile
 
 DAY_S = 24 * 3600.0
 _LEAST_CHECKSUM = 12
@@ -37,7 +37,7 @@ def store_command(common: Common, folder: str | None) -> int:
     from grym_fetch.cli.runner import print_data, run_plain
     from grym_fetch.core.figures import format_size
     from grym_fetch.core.text import safe_text
-    from grym_fetch.disk.store_care import survey
+    from grym_fetch.store.care import survey
 
     def work() -> int:
         place = store_place(common, folder or True)
@@ -70,7 +70,7 @@ def check_store(common: Common, choice: bool | str) -> int:
     from grym_fetch.core.events import AssetVerifying
     from grym_fetch.core.figures import format_size
     from grym_fetch.core.text import safe_text
-    from grym_fetch.disk.store_care import damaged, survey
+    from grym_fetch.store.care import damaged, survey
 
     def work() -> int:
         place = store_place(common, choice)
@@ -105,7 +105,7 @@ def prune_the_store(
 ) -> int:
     """Remove what no project uses. ``older_than`` is in days, ``max_size`` in bytes. ``tell`` writes what was done."""
     from grym_fetch.cli.runner import run_plain
-    from grym_fetch.disk.store_care import prune_store
+    from grym_fetch.store.care import prune_store
 
     def work() -> int:
         place = store_place(common, choice)
@@ -123,10 +123,10 @@ def store_place(common: Common, choice: bool | str) -> Path:
     from grym_fetch.core.errors import ForeignManifest, ManifestMissing
     from grym_fetch.core.text import safe_text
     from grym_fetch.disk.configuration import read_configuration
-    from grym_fetch.disk.project import find_project
-    from grym_fetch.disk.store_care import may_be_store
-    from grym_fetch.disk.store_stamps import store_at
+    from grym_fetch.manifest_files.project import find_project
     from grym_fetch.settings import Settings
+    from grym_fetch.store.care import may_be_store
+    from grym_fetch.store.stamps import store_at
 
     is_given = isinstance(choice, str)
     if isinstance(choice, bool):

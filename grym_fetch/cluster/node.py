@@ -26,9 +26,9 @@ from grym_fetch.core.errors import ClusterError, GrymFetchError
 from grym_fetch.core.events import Event, RunFinished, RunStarted
 from grym_fetch.core.manifest import Asset, ManifestSource
 from grym_fetch.core.text import safe_text
-from grym_fetch.disk.project import Project, find_project, load_manifest
 from grym_fetch.engine.coordinator import Coordinator
 from grym_fetch.engine.engine import Engine
+from grym_fetch.manifest_files.project import Project, find_project, load_manifest
 from grym_fetch.runtime.bus import EventBus
 from grym_fetch.runtime.clock import SystemClock
 

@@ -15,9 +15,9 @@ from grym_fetch.core.errors import SyncFailed
 from grym_fetch.core.events import Event, RunFinished, RunStarted
 from grym_fetch.core.manifest import Asset, known_bytes
 from grym_fetch.core.world import Clock
-from grym_fetch.disk.project import Project
 from grym_fetch.engine.coordinator import Coordinator
 from grym_fetch.engine.reports import PathsById, SyncReport
+from grym_fetch.manifest_files.project import Project
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.settings import Settings
 

@@ -23,9 +23,9 @@ from grym_fetch.core.paths import STAND_IN_FOLDER
 from grym_fetch.core.strict_json import read_json
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import close_each, make_root, open_child, remove_tree, storage_errors
-from grym_fetch.disk.manifest_lines import encode_entry_line
 from grym_fetch.disk.owner import Owner, is_left_behind
 from grym_fetch.disk.state import StateFolder, open_state, read_state
+from grym_fetch.manifest_files.lines import encode_entry_line
 
 log = logging.getLogger(__name__)
 

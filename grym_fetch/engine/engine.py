@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 from grym_fetch.core.events import AssetVerifying, Event
 from grym_fetch.disk.local_files import LocalFiles
-from grym_fetch.disk.neighbours import READERS, Neighbours
-from grym_fetch.disk.project import Project
 from grym_fetch.disk.state import StateFolder
-from grym_fetch.disk.store_stamps import StoreStamps, store_at
 from grym_fetch.disk.verified import FileSignature
+from grym_fetch.manifest_files.neighbours import READERS, Neighbours
+from grym_fetch.manifest_files.project import Project
 from grym_fetch.runtime.forks import forget_in_child
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.settings import Settings
+from grym_fetch.store.stamps import StoreStamps, store_at
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from grym_fetch.core.manifest import Asset
     from grym_fetch.core.world import Clock, Connection, ThreadPools, Transport
     from grym_fetch.disk.assets_folder import AssetsFolder
-    from grym_fetch.disk.elsewhere import FilesElsewhere
-    from grym_fetch.disk.machine_store import MachineStore
     from grym_fetch.engine.protocol import AssetAdopter
+    from grym_fetch.store.elsewhere import FilesElsewhere
+    from grym_fetch.store.machine_store import MachineStore
     from grym_fetch.transfer.context import TransferContext
     from grym_fetch.transfer.fetcher import Fetcher
     from grym_fetch.transfer.request import Requester
@@ -158,7 +158,7 @@ class Engine:
         """What this project shares with others, if the user wants that."""
         if self._store_place is None:
             return None
-        from grym_fetch.disk.machine_store import MachineStore
+        from grym_fetch.store.machine_store import MachineStore
 
         return MachineStore(
             self._store_place,
@@ -187,7 +187,7 @@ class Engine:
         )
 
     def _files_elsewhere(self, named: Sequence[Path]) -> FilesElsewhere:
-        from grym_fetch.disk.elsewhere import FilesElsewhere
+        from grym_fetch.store.elsewhere import FilesElsewhere
 
         return FilesElsewhere(
             self._project.assets_dir,

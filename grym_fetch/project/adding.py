@@ -21,10 +21,10 @@ from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import Clock
 from grym_fetch.disk.folders import is_taken, storage_errors
 from grym_fetch.disk.local_files import HASH_BLOCK_BYTES
-from grym_fetch.disk.project import Project
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.verified import FileSignature
 from grym_fetch.engine.engine import Engine
+from grym_fetch.manifest_files.project import Project
 from grym_fetch.project.entries import Entries, where
 from grym_fetch.project.measuring import Measured, Measurer, changed_meanwhile, refuse_bare_http
 from grym_fetch.runtime import system

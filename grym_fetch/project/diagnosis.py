@@ -41,9 +41,9 @@ from grym_fetch.core.text import redact_url, safe_text
 from grym_fetch.core.variables import CLIENT_CERT, CLIENT_KEY
 from grym_fetch.core.world import Clock
 from grym_fetch.disk.folders import user_name
-from grym_fetch.disk.project import Project
 from grym_fetch.disk.state import StateFolder
 from grym_fetch.disk.wrong_origins import WrongOrigins
+from grym_fetch.manifest_files.project import Project
 from grym_fetch.net.buckets import BucketSigner
 from grym_fetch.net.client import HttpTransport
 from grym_fetch.net.credentials import find_credentials

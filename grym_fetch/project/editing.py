@@ -10,8 +10,8 @@ from typing import Self
 
 from grym_fetch.core.events import Event
 from grym_fetch.core.world import Clock
-from grym_fetch.disk.project import Project
 from grym_fetch.engine.engine import Engine
+from grym_fetch.manifest_files.project import Project
 from grym_fetch.project.adding import Adder
 from grym_fetch.project.entries import Entries
 from grym_fetch.project.measuring import Measurer

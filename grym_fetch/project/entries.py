@@ -20,8 +20,8 @@ from grym_fetch.core.manifest_values import has_login
 from grym_fetch.core.paths import find_collisions
 from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import Clock
-from grym_fetch.disk.manifest_file import Change, check_editable, edit_manifest
-from grym_fetch.disk.project import Project
+from grym_fetch.manifest_files.changes import Change, check_editable, edit_manifest
+from grym_fetch.manifest_files.project import Project
 from grym_fetch.runtime.threads import WorkerThreads
 
 LOCK_TIMEOUT_S = 30.0

@@ -15,8 +15,8 @@ from grym_fetch.core.errors import StaleManifest
 from grym_fetch.core.freshness import version_number, why_stale
 from grym_fetch.core.manifest import ManifestSource
 from grym_fetch.core.text import safe_text
-from grym_fetch.disk.project import Project
 from grym_fetch.disk.rollback import RollbackGuard
+from grym_fetch.manifest_files.project import Project
 
 log = logging.getLogger(__name__)
 

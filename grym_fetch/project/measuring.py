@@ -37,9 +37,9 @@ from grym_fetch.core.suspicion import BEGINNING_BYTES, read_pointer, suspicion
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import delete_file, storage_errors
 from grym_fetch.disk.local_files import HASH_BLOCK_BYTES, Updated
-from grym_fetch.disk.project import Project
 from grym_fetch.disk.verified import FileSignature
 from grym_fetch.engine.engine import Engine
+from grym_fetch.manifest_files.project import Project
 from grym_fetch.project.entries import where
 from grym_fetch.runtime import system
 from grym_fetch.runtime.threads import WorkerThreads

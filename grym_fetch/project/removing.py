@@ -18,14 +18,14 @@ from grym_fetch.core.manifest import Asset, ManifestSource
 from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import delete_file, is_taken, storage_errors
-from grym_fetch.disk.neighbours import READERS, USERS, Neighbours, named_paths
-from grym_fetch.disk.orphans import find_orphans
-from grym_fetch.disk.project import Project
 from grym_fetch.disk.prune import Pruned, PruneReport
 from grym_fetch.disk.prune import prune as prune_folder
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.state import StateFolder
+from grym_fetch.manifest_files.neighbours import READERS, USERS, Neighbours, named_paths
+from grym_fetch.manifest_files.project import Project
 from grym_fetch.project.entries import Entries
+from grym_fetch.project.orphans import find_orphans
 from grym_fetch.runtime.threads import WorkerThreads
 
 log = logging.getLogger(__name__)

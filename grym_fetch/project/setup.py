@@ -23,8 +23,8 @@ from grym_fetch.core.paths import MOVED_FILES
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.atomic import create_file
 from grym_fetch.disk.folders import opened_folder, storage_errors
-from grym_fetch.disk.project import CANDIDATES, Project, find_project
 from grym_fetch.disk.repository import repository_root
+from grym_fetch.manifest_files.project import CANDIDATES, Project, find_project
 from grym_fetch.project.diagnosis import Finding, environment_findings, permission_findings
 from grym_fetch.repo.entries import IGNORE_FILE, add_to_gitignore
 from grym_fetch.repo.git import Git, GitUnusable

@@ -22,7 +22,7 @@ from grym_fetch.core.manifest_values import check_address, has_login
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import delete_file, is_taken, open_folder, storage_errors, sync
 from grym_fetch.disk.local_files import LocalFiles
-from grym_fetch.disk.project import Project
+from grym_fetch.manifest_files.project import Project
 from grym_fetch.project.adding import Adder
 from grym_fetch.project.entries import Entries, numbered
 from grym_fetch.project.measuring import Measurer

@@ -14,7 +14,7 @@ from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.manifest_text import ManifestText
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import open_regular, storage_errors
-from grym_fetch.disk.manifest_file import create_manifest, edit_manifest
+from grym_fetch.manifest_files.changes import create_manifest, edit_manifest
 from grym_fetch.repo.moving import write_file
 from grym_fetch.repo.placeholder import Placeholder, distinct_id
 from grym_fetch.runtime import system

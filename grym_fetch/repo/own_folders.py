@@ -17,7 +17,7 @@ from grym_fetch.core.paths import MOVED_FILES, STATE_FOLDER
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import read_regular
 from grym_fetch.disk.moved_files import MAX_RECORD_BYTES, parse_storage
-from grym_fetch.disk.project import ASSETS_NAME, CANDIDATES, MAX_MANIFEST_BYTES
+from grym_fetch.manifest_files.project import ASSETS_NAME, CANDIDATES, MAX_MANIFEST_BYTES
 
 
 class OwnFolders:

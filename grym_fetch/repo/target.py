@@ -17,8 +17,8 @@ from grym_fetch.core.command_lines import command_line
 from grym_fetch.core.errors import RepositoryError
 from grym_fetch.core.paths import MOVED_FILES
 from grym_fetch.core.text import safe_text
-from grym_fetch.disk.project import EXTERNAL_NAME, Project
 from grym_fetch.disk.repository import repository_roots
+from grym_fetch.manifest_files.project import EXTERNAL_NAME, Project
 from grym_fetch.repo.git import Git, GitUnusable
 from grym_fetch.repo.tree import git_folder_above
 from grym_fetch.runtime import system

@@ -29,12 +29,12 @@ from grym_fetch.core.events import AssetFailed, AssetPlanned, AssetVerified, Ass
 from grym_fetch.core.manifest import Asset, Manifest, ManifestSource
 from grym_fetch.disk.damage import Damage
 from grym_fetch.disk.local_files import Found, Look, Presence
-from grym_fetch.disk.project import Project
 from grym_fetch.disk.prune import PruneReport
 from grym_fetch.engine.protocol import AssetAdopter, AssetEngine
 from grym_fetch.engine.reader import AssetReader
 from grym_fetch.engine.reports import AssetStatus, RepairReport, SyncReport
 from grym_fetch.manager import AssetManager
+from grym_fetch.manifest_files.project import Project
 from grym_fetch.project.freshness import FreshnessCheck
 from grym_fetch.project.pinning import Pinned, PinReport
 from grym_fetch.project.updating import NewerVersion

@@ -41,9 +41,9 @@ from grym_fetch.core.text import safe_text
 from grym_fetch.disk.assets_folder import AssetsFolder
 from grym_fetch.disk.damage import Damage
 from grym_fetch.disk.local_files import Found, LocalFiles
-from grym_fetch.disk.neighbours import Neighbours
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.verified import ReplacedMeanwhile
+from grym_fetch.manifest_files.neighbours import Neighbours
 from grym_fetch.runtime.buffers import release_frames
 from grym_fetch.runtime.threads import machine_error
 from grym_fetch.transfer.context import TransferContext

@@ -22,14 +22,14 @@ from grym_fetch.core.events import AssetVerifying, LinkMode
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.assets_folder import AssetsFolder
-from grym_fetch.disk.elsewhere import FilesElsewhere
 from grym_fetch.disk.local_files import LocalFiles
 from grym_fetch.disk.locks import FileLock
-from grym_fetch.disk.machine_store import InStore, MachineStore
 from grym_fetch.disk.sharing import OpenFile, modes_from
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.verified import FileSignature, ReplacedMeanwhile, wait_for_tick
 from grym_fetch.runtime import system
+from grym_fetch.store.elsewhere import FilesElsewhere
+from grym_fetch.store.machine_store import InStore, MachineStore
 from grym_fetch.transfer.context import TransferContext
 from grym_fetch.transfer.locking import acquire_lock
 from grym_fetch.transfer.result import Taken

@@ -46,13 +46,13 @@ from grym_fetch.core.errors import (
     UnpinnedAsset,
 )
 from grym_fetch.core.manifest import Asset
-from grym_fetch.disk.store_care import StoredFile, UsedBy
 from grym_fetch.display.lines import Telling
 from grym_fetch.display.live import LiveView
 from grym_fetch.display.sheet import Sheet
 from grym_fetch.engine.reports import RepairReport
 from grym_fetch.project.updating import NewerVersion
 from grym_fetch.repo.identify import LargeFile, Survey
+from grym_fetch.store.care import StoredFile, UsedBy
 from tests.display.scripted import FakeTerminal
 
 KEPT = Path(__file__).with_name("screens.txt")

@@ -10,8 +10,8 @@ import pytest
 from grym_fetch import AssetManager, Settings
 from grym_fetch.core.errors import ConfigurationError, UnsafePath
 from grym_fetch.disk.configuration import read_configuration, user_file
-from grym_fetch.disk.project import find_project
-from grym_fetch.disk.store_stamps import store_at
+from grym_fetch.manifest_files.project import find_project
+from grym_fetch.store.stamps import store_at
 from tests.support.other_user import needs_root
 
 OTHER = 4242

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from grym_fetch import AssetManager
-from grym_fetch.disk.long_manifest import MAX_HELD
+from grym_fetch.manifest_files.long_manifest import MAX_HELD
 from tests.end_to_end.command import Done, run
 from tests.support.project import asset_entry
 

@@ -18,7 +18,7 @@ PACKAGE, TESTS = ROOT / "grym_fetch", ROOT / "tests"
 # Modules without a test module of their own name, and the one that tests each instead.
 ELSEWHERE = {
     "transfer/posting": "transfer/test_lfs",
-    "disk/store_stamps": "disk/test_machine_store",
+    "store/stamps": "store/test_machine_store",
     "engine/adopting": "transfer/test_taking",
     "runtime/process_start": "runtime/test_system",
     "runtime/system_darwin": "runtime/test_system",

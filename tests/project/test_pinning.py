@@ -12,8 +12,8 @@ from grym_fetch import AssetManager, SyncFailed, UnknownAsset
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.manifest import ManifestSource
 from grym_fetch.core.manifest_parser import ParsedManifest
-from grym_fetch.disk.manifest_file import Change, edit_manifest
 from grym_fetch.errors import DiskFull, StorageError
+from grym_fetch.manifest_files.changes import Change, edit_manifest
 from grym_fetch.project.pinning import _Record
 from grym_fetch.reports import NewerVersion, Pinned
 from grym_fetch.testing import AssetServer, Reset, Status, seeded_bytes

@@ -9,7 +9,7 @@ import pytest
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import ManifestError, UnsafePath
-from grym_fetch.disk.project import load_manifest
+from grym_fetch.manifest_files.project import load_manifest
 from grym_fetch.repo.entries import add_to_gitignore, add_to_manifest, check_gitignore
 from grym_fetch.repo.placeholder import Placeholder
 from tests.support.system import descriptors

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from grym_fetch.disk.project import find_project
+from grym_fetch.manifest_files.project import find_project
 from grym_fetch.project.setup import git_steps
 from grym_fetch.repo.clean import plan_clean
 from grym_fetch.repo.complaints import complaint

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from grym_fetch.core.errors import RepositoryError
-from grym_fetch.disk.project import Project
+from grym_fetch.manifest_files.project import Project
 from grym_fetch.repo.clean import plan_clean
 from grym_fetch.repo.git import GitUnusable
 from grym_fetch.repo.target import unnamed_folders, usual_folders

@@ -31,9 +31,9 @@ from grym_fetch.core.ranges import ByteRange, IntervalSet, range_header
 from grym_fetch.core.segments import UNBOUNDED, Segments, SegmentSizes
 from grym_fetch.disk import folders
 from grym_fetch.disk.assets_folder import AssetsFolder
-from grym_fetch.disk.project import load_manifest
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.errors import DiskFull, NotWritable, UnsafePath
+from grym_fetch.manifest_files.project import load_manifest
 from grym_fetch.testing import AssetServer, seeded_bytes, serve_in_thread
 from tests.end_to_end.command import environment
 from tests.support.fakes import read_proved

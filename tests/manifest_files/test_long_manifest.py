@@ -19,9 +19,9 @@ from grym_fetch.core.manifest import (
     known_bytes,
 )
 from grym_fetch.core.manifest_parser import parse_manifest
-from grym_fetch.disk.long_manifest import LongManifest
-from grym_fetch.disk.project import load_manifest
-from tests.disk.long_manifests import entry, long_manifest, write_lines
+from grym_fetch.manifest_files.long_manifest import LongManifest
+from grym_fetch.manifest_files.project import load_manifest
+from tests.manifest_files.long_manifests import entry, long_manifest, write_lines
 
 SMALL = {"url": "https://h.example.org/small", "checksum": None, "size": 3}
 ENTRIES = [

@@ -33,10 +33,10 @@ from grym_fetch.disk.folders import close_each, is_at, make_root, open_folder
 from grym_fetch.disk.locks import FileLock
 from grym_fetch.disk.sharing import READ_BITS, OpenFile, modes_from
 from grym_fetch.disk.stage import StageKey
-from grym_fetch.disk.store_stamps import StoreStamps, object_path
-from grym_fetch.disk.users import Use, UseLog
 from grym_fetch.disk.verified import FileSignature, wait_for_tick
 from grym_fetch.runtime.threads import WorkerThreads
+from grym_fetch.store.stamps import StoreStamps, object_path
+from grym_fetch.store.users import Use, UseLog
 
 log = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ from grym_fetch.disk.folders import storage_errors, user_name
 from grym_fetch.disk.repository import is_repository_root
 
 if TYPE_CHECKING:
-    from grym_fetch.disk.manifest_lines import LongFile
+    from grym_fetch.manifest_files.lines import LongFile
 
 CANDIDATES = (
     "assets.json", "config/assets.json", "assets.jsonl", "config/assets.jsonl", "assets.parquet",
@@ -197,8 +197,10 @@ def is_long_kind(path: Path) -> bool:
 
 
 def _load_long(path: Path, source: str, go_on: Callable[[], bool]) -> ParsedManifest[ManifestSource]:
-    from grym_fetch.disk.long_manifest import held_or_long  # most projects have none, and SQLite takes a while
-    from grym_fetch.disk.manifest_index import build_index
+    from grym_fetch.manifest_files.index import build_index
+    from grym_fetch.manifest_files.long_manifest import (
+        held_or_long,  # most projects have none, and SQLite takes a while
+    )
 
     index, warnings = build_index(open_long(path, source), source, go_on=go_on)
     return ParsedManifest(held_or_long(index), warnings)
@@ -207,9 +209,9 @@ def _load_long(path: Path, source: str, go_on: Callable[[], bool]) -> ParsedMani
 def open_long(path: Path, source: str) -> LongFile:
     """Return what reads a manifest of a long kind. Raises `ManifestError` if what reads Parquet is not installed."""
     if path.suffix.lower() == ".parquet":
-        from grym_fetch.disk.manifest_parquet import ParquetFile
+        from grym_fetch.manifest_files.parquet import ParquetFile
 
         return ParquetFile(path, source)
-    from grym_fetch.disk.manifest_lines import LinesFile
+    from grym_fetch.manifest_files.lines import LinesFile
 
     return LinesFile(path, source)

@@ -18,9 +18,9 @@ from grym_fetch.core.events import AssetReused, AssetVerified, Event
 from grym_fetch.disk.locks import FileLock
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.state import StateFolder
-from grym_fetch.disk.store_stamps import object_path
 from grym_fetch.engine.reports import AssetState
 from grym_fetch.events import LinkMode
+from grym_fetch.store.stamps import object_path
 from grym_fetch.testing import seeded_bytes
 from tests.support.other_user import ANNA, BERT, TEAM, as_user, needs_root
 from tests.support.project import Project

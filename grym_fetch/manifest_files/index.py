@@ -22,7 +22,7 @@ from grym_fetch.core.paths import PART_END, part_key, sorted_collisions, why_equ
 from grym_fetch.core.schema import problems_of
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.database import Database, key_of, text_of
-from grym_fetch.disk.manifest_lines import LongFile, Part
+from grym_fetch.manifest_files.lines import LongFile, Part
 
 MAX_PROBLEMS = 1000
 """After so many problems, no more are looked for."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from grym_fetch.core.errors import ForeignManifest, ManifestError, ManifestMissing, StorageError, UnsafePath
-from grym_fetch.disk.project import Project, find_project, load_manifest
+from grym_fetch.manifest_files.project import Project, find_project, load_manifest
 from tests.support.other_user import ANNA, as_user, needs_root
 
 

@@ -16,7 +16,7 @@ from grym_fetch.core.errors import EditRefused, ManifestError, Problem
 from grym_fetch.core.schema import Location
 from grym_fetch.core.strict_json import NotJson, read_json
 from grym_fetch.disk.folders import storage_errors
-from grym_fetch.disk.manifest_lines import MAX_LINE_BYTES, PART_ENTRIES, Part
+from grym_fetch.manifest_files.lines import MAX_LINE_BYTES, PART_ENTRIES, Part
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -19,9 +19,9 @@ from grym_fetch.core.strict_json import NotJson, read_json
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.atomic import NewFile
 from grym_fetch.disk.folders import opened_folder, storage_errors
-from grym_fetch.disk.manifest_index import ManifestIndex, build_index
-from grym_fetch.disk.manifest_lines import PART_ENTRIES, Part, encode_entry_line
-from grym_fetch.disk.project import open_long
+from grym_fetch.manifest_files.index import ManifestIndex, build_index
+from grym_fetch.manifest_files.lines import PART_ENTRIES, Part, encode_entry_line
+from grym_fetch.manifest_files.project import open_long
 
 MAX_JSON_BYTES = 1024 * 1024 * 1024
 """The longest ``.json`` that is converted."""
@@ -115,7 +115,7 @@ def _json_text(head: Mapping[str, object], index: ManifestIndex, source: str) ->
 
 
 def _write_parquet(new: NewFile, head: Mapping[str, object], index: ManifestIndex, target: str) -> None:
-    from grym_fetch.disk.manifest_parquet import write_parquet
+    from grym_fetch.manifest_files.parquet import write_parquet
 
     with open(os.dup(new.descriptor), "wb") as file:
         write_parquet(file, head, _parts(index), target)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from grym_fetch.disk.state import StateFolder
-from grym_fetch.disk.users import USERS, Use, UseLog, forget_user, store_users
+from grym_fetch.store.users import USERS, Use, UseLog, forget_user, store_users
 from tests.support.system import descriptors
 
 FIRST, SECOND = (Use(f"m/{name}.bin", f"objects/sha256/00/{name}", 5) for name in "ab")

@@ -17,8 +17,8 @@ from grym_fetch.core.errors import GrymFetchError, StorageError, UnsafePath
 from grym_fetch.core.manifest import Asset, ManifestSource
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import close_each, write_all
-from grym_fetch.disk.project import load_manifest
 from grym_fetch.disk.state import StateFolder, is_gone, is_private, nearest, open_state, read_state
+from grym_fetch.manifest_files.project import load_manifest
 
 USERS = "manifests"
 """The list of manifests whose files are fetched into the folder."""

@@ -14,15 +14,15 @@ import pytest
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import StorageError
-from grym_fetch.disk import store_care
 from grym_fetch.disk.folders import open_folder
 from grym_fetch.disk.locks import FileLock
 from grym_fetch.disk.owner import Owner
 from grym_fetch.disk.prune import PruneReport
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.state import StateFolder
-from grym_fetch.disk.store_care import StoredFile, damaged, prune_store, survey
-from grym_fetch.disk.store_stamps import object_path
+from grym_fetch.store import care
+from grym_fetch.store.care import StoredFile, damaged, prune_store, survey
+from grym_fetch.store.stamps import object_path
 from grym_fetch.testing import seeded_bytes
 from tests.support.project import Project
 from tests.support.small_world import SmallWorld
@@ -174,7 +174,7 @@ async def test_what_was_taken_since_it_was_looked_at_stays(tmp_path: Path, monke
         asyncio.run(fill(tmp_path, "two", "a", "copy"))
         return seen
 
-    monkeypatch.setattr(store_care, "survey", look)
+    monkeypatch.setattr(care, "survey", look)
     report = await asyncio.to_thread(prune, tmp_path)
     assert (left(tmp_path), report.in_use) == ("ab", 1)
 
@@ -205,7 +205,7 @@ async def test_what_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch: pyte
             raise PermissionError(errno.EACCES, "Permission denied")
         return open_folder(root, parts, create=create)
 
-    monkeypatch.setattr(store_care, "open_folder", refuse)
+    monkeypatch.setattr(care, "open_folder", refuse)
     with pytest.raises(StorageError):
         survey(tmp_path / "store")
 

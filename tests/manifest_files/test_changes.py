@@ -15,7 +15,7 @@ from grym_fetch.core.errors import EditRefused, ManifestError, NotWritable, Stor
 from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.manifest_parser import parse_manifest
 from grym_fetch.core.manifest_text import ManifestText
-from grym_fetch.disk.manifest_file import create_manifest, edit_manifest
+from grym_fetch.manifest_files.changes import create_manifest, edit_manifest
 from tests.support.system_calls import fail_at
 
 OLD = b'{\n  "x": 1.50,\n  "assets": [\n    {"id": "a", "url": "https://h/a", "localPath": "a"}\n  ]\n}\n'

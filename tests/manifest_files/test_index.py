@@ -11,9 +11,9 @@ import pytest
 
 from grym_fetch.core.errors import ManifestError
 from grym_fetch.core.manifest_parser import parse_manifest
-from grym_fetch.disk.manifest_index import MAX_PROBLEMS, build_index
-from grym_fetch.disk.manifest_lines import LinesFile
-from tests.disk.long_manifests import entry, write_lines
+from grym_fetch.manifest_files.index import MAX_PROBLEMS, build_index
+from grym_fetch.manifest_files.lines import LinesFile
+from tests.manifest_files.long_manifests import entry, write_lines
 
 EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 

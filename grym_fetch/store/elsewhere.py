@@ -21,8 +21,8 @@ from pathlib import Path
 from grym_fetch.core.errors import StorageError
 from grym_fetch.core.paths import STATE_FOLDER
 from grym_fetch.disk.state import StateFolder
-from grym_fetch.disk.users import store_users
 from grym_fetch.runtime import system
+from grym_fetch.store.users import store_users
 
 _SKIPPED = frozenset({STATE_FOLDER, ".git", ".locks", ".no_exist"})
 _POOCH = ("pooch", "scipy-data", "scikit-image", "xarray_tutorial_data")

@@ -19,9 +19,9 @@ from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import close_each, exists, open_child, open_folder
 from grym_fetch.disk.moved_files import parse_storage, read_document
 from grym_fetch.disk.prune import Pruned
-from grym_fetch.disk.store_stamps import OBJECTS
-from grym_fetch.disk.users import USERS
 from grym_fetch.runtime import system
+from grym_fetch.store.stamps import OBJECTS
+from grym_fetch.store.users import USERS
 
 
 def find_orphans(assets_dir: Path, named: Collection[str]) -> list[Pruned]:

@@ -9,9 +9,9 @@ import pytest
 
 from grym_fetch.core.checked_lines import encode_line
 from grym_fetch.core.digest import Checksum
-from grym_fetch.disk.elsewhere import Candidate, FilesElsewhere, cache_folders
-from grym_fetch.disk.store_care import prune_store
-from grym_fetch.disk.store_stamps import object_path
+from grym_fetch.store.care import prune_store
+from grym_fetch.store.elsewhere import Candidate, FilesElsewhere, cache_folders
+from grym_fetch.store.stamps import object_path
 from tests.support.other_user import ANNA, needs_root
 
 

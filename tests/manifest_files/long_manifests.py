@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from grym_fetch.disk.long_manifest import LongManifest
-from grym_fetch.disk.manifest_index import build_index
-from grym_fetch.disk.manifest_lines import LinesFile
+from grym_fetch.manifest_files.index import build_index
+from grym_fetch.manifest_files.lines import LinesFile
+from grym_fetch.manifest_files.long_manifest import LongManifest
 
 
 def entry(asset_id: str, **more: object) -> dict[str, Any]:

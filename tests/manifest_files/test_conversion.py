@@ -10,9 +10,9 @@ import pytest
 
 from grym_fetch.core.errors import EditRefused, ManifestError
 from grym_fetch.core.manifest_parser import MAX_ASSETS, MAX_MANIFEST_BYTES
-from grym_fetch.disk.manifest_conversion import convert
-from grym_fetch.disk.project import load_manifest
-from tests.disk.long_manifests import entry, write_lines
+from grym_fetch.manifest_files.conversion import convert
+from grym_fetch.manifest_files.project import load_manifest
+from tests.manifest_files.long_manifests import entry, write_lines
 
 HEAD = {"version": "1.0", "updated": "2026-01-01T00:00:00Z", "note": {"x": 1}}
 ENTRIES = [

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from grym_fetch.core.errors import ManifestError
-from grym_fetch.disk.project import load_manifest
-from tests.disk.long_manifests import entry
+from grym_fetch.manifest_files.project import load_manifest
+from tests.manifest_files.long_manifests import entry
 
 pytestmark = pytest.mark.package("pyarrow")
 

@@ -23,8 +23,8 @@ from grym_fetch.core.text import safe_text
 from grym_fetch.disk.atomic import PRIVATE, NewFile, create_file
 from grym_fetch.disk.folders import opened_folder, storage_errors
 from grym_fetch.disk.locks import Flock, try_flock
-from grym_fetch.disk.project import MAX_MANIFEST_BYTES, is_long_kind, load_manifest
 from grym_fetch.disk.verified import FileSignature
+from grym_fetch.manifest_files.project import MAX_MANIFEST_BYTES, is_long_kind, load_manifest
 from grym_fetch.runtime import system
 
 log = logging.getLogger(__name__)

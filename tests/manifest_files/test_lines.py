@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from grym_fetch.core.errors import ManifestError
-from grym_fetch.disk.manifest_lines import MAX_LINE_BYTES, PART_ENTRIES, LinesFile
-from tests.disk.long_manifests import entry, write_lines
+from grym_fetch.manifest_files.lines import MAX_LINE_BYTES, PART_ENTRIES, LinesFile
+from tests.manifest_files.long_manifests import entry, write_lines
 
 
 def told(path: Path) -> list[str]:

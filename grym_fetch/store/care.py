@@ -23,14 +23,14 @@ from grym_fetch.core.paths import STATE_FOLDER
 from grym_fetch.disk.folders import close_each, open_folder, open_regular, storage_errors, sync
 from grym_fetch.disk.local_files import hash_open
 from grym_fetch.disk.locks import FileLock
-from grym_fetch.disk.neighbours import is_used_by_manifests
 from grym_fetch.disk.prune import Pruned, PruneReport
 from grym_fetch.disk.prune import prune as prune_folder
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.state import StateFolder
-from grym_fetch.disk.store_stamps import OBJECTS, StoreStamps, object_path
-from grym_fetch.disk.users import USERS, StoreUser, forget_user, store_users
 from grym_fetch.disk.verified import FileSignature, wait_for_tick
+from grym_fetch.manifest_files.neighbours import is_used_by_manifests
+from grym_fetch.store.stamps import OBJECTS, StoreStamps, object_path
+from grym_fetch.store.users import USERS, StoreUser, forget_user, store_users
 
 _NO_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _DIGEST = re.compile(r"[0-9a-f]{64}|[0-9a-f]{128}")

@@ -16,7 +16,7 @@ from grym_fetch.core.errors import UnknownAsset, UnknownTag
 from grym_fetch.core.manifest import ESSENTIAL_TAG, GLOB, Asset, Manifest
 from grym_fetch.core.nearest import nearest_names
 from grym_fetch.disk.database import Database, key_of, text_of
-from grym_fetch.disk.manifest_index import ManifestIndex
+from grym_fetch.manifest_files.index import ManifestIndex
 
 MAX_HELD = 10_000
 """A list or a choice of at most so many assets is held as a whole."""
