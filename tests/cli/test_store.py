@@ -29,6 +29,13 @@ def projects(tmp_path: Path, server: AssetServer) -> tuple[Project, Project]:
     )
 
 
+def pruned_kinds(folder: Path, *options: str) -> list[str]:
+    """What kinds of things `prune --store` removes."""
+    done = run(folder, "prune", "--store", "--json", *options)
+    assert done.code == 0, done.err
+    return [json.loads(line)["kind"] for line in done.out.splitlines() if "kind" in json.loads(line)]
+
+
 @pytest.mark.sweep
 def test_two_projects_share_one_download_and_one_copy(
     projects: tuple[Project, Project], server: AssetServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -48,10 +55,10 @@ def test_two_projects_share_one_download_and_one_copy(
     assert (total["files"], total["bytes"], total["projects"]) == (1, len(CONTENT), 2)
     assert str(projects[0].assets) in run(tmp_path, "store").out
     assert run(tmp_path, "check", "--store").code == 0
-    assert "0 B freed" in run(tmp_path, "prune", "--store").out
+    assert "object" not in pruned_kinds(tmp_path)
     for project in projects:
         project.finals()["a"].unlink()
-    assert "0 B freed" in run(tmp_path, "prune", "--store", "--older-than", "30").out
+    assert "object" not in pruned_kinds(tmp_path, "--older-than", "30")
     assert "no project uses it" in run(tmp_path, "prune", "--store", "--max-size", "100KB").out
     assert json.loads(run(tmp_path, "store", "--json").out)["files"] == 0
 
