@@ -90,6 +90,10 @@ class ResponseHead:
     server: str = ""
     is_local: bool | None = None
 
+    def of(self, server: str) -> ResponseHead:
+        """The same head, sent by this server."""
+        return ResponseHead(self.status, self.fields, server, self.is_local)
+
     def get(self, name: str) -> str | None:
         """The field's values, joined by commas as in RFC 9110 section 5.3, or None. Equal values count once."""
         values = self.fields.get(name)
@@ -323,15 +327,16 @@ def _judge_whole(asked: Asked, head: ResponseHead) -> Verdict:
         return UnusableRange("status 200 with only the slice that was asked for")
     if (stated := _stated_otherwise(asked, head)) is not None:
         return WrongDigest(stated)
+    validator = head.validator
     if asked.total is not None and length is not None and length != asked.total:
-        if asked.validator.contradicts(head.validator):
-            return OtherRepresentation("the content at this address has changed", head.validator)
+        if asked.validator.contradicts(validator):
+            return OtherRepresentation("the content at this address has changed", validator)
         if head.encoding:
             return Broken(f"{head.encoding}-encoded content of {length} bytes although identity was asked for")
         return WrongLength(length, length_hint(head, length, asked.total))
-    if asked.validator.contradicts(head.validator):
-        return OtherRepresentation("the content at this address has changed", head.validator)
-    return Whole(length, head.validator, framed=bool(chunked) or length is not None)
+    if asked.validator.contradicts(validator):
+        return OtherRepresentation("the content at this address has changed", validator)
+    return Whole(length, validator, framed=bool(chunked) or length is not None)
 
 
 def is_transient(status: int) -> bool:

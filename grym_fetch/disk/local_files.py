@@ -201,9 +201,11 @@ class LocalFiles:
         except (OSError, StorageError):
             return False
 
-    def is_occupied(self, asset: Asset) -> bool:
-        """Whether there is anything at all in one of the asset's places."""
-        return any(os.path.lexists(place) for place in self._places(asset, self._folders))
+    def are_occupied(self, assets: Iterable[Asset]) -> Iterator[bool]:
+        """Whether there is anything at all in one of each asset's places."""
+        folders: dict[str, bool] = {}
+        for asset in assets:
+            yield any(_is_in(folders, place) for place in self._places(asset, self._folders))
 
     async def find(self, asset: Asset, *, full: bool = False, on_hashing: Callable[[int, int], None]) -> Found | None:
         """Look for the asset and verify it: the first right file, else the first wrong one, else None.
@@ -387,3 +389,11 @@ def hash_open(descriptor: int, hasher: Updated, on_progress: Callable[[int], boo
         if not on_progress(at):
             break
     return figures
+
+
+def _is_in(folders: dict[str, bool], place: str) -> bool:
+    """Whether anything is there. ``folders``: which are there; each is asked for once, and not for each file."""
+    folder = place.rpartition("/")[0]
+    if folder not in folders:
+        folders[folder] = os.path.isdir(folder)
+    return folders[folder] and os.path.lexists(place)

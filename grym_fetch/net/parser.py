@@ -168,11 +168,12 @@ class ResponseParser:
             if self._field_bytes > MAX_HEAD_BYTES:
                 self._problem = f"its header is longer than {MAX_HEAD_BYTES // 1024} KiB"
                 raise ValueError(self._problem)
-            if name.lower() == b"transfer-encoding" and value != value.strip():
+            name, bare = name.lower(), value.strip()
+            if name == b"transfer-encoding" and value != bare:
                 # llhttp would read the body as if the field did not exist.
                 self._problem = _ODD_SPACES
                 raise ValueError(self._problem)
-            self._fields.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1").strip())
+            self._fields.setdefault(name.decode("latin-1"), []).append(bare.decode("latin-1"))
 
     def on_headers_complete(self) -> None:
         """The head is complete; an interim one (1xx) is skipped."""

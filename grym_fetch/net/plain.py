@@ -17,7 +17,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 from aiohappyeyeballs import AddrInfoType, start_connection
@@ -274,8 +274,8 @@ class PlainConnection:
     def _response(self, wire: Wire, head: ResponseHead) -> PlainResponse:
         if head.status >= 500 or head.status in (420, 429, 430):
             self._note_failure()
-        head = replace(head, is_local=wire.is_local and not self._is_proxied)
-        return PlainResponse(wire, head, self._note_failure)
+        is_local = wire.is_local and not self._is_proxied
+        return PlainResponse(wire, ResponseHead(head.status, head.fields, is_local=is_local), self._note_failure)
 
     def _note_failure(self) -> None:
         """The address that the socket leads to has failed."""

@@ -383,7 +383,7 @@ class Requester:
             self.secrets.note(fields["Authorization"])
 
     def _judge(self, asked: Asked, response: Response, server: str) -> tuple[ResponseHead, Verdict]:
-        head = self._without_secrets(replace(response.head, server=server))
+        head = self._without_secrets(response.head.of(server))
         return head, judge(asked, head)
 
     def _without_secrets(self, head: ResponseHead) -> ResponseHead:

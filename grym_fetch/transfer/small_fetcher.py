@@ -96,8 +96,8 @@ class SmallFileFetcher:
         """Return the assets of which something is there, and those of which nothing is."""
         there: list[Asset] = []
         missing: list[Asset] = []
-        for asset in assets:
-            (there if self._local_files.is_occupied(asset) else missing).append(asset)
+        for asset, is_occupied in zip(assets, self._local_files.are_occupied(assets), strict=True):
+            (there if is_occupied else missing).append(asset)
         return there, missing
 
     async def _fetch(self, assets: Sequence[Asset], on_fetched: Callable[[Asset, FetchResult], None]) -> list[Asset]:

@@ -15,6 +15,7 @@ from grym_fetch.core.addresses import (
     Credentials,
     follow_redirect,
     forbidden_reason,
+    host_in,
     host_of,
     is_exempt,
     is_loopback,
@@ -154,6 +155,21 @@ def test_an_origin_is_scheme_host_and_port(one: str, other: str, same: bool) -> 
 def test_the_host_that_limits_count_by(address: str, host: str) -> None:
     """Limits per host count by host and port; an address that cannot be read has none."""
     assert host_of(address) == host
+
+
+@given(
+    st.text("aH0.-:@[]_", max_size=12),
+    st.sampled_from(["", "/", "?", "#", "\\"]),
+    st.text("ab/?#@:\\%é ", max_size=8),
+)
+def test_the_rest_of_an_address_does_not_matter(place: str, mark: str, rest: str) -> None:
+    """The host to count by, which is found without reading the whole, is the one that is asked."""
+    address = f"http://{place}{mark}{rest}"
+    try:
+        asked = parse_address(address)
+    except PolicyRefused:
+        return
+    assert host_of(address) == host_in(asked)
 
 
 @pytest.mark.parametrize(

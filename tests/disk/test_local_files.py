@@ -441,6 +441,16 @@ def test_many_are_looked_at_as_each_of_them(places: Places) -> None:
     assert found == [verified, other, other, unread, nothing, unread, other, nothing, unread]
 
 
+def test_whatever_is_in_a_place_occupies_it(places: Places) -> None:
+    """A folder, or a symlink to nothing; also in the external folder, and whichever came first in a folder."""
+    assets = many(5)
+    places.put(places.assets / assets[1].local_path, WRONG)
+    (places.assets / assets[2].local_path).parent.mkdir()
+    (places.assets / assets[2].local_path).symlink_to("nowhere")
+    (places.external / assets[3].local_path).mkdir(parents=True)
+    assert list(places.local_files().are_occupied(assets)) == [False, True, True, True, False]
+
+
 async def test_each_of_many_verified_files_costs_one_look(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     """So does one of which nothing is known. No line of the log is read, and no `Path` made."""
     places.put(places.assets / ASSET.local_path, CONTENT)
