@@ -33,7 +33,7 @@ def big_file(place: Place, scale: Scale) -> list[Row]:
             *[replace(each, memory=0) for each in floor],
         ],
         rounds=scale.rounds,
-        limits={"aria2c": Limit(0.60), "curl": Limit(1.1), "openssl": Limit(1.8)},
+        limits={"aria2c": Limit(0.45), "curl": Limit(1.0), "openssl": Limit(1.4)},
     )
     cpu = compare(
         f"{name}: CPU seconds",
@@ -73,7 +73,7 @@ def tls(place: Place, scale: Scale) -> list[Row]:
             *project.theirs("curl", "-sS", "--cacert", trust, "-o", "{out}", url, note="verifies nothing"),
         ],
         rounds=scale.rounds,
-        limits={"aria2c": Limit(0.85)},
+        limits={"aria2c": Limit(0.62), "curl": Limit(1.2)},
     )
 
 
@@ -116,7 +116,7 @@ def small_files(place: Place, scale: Scale) -> list[Row]:
             "aria2c", "-q", "-j16", "-i", "urls", "-d", "{out}.d", name="aria2c -j16", note="verifies nothing"
         ),
         rounds=scale.rounds,
-        limits={"aria2c -j16": Limit(1.5)},
+        limits={"aria2c -j16": Limit(1.0)},
     )
     again = compare(
         f"{name}: nothing to do",
