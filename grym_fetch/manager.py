@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from grym_fetch._version import __version__
-from grym_fetch.core.configuration import Configuration
+from grym_fetch.core.configuration import ASSETS_DIR, Configuration
 from grym_fetch.core.errors import ConfigurationError, GrymFetchError
 from grym_fetch.core.events import Event, RunStarted
 from grym_fetch.core.manifest import Asset, AssetBatches, ManifestSource, as_stand_ins, in_batches, known_bytes
@@ -526,7 +526,8 @@ class AssetManager:
         ``max_per_host`` bound all workers together. Events come from all of them; their ``node`` says from which.
 
         ``each_node``: nothing is shared, and each machine gets a copy of its own: in the manager's ``assets_dir`` if it
-        was named, or else where its own environment says. Each reads the manifest at the same path.
+        or ``GRYM_FETCH_ASSETS_DIR`` was named here, or else where its own environment says. Each reads the manifest at
+        the same path.
 
         Raises what `sync` raises, and `ClusterError` if the cluster cannot be reached or a worker cannot take part.
         """
@@ -546,7 +547,7 @@ class AssetManager:
         """Like `sync_on`, for assets already chosen; ``minimal``: as it was when they were."""
         from grym_fetch.cluster.run import ClusterRun
 
-        coordinator, named = self._ready(), self._places[1]
+        coordinator, named = self._ready(), self._places[1] or self._environ.get(ASSETS_DIR.variable)
         run = ClusterRun(
             project=self.project,
             settings=self.settings,
@@ -554,7 +555,7 @@ class AssetManager:
             emit=self._bus.emit,
             clock=self._clock,
             minimal=self.minimal if minimal is None else minimal,
-            assets_dir=None if named is None else str(self.project.assets_dir),
+            assets_dir=str(self.project.assets_dir) if named else None,
         )
         async with self._freshness.using(self.manifest):
             return await coordinator.run(run.sync(cluster, assets, force=force, each_node=each_node))
@@ -850,11 +851,15 @@ class AssetManager:
         file are refused unless ``allow_suspicious``. ``on_pinned`` is called in the event loop with each as soon as it
         is written, even if others fail.
 
-        ``update``: fetch what the addresses have now, also where there is a checksum or a file, and write all of it or
-        nothing; ``on_found`` is called with each before that. The files that are there stay until then.
+        ``update``: fetch what the addresses of these assets have now, also where there is a checksum or a file, and
+        write all of it or nothing; ``on_found`` is called with each before that. The files that are there stay until
+        then, and so does a stand-in; pieces of other content are dropped. A `ValueError` with ``pieces`` or
+        ``minimal``: pin these afterwards.
 
         Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`.
         """
+        if update and (pieces or self.minimal):
+            raise ValueError("update goes with neither pieces nor minimal: pin these afterwards")
         await self.initialize()
         from grym_fetch.project.pinning import PinReport
         from grym_fetch.project.updating import pinned_anew

@@ -80,6 +80,18 @@ async def test_what_is_pinned_ends_with_the_manager(project: Project, server: As
     await server.stats.until(lambda stats: stats.connections_open == 0)
 
 
+@pytest.mark.parametrize("more", [{"pieces": True}, {"minimal": True}], ids=str)
+async def test_what_an_update_does_not_do_is_refused(
+    project: Project, server: AssetServer, more: dict[str, bool]
+) -> None:
+    """As on the command line: it would fetch the full assets, and write no pieces."""
+    manager = AssetManager(project.manifest, minimal=more.get("minimal", False), environ={})
+    async with manager:
+        with pytest.raises(ValueError, match="neither pieces nor minimal"):
+            await manager.pin(update=True, pieces=more.get("pieces", False))
+    assert not server.stats.requests
+
+
 async def test_pin_fetches_what_is_not_there(project: Project, server: AssetServer) -> None:
     """An unpinned asset is fetched, its checksum and size are written, and the next sync has nothing to do."""
     project.add("u", [server.add("/u.bin", CONTENT).url], CONTENT, pinned=False, size=None)
