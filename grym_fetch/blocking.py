@@ -327,7 +327,8 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         ``max_per_host`` bound all workers together. Events come from all of them; their ``node`` says from which.
 
         ``each_node``: nothing is shared, and each machine gets a copy of its own: in the manager's ``assets_dir`` if it
-        was named, or else where its own environment says. Each reads the manifest at the same path.
+        or ``GRYM_FETCH_ASSETS_DIR`` was named here, or else where its own environment says. Each reads the manifest at
+        the same path.
 
         Raises what `sync` raises, and `ClusterError` if the cluster cannot be reached or a worker cannot take part.
         """
@@ -578,8 +579,10 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         file are refused unless ``allow_suspicious``. ``on_pinned`` is called in the event loop with each as soon as it
         is written, even if others fail.
 
-        ``update``: fetch what the addresses have now, also where there is a checksum or a file, and write all of it or
-        nothing; ``on_found`` is called with each before that. The files that are there stay until then.
+        ``update``: fetch what the addresses of these assets have now, also where there is a checksum or a file, and
+        write all of it or nothing; ``on_found`` is called with each before that. The files that are there stay until
+        then, and so does a stand-in; pieces of other content are dropped. A `ValueError` with ``pieces`` or
+        ``minimal``: pin these afterwards.
 
         Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`.
         """

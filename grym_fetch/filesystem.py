@@ -29,11 +29,15 @@ class AssetFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has n
         self._unverified_ok = unverified_ok
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
-        """Return the asset's name and size in bytes, None if unknown. Raises `FileNotFoundError`."""
+        """Return the asset's name, and the size in bytes of what would be read, None if the manifest has none.
+
+        Raises `FileNotFoundError`.
+        """
         name = self._strip_protocol(path)
         for asset in self._manager.manifest.assets:
             if asset.id == name:
-                return {"name": name, "size": asset.size, "type": "file"}
+                read = asset.stand_in() if self._manager.minimal else asset
+                return {"name": name, "size": read.size, "type": "file"}
         raise FileNotFoundError(f"no asset has the id {name!r}")
 
     def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from grym_fetch._version import __version__
-from grym_fetch.core.configuration import Configuration
+from grym_fetch.core.configuration import ASSETS_DIR, Configuration
 from grym_fetch.core.errors import ConfigurationError, GrymFetchError
 from grym_fetch.core.events import Event, RunStarted
 from grym_fetch.core.manifest import Asset, AssetBatches, ManifestSource, as_stand_ins, in_batches, known_bytes
@@ -56,6 +55,8 @@ if TYPE_CHECKING:
     from grym_fetch.project.pinning import Pinned, PinReport
     from grym_fetch.project.sourced import Sources
     from grym_fetch.project.updating import NewerVersion
+
+R = TypeVar("R")
 
 
 class AssetManager:
@@ -240,12 +241,9 @@ class AssetManager:
 
     def _open_engine(self) -> AssetEngine:
         """Return this manager's engine; a mock has a different one."""
-        return self._make_engine(self.settings)
-
-    def _make_engine(self, settings: Settings) -> Engine:
         return Engine(
             self.project,
-            settings,
+            self.settings,
             clock=self._clock,
             emit=self._bus.emit,
             environ=self._environ,
@@ -528,7 +526,8 @@ class AssetManager:
         ``max_per_host`` bound all workers together. Events come from all of them; their ``node`` says from which.
 
         ``each_node``: nothing is shared, and each machine gets a copy of its own: in the manager's ``assets_dir`` if it
-        was named, or else where its own environment says. Each reads the manifest at the same path.
+        or ``GRYM_FETCH_ASSETS_DIR`` was named here, or else where its own environment says. Each reads the manifest at
+        the same path.
 
         Raises what `sync` raises, and `ClusterError` if the cluster cannot be reached or a worker cannot take part.
         """
@@ -548,7 +547,7 @@ class AssetManager:
         """Like `sync_on`, for assets already chosen; ``minimal``: as it was when they were."""
         from grym_fetch.cluster.run import ClusterRun
 
-        coordinator, named = self._ready(), self._places[1]
+        coordinator, named = self._ready(), self._places[1] or self._environ.get(ASSETS_DIR.variable)
         run = ClusterRun(
             project=self.project,
             settings=self.settings,
@@ -556,7 +555,7 @@ class AssetManager:
             emit=self._bus.emit,
             clock=self._clock,
             minimal=self.minimal if minimal is None else minimal,
-            assets_dir=None if named is None else str(self.project.assets_dir),
+            assets_dir=str(self.project.assets_dir) if named else None,
         )
         async with self._freshness.using(self.manifest):
             return await coordinator.run(run.sync(cluster, assets, force=force, each_node=each_node))
@@ -617,15 +616,17 @@ class AssetManager:
         async with self._editing() as editor:
             if checksums_from is not None:
                 editor.entries.check_new(self.manifest, asset)
-                asset = await editor.sources.with_digest_from(checksums_from, asset)
-            parsed = await editor.adder.add_asset(
-                self.manifest,
-                asset,
-                fetch=fetch,
-                file=file,
-                pieces=pieces,
-                allow_suspicious=allow_suspicious,
-                before_fetch=self._accept,
+                asset = await self._do(editor.sources.with_digest_from(checksums_from, asset))
+            parsed = await self._do(
+                editor.adder.add_asset(
+                    self.manifest,
+                    asset,
+                    fetch=fetch,
+                    file=file,
+                    pieces=pieces,
+                    allow_suspicious=allow_suspicious,
+                    before_fetch=self._accept,
+                )
             )
             self._adopt(parsed)
         return self.manifest.get(asset.id)
@@ -703,13 +704,15 @@ class AssetManager:
         )
 
     async def _add_found(
-        self, find: Callable[[Sources], Awaitable[list[Asset]]], *, allow_suspicious: bool
+        self, find: Callable[[Sources], Coroutine[Any, Any, list[Asset]]], *, allow_suspicious: bool
     ) -> tuple[Asset, ...]:
         await self.initialize()
         async with self._editing() as editor:
-            assets = await find(editor.sources)
-            parsed = await editor.adder.add_found(
-                self.manifest, assets, allow_suspicious=allow_suspicious, before_fetch=self._accept
+            assets = await self._do(find(editor.sources))
+            parsed = await self._do(
+                editor.adder.add_found(
+                    self.manifest, assets, allow_suspicious=allow_suspicious, before_fetch=self._accept
+                )
             )
             self._adopt(parsed)
         return tuple(self.manifest.get(asset.id) for asset in assets)
@@ -762,7 +765,7 @@ class AssetManager:
         await self.initialize()
         async with self._editing() as editor:
             tell = on_found or (lambda _: None)
-            return tuple(await editor.updater.find_newer(self.manifest, ids, tell, exclude=exclude))
+            return tuple(await self._do(editor.updater.find_newer(self.manifest, ids, tell, exclude=exclude)))
 
     async def update(
         self,
@@ -785,11 +788,12 @@ class AssetManager:
         """
         await self.initialize()
         async with self._editing() as editor:
-            found = await editor.updater.find_newer(self.manifest, ids, on_found or (lambda _: None), exclude=exclude)
+            tell = on_found or (lambda _: None)
+            found = await self._do(editor.updater.find_newer(self.manifest, ids, tell, exclude=exclude))
             if dry_run or not found:
                 return tuple(found)
-            parsed, done = await editor.updater.update(
-                found, allow_suspicious=allow_suspicious, before_fetch=self._accept
+            parsed, done = await self._do(
+                editor.updater.update(found, allow_suspicious=allow_suspicious, before_fetch=self._accept)
             )
             self._adopt(parsed)
         return tuple(done)
@@ -806,11 +810,11 @@ class AssetManager:
             return next(iter(await self.update([asset_id], dry_run=dry_run, allow_suspicious=allow_suspicious)), None)
         await self.initialize()
         async with self._editing() as editor:
-            found = await editor.updater.find_at(self.manifest, asset_id, address)
+            found = await self._do(editor.updater.find_at(self.manifest, asset_id, address))
             if found.newer == found.asset or dry_run:
                 return None if found.newer == found.asset else found
-            parsed, [done] = await editor.updater.update(
-                [found], allow_suspicious=allow_suspicious, before_fetch=self._accept
+            parsed, [done] = await self._do(
+                editor.updater.update([found], allow_suspicious=allow_suspicious, before_fetch=self._accept)
             )
             self._adopt(parsed)
         return None if done.newer == done.asset else done
@@ -847,40 +851,48 @@ class AssetManager:
         file are refused unless ``allow_suspicious``. ``on_pinned`` is called in the event loop with each as soon as it
         is written, even if others fail.
 
-        ``update``: fetch what the addresses have now, also where there is a checksum or a file, and write all of it or
-        nothing; ``on_found`` is called with each before that. The files that are there stay until then.
+        ``update``: fetch what the addresses of these assets have now, also where there is a checksum or a file, and
+        write all of it or nothing; ``on_found`` is called with each before that. The files that are there stay until
+        then, and so does a stand-in; pieces of other content are dropped. A `ValueError` with ``pieces`` or
+        ``minimal``: pin these afterwards.
 
         Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`.
         """
+        if update and (pieces or self.minimal):
+            raise ValueError("update goes with neither pieces nor minimal: pin these afterwards")
         await self.initialize()
         from grym_fetch.project.pinning import PinReport
         from grym_fetch.project.updating import pinned_anew
 
         async with self._editing() as editor:
             if update:
-                parsed, found = await editor.updater.fetch_anew(
-                    self.manifest,
-                    ids,
-                    exclude=exclude,
-                    allow_suspicious=allow_suspicious,
-                    before_fetch=self._accept,
-                    on_measured=on_found or (lambda _: None),
+                parsed, found = await self._do(
+                    editor.updater.fetch_anew(
+                        self.manifest,
+                        ids,
+                        exclude=exclude,
+                        allow_suspicious=allow_suspicious,
+                        before_fetch=self._accept,
+                        on_measured=on_found or (lambda _: None),
+                    )
                 )
                 self._adopt(parsed)
                 done = pinned_anew(found, self.project.assets_dir)
                 for pinned in done:
                     (on_pinned or (lambda _: None))(pinned)
                 return PinReport(tuple(done), {})
-            return await editor.pinner.pin(
-                self.manifest,
-                ids,
-                exclude=exclude,
-                minimal=self.minimal,
-                pieces=pieces,
-                allow_suspicious=allow_suspicious,
-                before_fetch=self._accept,
-                on_change=self._adopt,
-                on_pinned=on_pinned or (lambda _: None),
+            return await self._do(
+                editor.pinner.pin(
+                    self.manifest,
+                    ids,
+                    exclude=exclude,
+                    minimal=self.minimal,
+                    pieces=pieces,
+                    allow_suspicious=allow_suspicious,
+                    before_fetch=self._accept,
+                    on_change=self._adopt,
+                    on_pinned=on_pinned or (lambda _: None),
+                )
             )
 
     async def prune(self, *, dry_run: bool = False, orphans: bool | Collection[str] = False) -> PruneReport:
@@ -895,6 +907,10 @@ class AssetManager:
         async with self._editing() as editor:
             return await editor.remover.prune(self.manifest, dry_run=dry_run, orphans=orphans)
 
+    async def _do(self, work: Coroutine[Any, Any, R]) -> R:
+        """Do what asks others: it ends with the manager at the latest."""
+        return await self._ready().run(work)
+
     @asynccontextmanager
     async def _editing(self) -> AsyncIterator[Editor]:
         from grym_fetch.project.editing import Editor
@@ -904,7 +920,6 @@ class AssetManager:
         editor = Editor(
             self.project,
             engine=engine,
-            lenient_engine=lambda: self._make_engine(replace(self.settings, allow_unpinned=True)),
             clock=self._clock,
             emit=self._bus.emit,
             settings=self.settings,

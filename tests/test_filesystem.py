@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from grym_fetch.core.digest import Checksum
 from grym_fetch.testing import seeded_bytes, serve_in_thread
 from tests.engine.test_reader import pieces_of
 from tests.support.project import Project
@@ -39,6 +41,20 @@ def test_an_asset_by_its_id(config: str) -> None:
         system.info("b")
     with pytest.raises(NotImplementedError):
         system.open("a", "wb")
+
+
+def test_the_size_is_that_of_what_is_read(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in's, where stand-ins are used: whoever opens the file reads up to it."""
+    import fsspec
+
+    manifest = json.loads(Path(config).read_text())
+    small = CONTENT[:1000]
+    [entry] = manifest["assets"]
+    entry["minimal"] = {"url": entry["url"], "checksum": Checksum.of(small).bare, "size": len(small)}
+    Path(config).write_text(json.dumps(manifest))
+    assert fsspec.filesystem("grym", config=config).size("a") == len(CONTENT)
+    monkeypatch.setenv("GRYM_FETCH_MINIMAL", "1")
+    assert fsspec.filesystem("grym", config=config).size("a") == len(small)
 
 
 def test_each_file_system_looks_anew(config: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ def identify_command(
                 streams.say(f"to move them out of the repository: {words}")
         if past is not None and past.missing:
             raise GitUnusable(f"not all of the history was searched: {past.advice}")
-        return NOT_FETCHED if fail and found.files else DONE
+        is_listed = found.files or (past is not None and past.blobs)
+        return NOT_FETCHED if fail and is_listed else DONE
 
     return run_plain(common, work)

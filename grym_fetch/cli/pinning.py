@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -51,6 +52,7 @@ def pin_command(
 
     async def body(manager: AssetManager) -> int:
         pinned: list[Pinned] = []
+        known = {asset.id for asset in manager.manifest.pick(ids or None, exclude=exclude) if asset.pinned}
         try:
             await manager.pin(
                 ids or None,
@@ -63,7 +65,7 @@ def pin_command(
             )
         finally:
             # Report those that are now in the manifest even if others have failed.
-            _tell_pinned(pinned, common)
+            _tell_pinned(pinned, common, known)
         if not pinned and not common.quiet:
             what = "its checksum and pieces" if pieces else "its checksum"
             of_which = "the assets named have theirs" if ids else f"every asset has {what}"
@@ -73,7 +75,8 @@ def pin_command(
     return run(common, body, settings=settings_from(transfer), minimal=minimal, tells="failures")
 
 
-def _tell_pinned(pinned: list[Pinned], common: Common) -> None:
+def _tell_pinned(pinned: list[Pinned], common: Common, known: Collection[str]) -> None:
+    """``known``: the assets that had a checksum before."""
     if common.json:
         for item in pinned:
             record = {
@@ -86,15 +89,16 @@ def _tell_pinned(pinned: list[Pinned], common: Common) -> None:
                 record["before"] = str(item.before)
             click.echo(json.dumps(record))
     elif not common.quiet:
-        tell_measured("pinned", [(item.id, item.size, item.checksum, _note(item)) for item in pinned])
+        tell_measured("pinned", [(item.id, item.size, item.checksum, _note(item, known)) for item in pinned])
 
 
-def _note(item: Pinned) -> str:
+def _note(item: Pinned, known: Collection[str]) -> str:
     if item.before is not None:
         return "(unchanged)" if item.before == item.checksum else f"(was {str(item.before)[:19]}…)"
-    # Its address may have another version by now.
-    there = "" if item.fetched or item.pieces is not None else "(the file that was there)"
-    return "(stand-in)" if item.is_stand_in else there
+    # Its address may have another version by now, unless a checksum has said otherwise.
+    is_taken = not item.fetched and (item.is_stand_in or item.id not in known)
+    notes = ["stand-in"] * item.is_stand_in + ["the file that was there"] * is_taken
+    return f"({', '.join(notes)})" if notes else ""
 
 
 def _tell_change(found: NewerVersion, common: Common) -> None:

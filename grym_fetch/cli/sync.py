@@ -218,11 +218,11 @@ async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) 
         rows += [("take ", safe_text(asset.id), "", "", "from the store") for asset in plan.to_take]
         unread = {asset.id for asset in plan.unread}
         for asset in plan.present:
-            note = "(there but not verified yet: read first, and fetched again if it is wrong)"
+            is_read = asset.id in unread
+            note = "(there but not verified yet: read first, and repaired if it is wrong)" if is_read else ""
             if not asset.pinned:
                 note = "(no checksum: refused without --allow-unpinned)"
-            is_read, shown = asset.id in unread, safe_text(asset.id)
-            rows.append(("read " if is_read else "keep ", shown, "", "", note if is_read else ""))
+            rows.append(("read " if is_read else "keep ", safe_text(asset.id), "", "", note))
         print_table(("PLAN", "ID", "SIZE", "PATH", "NOTE"), rows, right=(2,), note=4, piped="  ")
         fetched, taken, kept = fetched + len(plan.to_fetch), taken + len(plan.to_take), kept + len(plan.present)
         unpacked += len(plan.to_unpack)

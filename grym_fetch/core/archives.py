@@ -225,7 +225,7 @@ class Census:
     def _check_path(self, member: Member) -> None:
         if member.path.startswith("/"):
             raise self._refused(member, "has an absolute name")
-        if member.path.count("/") >= MAX_DEPTH:
+        if member.path.count("/") > MAX_DEPTH:
             raise self._refused(member, f"lies more than {MAX_DEPTH} folders deep")
         try:
             # Below a made-up folder, so that names reserved at the top of the assets folder are allowed here.

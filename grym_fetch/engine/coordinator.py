@@ -196,7 +196,7 @@ class Coordinator:
         for asset, look in zip(assets, looks, strict=False):
             is_stored = not force and not look.is_there and self.engine.is_stored(asset)
             (present if look.is_there else to_take if is_stored else to_fetch).append(asset)
-            if look.presence is Presence.UNREAD:
+            if look.presence is Presence.UNREAD and asset.pinned:  # nothing says what any other must be
                 unread.append(asset)
             if asset.extract and (
                 look.path is None or not await asyncio.to_thread(self.engine.is_unpacked, asset, Path(look.path))

@@ -8,6 +8,7 @@ the threads can be replaced from outside.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -128,11 +129,16 @@ class Engine:
         """Fetches one asset."""
         return self._make_fetcher(self.taker)
 
-    def _make_fetcher(self, taker: Taker) -> Fetcher:
+    def lenient(self, on_received: Callable[[int], None]) -> Fetcher:
+        """Fetches one asset, also without a checksum, over the same connections; its bytes are told and not counted."""
+        settings = replace(self._context.settings, allow_unpinned=True)
+        return self._make_fetcher(self.taker, replace(self._context, settings=settings, on_received=on_received))
+
+    def _make_fetcher(self, taker: Taker, context: TransferContext | None = None) -> Fetcher:
         from grym_fetch.transfer.fetcher import Fetcher
 
         return Fetcher(
-            self._context,
+            context or self._context,
             assets_folder=self.assets_folder,
             local_files=self.local_files,
             taker=taker,

@@ -121,8 +121,7 @@ class Adder:
         """
         self._refuse_taken(asset)
         refuse_bare_http(asset)
-        async with self._measurer.fetching() as engine:
-            return await self._measurer.fetch_new(engine, asset, allow_suspicious=allow_suspicious)
+        return await self._measurer.fetch_new(asset, allow_suspicious=allow_suspicious)
 
     async def fetch_all(self, assets: Sequence[Asset], *, allow_suspicious: bool) -> dict[str, Asset]:
         """Download these into place; return them with their checksums, by id."""
@@ -133,26 +132,23 @@ class Adder:
         queue = iter(assets)
         self._emit(RunStarted(assets=len(assets), bytes=sum(asset.size or 0 for asset in assets)))
 
-        async def fetch_some(engine: Engine) -> None:
+        async def fetch_some() -> None:
             nonlocal reused
             for asset in queue:
                 try:
                     there = await self._there_already(asset)
                     reused += there is not None
                     measured[asset.id] = there or await self._measurer.fetch_new(
-                        engine, asset, allow_suspicious=allow_suspicious
+                        asset, allow_suspicious=allow_suspicious
                     )
                 except GrymFetchError as error:
                     failed[asset.id] = error
 
-        received = 0
+        received = self._measurer.received
         try:
-            async with self._measurer.fetching() as engine:
-                workers = min(self._engine.max_active_assets, len(assets))
-                async with asyncio.TaskGroup() as group:
-                    for _ in range(workers):
-                        group.create_task(fetch_some(engine))
-                received = engine.received
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(self._engine.max_active_assets, len(assets))):
+                    group.create_task(fetch_some())
         finally:
             self._emit(
                 RunFinished(
@@ -160,7 +156,7 @@ class Adder:
                     unverified=sum(each.stated is None for each in measured.values()),
                     reused=reused,
                     failed=len(failed),
-                    downloaded_bytes=received,
+                    downloaded_bytes=self._measurer.received - received,
                     seconds=round(self._clock.monotonic() - began, 3),
                 )
             )

@@ -26,8 +26,7 @@ from grym_fetch.settings import Settings
 class Editor:
     """Changes the manifest of one project. A context manager that ends its thread on exit.
 
-    ``engine`` checks existing files; ``lenient_engine`` makes an engine that also fetches assets without a checksum.
-    ``settings`` and ``environ`` say how to ask hubs.
+    ``engine`` checks existing files and fetches others. ``settings`` and ``environ`` say how to ask hubs.
     """
 
     def __init__(
@@ -35,7 +34,6 @@ class Editor:
         project: Project,
         *,
         engine: Engine,
-        lenient_engine: Callable[[], Engine],
         clock: Clock,
         emit: Callable[[Event], None],
         settings: Settings,
@@ -43,9 +41,7 @@ class Editor:
     ) -> None:
         threads = self._threads = WorkerThreads("edit", 1)
         self.entries = entries = Entries(project, clock=clock, threads=threads)
-        self.measurer = measurer = Measurer(
-            project, engine=engine, lenient_engine=lenient_engine, threads=threads, emit=emit
-        )
+        self.measurer = measurer = Measurer(project, engine=engine, threads=threads, emit=emit)
         self.sources = Sources(
             engine=engine, entries=entries, threads=threads, clock=clock, settings=settings, environ=environ
         )

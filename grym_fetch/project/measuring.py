@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from yarl import URL
@@ -43,7 +42,7 @@ from grym_fetch.manifest_files.project import Project
 from grym_fetch.project.entries import where
 from grym_fetch.runtime import system
 from grym_fetch.runtime.threads import WorkerThreads
-from grym_fetch.transfer.fetcher import Judge
+from grym_fetch.transfer.fetcher import Fetcher, Judge
 
 _SHA256 = Checksum.of(b"")
 """Stands for the algorithm of new checksums."""
@@ -61,35 +60,30 @@ class Measured:
 
 
 class Measurer:
-    """Measures the assets of one project.
-
-    ``engine`` checks existing files; ``lenient_engine`` makes an engine that also fetches assets without a checksum.
-    """
+    """Measures the assets of one project. ``engine`` checks existing files, and fetches over its connections."""
 
     def __init__(
         self,
         project: Project,
         *,
         engine: Engine,
-        lenient_engine: Callable[[], Engine],
         threads: WorkerThreads,
         emit: Callable[[Event], None],
     ) -> None:
         self._root = project.assets_dir
         self._source = safe_text(str(project.manifest_path))
         self._engine = engine
-        self._lenient_engine = lenient_engine
         self._threads = threads
         self._emit = emit
+        self.received = 0
+        """Bytes received by what was fetched to be measured."""
 
-    @asynccontextmanager
-    async def fetching(self) -> AsyncIterator[Engine]:
-        """Yield an engine that also fetches assets without a checksum."""
-        engine = self._lenient_engine()
-        try:
-            yield engine
-        finally:
-            await engine.aclose()
+    @cached_property
+    def _fetcher(self) -> Fetcher:
+        return self._engine.lenient(self._count)
+
+    def _count(self, received: int) -> None:
+        self.received += received
 
     # -- a file that is there ---------------------------------------------------------------------------------------
 
@@ -154,16 +148,16 @@ class Measurer:
 
     # -- one that is not --------------------------------------------------------------------------------------------
 
-    async def fetch_new(self, engine: Engine, asset: Asset, *, allow_suspicious: bool) -> Asset:
+    async def fetch_new(self, asset: Asset, *, allow_suspicious: bool) -> Asset:
         """Download an asset into place, and return it with its checksum and size."""
         judge = self._judge_for(asset, allow_suspicious=allow_suspicious)
-        result = await engine.fetcher.fetch(_packed(asset), force=True, judge=judge)
+        result = await self._fetcher.fetch(_packed(asset), force=True, judge=judge)
         fetched = result.fetched
         assert fetched is not None, "what is forced is fetched"
         self.note_verified(result.path, fetched.checksum, fetched.signature)
         return replace(asset, checksum=fetched.checksum, size=fetched.size)
 
-    async def find_or_fetch(self, engine: Engine, asset: Asset, *, allow_suspicious: bool) -> Measured:
+    async def find_or_fetch(self, asset: Asset, *, allow_suspicious: bool) -> Measured:
         """Measure the asset's file where it is; if there is none, download it."""
         try:
             if (present := await self._find(asset)) is not None:
@@ -178,7 +172,7 @@ class Measurer:
             self.tell_failed(asset, error)
             raise
         judge = self._judge_for(asset, allow_suspicious=allow_suspicious)
-        result = await engine.fetcher.fetch(_packed(asset), judge=judge)
+        result = await self._fetcher.fetch(_packed(asset), judge=judge)
         if result.fetched is None:  # somebody else has fetched it in the meantime
             if not allow_suspicious and not asset.pinned:
                 await self.refuse_suspicious(asset, result.path)

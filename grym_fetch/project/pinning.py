@@ -122,11 +122,11 @@ class Pinner:
         verified = unverified = downloaded = 0
         queue = iter(assets)
 
-        async def pin_some(engine: Engine) -> None:
+        async def pin_some() -> None:
             nonlocal verified, unverified, downloaded
             for asset in queue:
                 try:
-                    measured = await self._measurer.find_or_fetch(engine, asset, allow_suspicious=allow_suspicious)
+                    measured = await self._measurer.find_or_fetch(asset, allow_suspicious=allow_suspicious)
                     downloaded += measured.downloaded or 0
                     digests = None
                     # Those that are there belong to what the asset was, and are measured anew with it.
@@ -154,9 +154,9 @@ class Pinner:
                 on_pinned(done)
 
         try:
-            async with self._measurer.fetching() as engine, asyncio.TaskGroup() as group:
+            async with asyncio.TaskGroup() as group:
                 for _ in range(min(self._engine.max_active_assets, len(assets))):
-                    group.create_task(pin_some(engine))
+                    group.create_task(pin_some())
         finally:
             self._emit(
                 RunFinished(

@@ -74,9 +74,7 @@ def _recorded(
     async def call(self: M, /, *args: P.args, **kwargs: P.kwargs) -> T:
         if _inside.get():
             return await method(self, *args, **kwargs)
-        given = dict(signature.bind(self, *args, **kwargs).arguments)
-        del given["self"]
-        self.calls.append(Call(method.__name__, given))
+        self.calls.append(_call(signature, method.__name__, self, *args, **kwargs))
         token = _inside.set(True)
         try:
             return await method(self, *args, **kwargs)
@@ -84,6 +82,24 @@ def _recorded(
             _inside.reset(token)
 
     return call
+
+
+def _recorded_at_once(method: Callable[Concatenate[M, P], T]) -> Callable[Concatenate[M, P], T]:
+    """The same for a method that is not awaited."""
+    signature = inspect.signature(method)
+
+    @functools.wraps(method)
+    def call(self: M, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        self.calls.append(_call(signature, method.__name__, self, *args, **kwargs))
+        return method(self, *args, **kwargs)
+
+    return call
+
+
+def _call(signature: inspect.Signature, name: str, /, *args: object, **kwargs: object) -> Call:
+    given = dict(signature.bind(*args, **kwargs).arguments)
+    del given["self"]
+    return Call(name, given)
 
 
 class MockAssetManager(AssetManager):
@@ -198,11 +214,9 @@ class MockAssetManager(AssetManager):
         """Say whether the asset is there. Raises `UnknownAsset`."""
         return replace(await super().check_asset(asset_id, full=full), path=self.path_of(asset_id))
 
+    @_recorded_at_once
     def open_asset(self, asset_id: str, *, unverified_ok: bool = False, keep_downloading: bool = False) -> AssetReader:
         """Read the file at the asset's path, which must be a real one. Raises `UnknownAsset`."""
-        self.calls.append(
-            Call("open_asset", {"asset_id": asset_id} | ({"unverified_ok": True} if unverified_ok else {}))
-        )
         return super().open_asset(asset_id, unverified_ok=True, keep_downloading=keep_downloading)
 
     @_recorded

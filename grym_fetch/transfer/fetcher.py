@@ -164,7 +164,7 @@ class Fetcher:
                 return await self._reuse(asset, found)
             wrong = found
         if self._settings.offline and not self._taker.is_useful:
-            raise self._refuse_offline(asset)
+            raise self._refuse_offline(asset, wrong)
         await self._assets_folder.check_destination(asset.local_path)
         await self._assets_folder.prepare()
         await self._context.threads.compute(self._neighbours.note)
@@ -185,7 +185,7 @@ class Fetcher:
                 if not force and (taken := await self._taker.take(asset, key, exclusive=lock.is_trustworthy)):
                     return await self._use_taken(asset, taken, exclusive=is_alone)
                 if self._settings.offline or only_here:
-                    raise self._refuse_offline(asset)
+                    raise self._refuse_offline(asset, None if only_here else wrong)
                 damage = None if wrong is None else await self._damage(asset, wrong)
                 return await self._fetch(
                     asset,
@@ -200,7 +200,9 @@ class Fetcher:
             lock.release()
 
     @staticmethod
-    def _refuse_offline(asset: Asset) -> AssetMissing:
+    def _refuse_offline(asset: Asset, wrong: Found | None) -> GrymFetchError:
+        if wrong is not None:
+            return IntegrityError(f"{asset.id}: {wrong.path}: {wrong.error}; --offline forbids fetching it again")
         return AssetMissing(asset.id, "it is not on this machine, and --offline forbids fetching it")
 
     async def _use_taken(self, asset: Asset, taken: Taken, *, exclusive: bool) -> FetchResult:
@@ -221,15 +223,12 @@ class Fetcher:
                 raise PolicyRefused(text, f"{asset.id}: {BARE_HTTP}")
 
     async def _look(self, asset: Asset, *, full: bool = False) -> Found | None:
-        """What is there: read, unless it is known. A wrong file is nothing worse than none, unless `offline`."""
+        """What is there: read, unless it is known."""
 
         def on_hashing(count: int, size: int) -> None:
             self._emit(AssetVerifying(asset=asset.id, bytes=min(count, size), total=size))
 
-        found = await self._local_files.find(asset, full=full, on_hashing=on_hashing)
-        if found is not None and found.is_wrong and self._settings.offline:
-            raise IntegrityError(f"{asset.id}: {found.path}: {found.error}; --offline forbids fetching it again")
-        return found
+        return await self._local_files.find(asset, full=full, on_hashing=on_hashing)
 
     async def _reuse(self, asset: Asset, found: Found) -> FetchResult:
         await self._unpack(asset, found.path)

@@ -182,7 +182,7 @@ def planned(_: int) -> None:
     """What a sync would do."""
     rows = [
         ("fetch", "base", "1.3 GiB", "-> models/base-model-v2.safetensors", ""),
-        ("read ", "模型", "", "", "(there but not verified yet: read first, and fetched again if it is wrong)"),
+        ("read ", "模型", "", "", "(there but not verified yet: read first, and repaired if it is wrong)"),
         ("keep ", "vocoder", "", "", ""),
     ]
     print_table(("PLAN", "ID", "SIZE", "PATH", "NOTE"), rows, right=(2,), note=4, piped="  ")

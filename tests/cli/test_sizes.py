@@ -43,6 +43,18 @@ def test_a_size_bears_its_unit(size: str) -> None:
     assert found("--size", "1GB") == []
 
 
+def test_a_file_that_only_the_history_has_fails_too(repository: Path) -> None:
+    """`--fail` is about whatever is listed."""
+    for line in (
+        ["rm", "--quiet", "b.bin"],
+        ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "y"],
+    ):
+        subprocess.run(["git", "-C", str(repository), *line], check=True)
+    assert invoke("identify", "1", "--fail").exit_code == 0
+    assert invoke("identify", "1", "--fail", "--history").exit_code == 1
+    assert invoke("identify", "9", "--fail", "--history").exit_code == 0
+
+
 def test_the_folder_comes_first_then() -> None:
     """With --size there is no SIZE_MB before the folder; without it, nothing has changed."""
     assert found("--size", "500KB", "data") == found("0.5", "data") == ["a.bin"]

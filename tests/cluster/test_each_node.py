@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import nullcontext
 
+import pytest
+
+from grym_fetch import AssetManager
+from grym_fetch.cluster import run
 from grym_fetch.cluster.driver import Tally
 from grym_fetch.cluster.each_node import GONE_S, EachNodeDriver
 from grym_fetch.cluster.protocol import Done, Job, NodeSeen, Order, Reply, Task
@@ -14,6 +19,7 @@ from grym_fetch.settings import Settings
 from tests.cluster.test_driver import LoopClock, MemoryLists, virtual
 from tests.support.fake_cluster import FakeCluster, FakeNode
 from tests.support.fakes import InlineThreads
+from tests.support.project import Project
 
 TASK_S = 3.0
 IDS = ("a", "b", "c")
@@ -82,6 +88,30 @@ def test_each_machine_has_one_worker_fetch_it_and_they_take_turns() -> None:
         assert sorted(scene.tally.ledger.ids("verified")) == list(IDS)
 
     virtual(story)
+
+
+@pytest.mark.parametrize("where", ["argument", "variable", "nowhere"])
+async def test_a_folder_that_is_named_here_is_that_of_all(
+    project: Project, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """As an option or as its variable; else each machine's own environment says where."""
+    jobs: list[Job] = []
+
+    class Seen:
+        def __init__(self, _: object, job: Job, **__: object) -> None:
+            jobs.append(job)
+
+        async def run(self, _: object) -> None:
+            pass
+
+    monkeypatch.setattr(run, "EachNodeDriver", Seen)
+    monkeypatch.setattr(run, "opened_cluster", nullcontext)
+    named, environ = ("own", {}) if where == "argument" else (None, {"GRYM_FETCH_ASSETS_DIR": "own"})
+    project.add("a", ["https://h.example/a"], b"a")
+    monkeypatch.chdir(project.root)
+    async with AssetManager(assets_dir=named, environ={} if where == "nowhere" else environ) as manager:
+        await manager.sync_on("dask", each_node=True)
+    assert [job.assets_dir for job in jobs] == [None if where == "nowhere" else str(project.root / "own")]
 
 
 def test_a_lost_worker_is_replaced_and_a_lost_machine_is_named() -> None:

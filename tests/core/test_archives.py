@@ -300,9 +300,9 @@ def test_long_work_can_be_stopped() -> None:
 @pytest.mark.shows("S4")
 def test_too_deep() -> None:
     """Nesting is limited, so that removing the folders never runs out of stack or path."""
-    census(file("/".join("a" * MAX_DEPTH)))
+    census(file("a/" * MAX_DEPTH + "a"))
     with pytest.raises(UnsafeArchive, match="more than 100 folders deep"):
-        census(file("/".join("a" * (MAX_DEPTH + 1))))
+        census(file("a/" * (MAX_DEPTH + 1) + "a"))
 
 
 @pytest.mark.shows("S4")

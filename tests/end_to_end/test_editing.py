@@ -262,7 +262,11 @@ def test_pin_says_where_its_bytes_are_from(project: Project, server: AssetServer
     place = project.add("b", [server.url("/b.bin")], None, pinned=False, size=None)
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(b"first version" * 9)
+    with_pieces = run(project.root, "pin", "b", "--pieces").out
+    assert "(the file that was there)" in with_pieces
+    project.add("b", [server.url("/b.bin")], None, pinned=False, size=None)
     assert "(the file that was there)" in run(project.root, "pin", "b").out
+    assert "(the file that was there)" not in run(project.root, "pin", "b", "--pieces").out
     done = run(project.root, "pin", "b", "--update")
     assert done.code == 0
     old, new = (hashlib.sha256(text * 9).hexdigest() for text in (b"first version", b"second version"))

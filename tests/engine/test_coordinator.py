@@ -154,7 +154,10 @@ async def test_a_plan_tells_what_is_unread_and_what_will_be_unpacked(project: Pr
     place = project.assets / "models/a.bin"
     place.parent.mkdir(parents=True)
     place.write_bytes(CONTENT[::-1])
+    project.add("u", [server.url("/u")], None, pinned=False, size=None).write_bytes(b"anything")
     async with project.manager() as manager:
+        plan = await manager.plan(manager.choose(["u"]))
+        assert ([each.id for each in plan.present], plan.unread) == (["u"], ()), "no sync reads what has no checksum"
         chosen = manager.choose(["a", "set"])
         plan = await manager.plan(chosen)
         assert [[each.id for each in some] for some in (plan.present, plan.unread, plan.to_unpack)] == [

@@ -13,10 +13,11 @@ from grym_fetch.core.digest import Checksum
 from grym_fetch.core.manifest import ManifestSource
 from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.errors import DiskFull, StorageError
+from grym_fetch.events import AssetPlanned
 from grym_fetch.manifest_files.changes import Change, edit_manifest
 from grym_fetch.project.pinning import _Record
 from grym_fetch.reports import NewerVersion, Pinned
-from grym_fetch.testing import AssetServer, Reset, Status, seeded_bytes
+from grym_fetch.testing import AssetServer, Gate, Hold, Reset, Status, seeded_bytes
 from tests.project.editing import CONTENT, SMALL_CONTENT, entries
 from tests.support.invariants import Recorder
 from tests.support.project import KIB, Project
@@ -47,6 +48,48 @@ async def test_a_cancellation_while_another_one_has_just_written_is_a_cancellati
         with pytest.raises(asyncio.CancelledError):
             await second
     assert entries(project)["b"]["checksum"] == entries(project)["c"]["checksum"] == Checksum.of(CONTENT).hexdigest
+
+
+async def test_a_pin_shares_the_connections_of_a_sync(project: Project, server: AssetServer) -> None:
+    """Never more than ``parallel`` are open, whatever a manager does at the same time."""
+    gate = Gate()
+    for name in ("a", "b"):
+        project.add(name, [server.add(f"/{name}", CONTENT, faults=[Hold(gate, at=1)]).url], CONTENT)
+    project.add("u", [server.add("/u", CONTENT).url], CONTENT, pinned=False, size=None)
+    async with project.manager(parallel=2, stall_timeout=30.0) as manager, manager.events() as events:
+        sync = asyncio.create_task(manager.sync(["a", "b"]))
+        await server.stats.until(lambda stats: stats.requests_in_flight == 2)
+        pin = asyncio.create_task(manager.pin(["u"]))
+        async for event in events:
+            if isinstance(event, AssetPlanned) and event.asset == "u":
+                break
+        gate.open()
+        await asyncio.gather(sync, pin)
+    assert server.stats.most_open_connections == 2
+
+
+async def test_what_is_pinned_ends_with_the_manager(project: Project, server: AssetServer) -> None:
+    """Closing a manager ends the downloads of a pin as those of a sync, and their connections."""
+    url = server.add("/u", CONTENT, faults=[Hold(Gate(), at=1)]).url
+    project.add("u", [url], CONTENT, pinned=False, size=None)
+    async with project.manager(stall_timeout=30.0) as manager:
+        pin = asyncio.create_task(manager.pin())
+        await server.stats.until(lambda stats: stats.requests_in_flight == 1)
+    with pytest.raises(asyncio.CancelledError):
+        await pin
+    await server.stats.until(lambda stats: stats.connections_open == 0)
+
+
+@pytest.mark.parametrize("more", [{"pieces": True}, {"minimal": True}], ids=str)
+async def test_what_an_update_does_not_do_is_refused(
+    project: Project, server: AssetServer, more: dict[str, bool]
+) -> None:
+    """As on the command line: it would fetch the full assets, and write no pieces."""
+    manager = AssetManager(project.manifest, minimal=more.get("minimal", False), environ={})
+    async with manager:
+        with pytest.raises(ValueError, match="neither pieces nor minimal"):
+            await manager.pin(update=True, pieces=more.get("pieces", False))
+    assert not server.stats.requests
 
 
 async def test_pin_fetches_what_is_not_there(project: Project, server: AssetServer) -> None:

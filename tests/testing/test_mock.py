@@ -283,12 +283,14 @@ async def test_calls_are_recorded() -> None:
         await manager.sync(["a"], force=True)
         with pytest.raises(UnknownAsset):
             await manager.download_asset(asset_id="b")
+        manager.open_asset("a", unverified_ok=False, keep_downloading=True)
     assert manager.calls == [
         ("initialize", {}),
         ("get_asset_path", {"asset_id": "a"}),
         ("check_all_assets", {}),
         ("sync", {"ids": ["a"], "force": True}),
         ("download_asset", {"asset_id": "b"}),
+        ("open_asset", {"asset_id": "a", "unverified_ok": False, "keep_downloading": True}),
         ("aclose", {}),
     ]
 

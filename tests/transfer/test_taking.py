@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from grym_fetch import SyncFailed
+from grym_fetch import IntegrityError, SyncFailed
 from grym_fetch.core.piece_digests import MIB
 from grym_fetch.disk.sharing import modes_from
 from grym_fetch.errors import DiskFull
@@ -63,6 +63,24 @@ async def test_what_is_not_here_is_no_failure(project: Project) -> None:
     """It is only said."""
     assert await adopt(project) == "a"
     assert not project.finals()["a"].exists()
+
+
+async def test_offline_a_damaged_file_is_replaced_by_what_is_here(project: Project) -> None:
+    """Nothing has to be fetched for that. Where nothing is here, the file is called wrong, and stays."""
+    place, here = project.finals()["a"], project.root.parent / "assets" / "another-name"
+    for path in (place, here):
+        path.parent.mkdir(parents=True)
+    place.write_bytes(CONTENT[::-1])
+    world = SmallWorld({URL: CONTENT})
+    async with world.manager(project, offline=True, adopt=True) as manager:
+        with pytest.raises(IntegrityError, match="--offline forbids fetching it again"):
+            await manager.download_asset("a")
+        assert place.read_bytes() == CONTENT[::-1]
+    here.write_bytes(CONTENT)
+    async with world.manager(project, offline=True, adopt=True) as manager:
+        await manager.download_asset("a")
+    assert place.read_bytes() == CONTENT
+    assert not world.requests
 
 
 async def test_under_its_earlier_name(project: Project) -> None:
