@@ -11,15 +11,15 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from grym_fetch._version import __version__
 from grym_fetch.cluster import node
-from grym_fetch.cluster.packets import OtherVersion, Packet, cannot_import, pack, unpack, wrong_version
-from grym_fetch.cluster.protocol import Done, NodeSeen, Order, Reply, Task, TaskEnd
+from grym_fetch.cluster.ends import TaskEnds, end_of, reply_of
+from grym_fetch.cluster.packets import Packet, cannot_import, pack
+from grym_fetch.cluster.protocol import NodeSeen, Order, Reply, Task, TaskEnd
 from grym_fetch.core.errors import ClusterError
 from grym_fetch.core.text import safe_text
 
@@ -46,16 +46,16 @@ def _is_no_order(record: logging.LogRecord) -> bool:
     return record.args != (take_order.__name__,)
 
 
-class DaskCluster:
+class DaskCluster(TaskEnds):
     """Implements `Cluster`. ``client`` is asynchronous and ours; ``local``: a cluster to be ended with it."""
 
     def __init__(self, client: Client, local: LocalCluster | None = None, scratch: str | None = None) -> None:
+        super().__init__()
         self._client = client
         self._local = local
         self._scratch = scratch
         self._futures: dict[int, Future[Packet]] = {}
         self._waiting: set[asyncio.Task[None]] = set()
-        self._ended: asyncio.Queue[TaskEnd] = asyncio.Queue()
         self._submitted = 0
         self._addresses: dict[str, str] = {}
         """Dask's address of each node."""
@@ -88,29 +88,19 @@ class DaskCluster:
 
     async def _wait(self, number: int, future: Future[Packet]) -> None:
         try:
-            done = unpack(await future, Done)
+            ended = end_of(number, await future)
         except asyncio.CancelledError:
             # Of the future, if it was cancelled by `cancel`, or lost with the scheduler; or of this task.
             if number not in self._futures or self._client.status == "running":
                 raise
-            self._ended.put_nowait(TaskEnd(number, error=ClusterError("the scheduler is gone")))
-        except OtherVersion as other:
-            self._ended.put_nowait(TaskEnd(number, error=wrong_version(other)))
+            ended = TaskEnd(number, error=ClusterError("the scheduler is gone"))
         except ImportError as error:
-            self._ended.put_nowait(TaskEnd(number, error=cannot_import(str(error))))
+            ended = TaskEnd(number, error=cannot_import(str(error)))
         except Exception as error:  # noqa: BLE001 - whatever a worker raises
-            self._ended.put_nowait(TaskEnd(number, error=error))
-        else:
-            self._ended.put_nowait(TaskEnd(number, done))
+            ended = TaskEnd(number, error=error)
+        self._ended.put_nowait(ended)
         self._futures.pop(number, None)
         future.release()
-
-    async def gather(self) -> Sequence[TaskEnd]:
-        """Wait for the next ends."""
-        ended = [await self._ended.get()]
-        while not self._ended.empty():
-            ended.append(self._ended.get_nowait())
-        return ended
 
     async def cancel(self, numbers: Collection[int]) -> None:
         """Forget these."""
@@ -135,10 +125,7 @@ class DaskCluster:
             elif isinstance(reply, Exception):
                 log.debug("the worker %s does not answer: %r", name, reply)
             elif reply is not None:
-                try:
-                    answers[name] = unpack(reply, Reply)
-                except OtherVersion as other:
-                    answers[name] = Reply(0, problem=f"has grym-fetch {other.version}, and the driver {__version__}")
+                answers[name] = reply_of(reply)
 
         async with asyncio.TaskGroup() as group:
             for name, order in orders.items():

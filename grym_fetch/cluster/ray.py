@@ -14,16 +14,16 @@ import secrets
 import shutil
 import tempfile
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from grym_fetch._version import __version__
 from grym_fetch.cluster import node
-from grym_fetch.cluster.packets import OtherVersion, Packet, cannot_import, pack, unpack, wrong_version
-from grym_fetch.cluster.protocol import Done, NodeSeen, Order, Reply, Task, TaskEnd
+from grym_fetch.cluster.ends import TaskEnds, end_of, reply_of
+from grym_fetch.cluster.packets import Packet, cannot_import, pack
+from grym_fetch.cluster.protocol import NodeSeen, Order, Reply, Task, TaskEnd
 from grym_fetch.core.errors import ClusterError
 from grym_fetch.core.text import safe_text
 
@@ -72,7 +72,7 @@ class _Actor:
     task: Task | None = None
 
 
-class RayCluster:
+class RayCluster(TaskEnds):
     """Implements `Cluster`. ``connected``: in which all calls are made; ``end``: lets go of what was opened for it."""
 
     def __init__(
@@ -82,6 +82,7 @@ class RayCluster:
         connected: Callable[[], AbstractContextManager[object]] = nullcontext,
         end: Callable[[], None] = lambda: None,
     ) -> None:
+        super().__init__()
         self._ray = ray
         self._thread = thread
         self._connected = connected
@@ -90,7 +91,6 @@ class RayCluster:
         self._deaths: Counter[str] = Counter()
         self._tasks: deque[Task] = deque()
         """What no worker has yet."""
-        self._ended: asyncio.Queue[TaskEnd] = asyncio.Queue()
         self._forgotten: set[int] = set()
         self._waiting: set[asyncio.Task[None]] = set()
         self._problem: ClusterError | None = None
@@ -160,14 +160,11 @@ class RayCluster:
                 self._start(self._do(actor, task))
 
     async def _do(self, actor: _Actor, task: Task) -> None:
-        ended = TaskEnd(task.number, node=actor.name)
         try:
-            ended = TaskEnd(task.number, unpack(await self._ask(actor.handle.run, pack(task)), Done), node=actor.name)
+            ended = end_of(task.number, await self._ask(actor.handle.run, pack(task)), actor.name)
         except self._ray.exceptions.RayActorError:
             self._lost(actor)
             return
-        except OtherVersion as other:
-            ended = TaskEnd(task.number, error=wrong_version(other), node=actor.name)
         except Exception as error:  # noqa: BLE001 - whatever a worker raises
             # Ray wraps it.
             cause = getattr(error, "cause", None)
@@ -186,13 +183,6 @@ class RayCluster:
             self._tasks.appendleft(actor.task)
             self._hand_out()
 
-    async def gather(self) -> Sequence[TaskEnd]:
-        """Wait for the next ends."""
-        ended = [await self._ended.get()]
-        while not self._ended.empty():
-            ended.append(self._ended.get_nowait())
-        return ended
-
     async def cancel(self, numbers: Collection[int]) -> None:
         """Forget these."""
         under_way = {actor.task.number for actor in self._actors if actor.task is not None}
@@ -205,9 +195,7 @@ class RayCluster:
 
         async def tell_one(actor: _Actor, name: str) -> None:
             try:
-                answers[name] = unpack(await self._ask(actor.handle.answer, pack(orders[name])), Reply)
-            except OtherVersion as other:
-                answers[name] = Reply(0, problem=f"has grym-fetch {other.version}, and the driver {__version__}")
+                answers[name] = reply_of(await self._ask(actor.handle.answer, pack(orders[name])))
             except self._ray.exceptions.RayActorError:
                 self._lost(actor)
             except Exception as error:  # noqa: BLE001 - whatever Ray raises

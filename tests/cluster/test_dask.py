@@ -13,7 +13,7 @@ import pytest
 from grym_fetch import AssetManager, Settings, SyncFailed, blocking
 from grym_fetch._version import __version__
 from grym_fetch.cluster import dask as module
-from grym_fetch.cluster import packets
+from grym_fetch.cluster import ends, packets
 from grym_fetch.cluster.packets import Packet, pack
 from grym_fetch.core.events import AssetFailed, AssetPlanned, AssetVerified, Event, ProgressMade, RunFinished
 from grym_fetch.errors import ClusterError
@@ -172,7 +172,7 @@ async def test_a_worker_of_another_version_is_named(
     """The difference is said at once, with both versions; nothing is fetched."""
     many(project, server, 3)
     monkeypatch.setattr(packets, "__version__", "99.0")
-    monkeypatch.setattr(module, "__version__", "99.0")
+    monkeypatch.setattr(ends, "__version__", "99.0")
     async with AssetManager(project.manifest) as manager:
         with pytest.raises(ClusterError, match=rf"has grym-fetch {__version__}, and the driver 99\.0"):
             await manager.sync_on(f"dask://{dask.address}")

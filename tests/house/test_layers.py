@@ -136,7 +136,7 @@ ORDER: dict[str, list[set[str]]] = {
     ],
     "cluster": [
         {"protocol", "cutting", "packets", "work_list"},
-        {"shares", "node"},
+        {"ends", "shares", "node"},
         {"driver", "dask", "ray"},
         {"opening", "each_node"},
         {"run"},

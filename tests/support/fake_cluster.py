@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from grym_fetch.cluster.ends import TaskEnds
 from grym_fetch.cluster.protocol import Cluster, Done, NodeSeen, Order, Reply, Task, TaskEnd
 
 
@@ -21,13 +22,13 @@ class FakeNode:
     at_work: Task | None = None
 
 
-class FakeCluster:
+class FakeCluster(TaskEnds):
     """Hands each task to the node with the fewest, and those of a lost node to the others."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._nodes: dict[str, FakeNode] = {}
         self._homeless: list[Task] = []
-        self._ended: asyncio.Queue[TaskEnd] = asyncio.Queue()
         self._cancelled: set[int] = set()
         self.submitted: list[Task] = []
         self.is_closed = False
@@ -80,10 +81,7 @@ class FakeCluster:
 
     async def gather(self) -> Sequence[TaskEnd]:
         """Wait for the next ends."""
-        ended = [await self._ended.get()]
-        while not self._ended.empty():
-            ended.append(self._ended.get_nowait())
-        return [each for each in ended if each.number not in self._cancelled]
+        return [each for each in await super().gather() if each.number not in self._cancelled]
 
     async def cancel(self, numbers: Collection[int]) -> None:
         """Forget these."""
