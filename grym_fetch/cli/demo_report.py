@@ -6,10 +6,10 @@ downloader.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from grym_fetch.core.cells import wrapped
 from grym_fetch.core.figures import count_files, format_rate, format_seconds, format_size
 
 _LABEL_CHARS = 13
@@ -118,7 +118,7 @@ def summary(figures: Figures, width: int | None) -> list[str]:
     """Return the summary as aligned lines, wrapped to ``width`` cells if that is not None."""
     lines: list[str] = []
     for label, text in figures.rows():
-        pieces = [text] if width is None else textwrap.wrap(text, max(width - _LABEL_CHARS, _LABEL_CHARS))
+        pieces = [text] if width is None else wrapped(text, max(width - _LABEL_CHARS, _LABEL_CHARS))
         lines += [f"{label:<{_LABEL_CHARS}}{pieces[0]}", *(" " * _LABEL_CHARS + piece for piece in pieces[1:])]
     return lines
 

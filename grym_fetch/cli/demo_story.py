@@ -14,7 +14,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import textwrap
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -27,6 +26,7 @@ from grym_fetch.cli import exit_codes, streams
 from grym_fetch.cli.demo_report import Figures, percent, summary
 from grym_fetch.cli.demo_stage import CONNECTIONS, DemoFailed, Mirrors, Scenario, mirrors_of
 from grym_fetch.cli.options import Common
+from grym_fetch.core.cells import wrapped
 from grym_fetch.core.figures import count_files, format_rate, format_size
 from grym_fetch.display.stream import can_move
 from grym_fetch.runtime import system
@@ -51,16 +51,16 @@ class Narrator:
         """Say one thing, on as many lines as the terminal needs."""
         if self._silent:
             return
-        lines = textwrap.wrap(text, terminal_width(2), break_on_hyphens=False) if self._is_terminal else [text]
+        lines = wrapped(text, terminal_width(2)) if self._is_terminal else [text]
         said = "\n".join(lines)
         with suppress(OSError):
             click.echo(click.style(said, bold=True) if bold and self._is_terminal else said, err=True)
 
     def recover_terminal(self) -> None:
-        """Leave the last picture of a killed display, continue below it, and show the cursor if it is hidden."""
+        """Leave the last picture of a killed display, continue below it, and end the frame that it may have begun."""
         if self._is_terminal and not self._silent:
             with suppress(OSError):
-                click.echo("\x1b[0m\x1b[?25h", err=True)
+                click.echo("\x1b[?2026l\x1b[0m\x1b[?25h", err=True)
 
 
 class Demo:
@@ -157,17 +157,22 @@ class Demo:
 
     @asynccontextmanager
     async def _command(self, *arguments: str, stderr: int | None = None) -> AsyncIterator[Process]:
-        """Start the real command in its own process group. On leaving the block, kill it if it is still running."""
-        child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "grym_fetch", *arguments, *self._options),
-            cwd=self._project, env=child_environment(os.environ), stdin=DEVNULL, stderr=stderr, process_group=0,
-        )  # fmt: skip
+        """Start the real command. On leaving the block, kill it if it is still running.
+
+        It is of our own group of processes: only those in front may draw on the terminal, and Ctrl-Z stops both.
+        Ctrl-C is ours alone, since the command would promise that it can go on.
+        """
+        with system.without_interrupts():
+            child = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "grym_fetch", *arguments, *self._options),
+                cwd=self._project, env=child_environment(os.environ), stdin=DEVNULL, stderr=stderr,
+            )  # fmt: skip
         try:
             yield child
         finally:
             if child.returncode is None:
                 with suppress(ProcessLookupError):
-                    system.kill_group(child.pid)
+                    child.kill()
                 await child.wait()
 
     async def _count_right_files(self) -> int:

@@ -12,7 +12,11 @@ from typing import Any
 
 import click
 
+from grym_fetch.core.cells import wrapped
+
 WIDTH = 80
+LEAST_WIDTH_BESIDE = 72
+"""From this width on, options and their meanings are side by side."""
 
 CHOOSING = {"everything", "minimal", "tags", "asset_ids", "exclude"}
 NETWORK = {
@@ -118,9 +122,11 @@ class Command(click.Command):
         """All options with what they mean, by group."""
         for group, options in self.shown(ctx):
             with formatter.section(group):
-                formatter.write_dl([record for each in options if (record := each.get_help_record(ctx)) is not None])
+                _write_options(
+                    formatter, [record for each in options if (record := each.get_help_record(ctx)) is not None]
+                )
         with formatter.section("Help"):
-            formatter.write_dl([("-h", "Show one screen of help."), ("--help", "Show all of it.")])
+            _write_options(formatter, [("-h", "Show one screen of help."), ("--help", "Show all of it.")])
 
     def short_help_text(self, ctx: click.Context) -> str:
         """One screen: what it does, examples, and the names of its options."""
@@ -128,6 +134,18 @@ class Command(click.Command):
         what = (self.help or "").partition("\n\n")[0]
         groups = {group: map(_spelled, options) for group, options in self.shown(ctx)}
         return one_screen(ctx.get_usage(), what, EXAMPLES.get(name, ()), groups, f"`{ctx.command_path} --help`")
+
+
+def _write_options(formatter: click.HelpFormatter, records: list[tuple[str, str]]) -> None:
+    """Write options in one column and what they mean in another; or that below, if it would be a narrow column."""
+    if formatter.width >= LEAST_WIDTH_BESIDE:
+        formatter.write_dl(records)
+        return
+    beside = " " * formatter.current_indent
+    below = beside + " " * 4
+    for name, meaning in records:
+        lines = [beside + name, *wrapped(below + " ".join(meaning.split()), formatter.width, indent=below)]
+        formatter.write("\n".join([*lines, ""]))
 
 
 def short_option(text: Any) -> click.Option:
@@ -150,7 +168,7 @@ def one_screen(usage: str, what: str, examples: Iterable[str], groups: Mapping[s
     """Compose the text of ``-h``."""
     wide = screen_width()
     lines = [usage, "", *textwrap.wrap(" ".join(what.split()), wide), ""]
-    lines += [f"  grym-fetch {example}" for example in examples]
+    lines += [fitted(f"  grym-fetch {example}", wide) for example in examples]
     lines.append("")
     width = max(map(len, groups), default=0) + 2
     for group, words in groups.items():
@@ -167,6 +185,13 @@ def one_screen(usage: str, what: str, examples: Iterable[str], groups: Mapping[s
             )
         ]
     return "\n".join([*lines, "", *textwrap.wrap(f"{more} explains everything.", wide, break_on_hyphens=False)])
+
+
+def fitted(example: str, wide: int) -> str:
+    """The example; where it is too long, on several lines that a shell takes as one."""
+    if len(example) <= wide:
+        return example
+    return " \\\n".join(wrapped(example, wide - len(" \\"), indent=" " * 4))
 
 
 def _spelled(option: click.Option) -> str:

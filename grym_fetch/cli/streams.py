@@ -38,6 +38,9 @@ class Screen(Protocol):
     def say(self, text: str) -> None:
         """Show a line above the region."""
 
+    def came_back(self) -> None:
+        """The process was stopped, and goes on."""
+
 
 class _Output(io.FileIO):
     """After the first failure, everything else written to it is dropped."""
@@ -159,13 +162,16 @@ def sharing(screen: Screen, *, json: bool) -> Iterator[None]:
     Messages to stderr become lines above it. Output to stdout that may come onto a terminal is held back while the
     display is there, and written at the end; but a program that reads ``json`` gets it at once.
     """
+    from grym_fetch.runtime import system
+
     messages = sys.stderr
     sys.stderr = cast(TextIO, _Messages(messages, screen))
     output = _output if _output is not None and (sys.stdout.isatty() or (may_be_seen() and not json)) else None
     if output is not None:
         output.screen = screen
     try:
-        yield
+        with system.when_continued(screen.came_back):
+            yield
     finally:
         sys.stderr.flush()
         sys.stderr = messages

@@ -1,13 +1,17 @@
 """The width of text on a terminal, and text padded, shortened or wrapped to a width.
 
 Rules: wide and full-width characters take two cells (Unicode Standard Annex #11), combining marks none. Lines are
-broken between words; a word that is wider than the line is left whole, since it may be a path or a checksum that
-somebody will copy.
+broken between words, but not between a number and its unit; a word that is wider than the line is left whole, since it
+may be a path or a checksum that somebody will copy.
 """
 
 from __future__ import annotations
 
+import re
 import unicodedata
+
+_GAP = re.compile(r"(?<!\d) | (?!(?:(?:[KMGTP]i?)?B(?:/s)?|s|%)(?!\w))")
+"""A space, but not the one in ``1.0 MiB``, ``25 MiB/s``, ``3 s`` or ``50 %``."""
 
 
 def cells(text: str) -> int:
@@ -36,13 +40,18 @@ def shortened(text: str, width: int) -> str:
 def wrapped(text: str, width: int, *, indent: str = "") -> list[str]:
     """Return the text as lines of at most ``width`` cells where words allow it, all but the first indented."""
     lines = [text[: len(text) - len(text.lstrip(" "))]]
-    for word in text.lstrip(" ").split(" "):
+    for word in split_words(text.lstrip(" ")):
         joined = f"{lines[-1]} {word}" if lines[-1].strip() else lines[-1] + word
         if cells(joined) <= width or not lines[-1].strip():
             lines[-1] = joined
         else:
             lines.append(indent + word)
     return lines
+
+
+def split_words(text: str) -> list[str]:
+    """Return the parts of the text between which a line may be broken; there was one space between them."""
+    return _GAP.split(text)
 
 
 def _beginning(text: str, width: int) -> str:

@@ -28,6 +28,10 @@ class Display:
         """Show a line, such as a log record, above the live region. Any thread may call this while it runs."""
         self.view.say(text)
 
+    def came_back(self) -> None:
+        """Begin below what others have written while the process was stopped. A signal handler may call this."""
+        self.view.came_back()
+
     def try_beside(self, write: Callable[[], object]) -> bool:
         """Call ``write``, which writes to the same terminal, unless a live region is there.
 

@@ -2,9 +2,9 @@
 
 Rules: only this module and `render` import Rich. All drawing runs in the display loop's thread. The cursor is never
 hidden: a process that is stopped (Ctrl-Z), in the background or killed could not show it again. In the background
-nothing is drawn, since another process has the terminal; back in the foreground, a new region begins below what is
-there by then, and the lines follow. After closing, the region is cleared. A broken stream raises OSError here, and
-never ends the process.
+nothing is drawn, since another process has the terminal; back in the foreground, or after a stop, a new region begins
+below what is there by then, and the lines follow. After closing, the region is cleared. A broken stream raises OSError
+here, and never ends the process.
 """
 
 from __future__ import annotations
@@ -119,6 +119,9 @@ class LiveView:
 
     def say(self, text: str) -> None:
         self._pending.add(said(safe_text(text, limit=2000)))
+
+    def came_back(self) -> None:
+        self._was_away = True
 
     def try_beside(self, write: Callable[[], object]) -> bool:
         """Call ``write``, which writes to the same terminal, unless the region is there; say whether it was called."""

@@ -67,6 +67,10 @@ class View(Protocol):
         """Show a line of text, such as a log record, without breaking the display. Any thread may call this."""
         ...
 
+    def came_back(self) -> None:
+        """The process was stopped and goes on: others may have written below what is shown. From a signal handler."""
+        ...
+
     def try_beside(self, write: Callable[[], object]) -> bool:
         """Call ``write``, which writes to the same terminal, unless that would break what is shown there.
 

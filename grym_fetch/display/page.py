@@ -1,7 +1,8 @@
 """Pages that are looked at in a browser: one file each, with nothing from elsewhere and no script.
 
 Rules: whatever comes from outside is neutralised and escaped. The page forbids itself everything but its own styles
-(Content Security Policy). It can be read in dark and in light.
+(Content Security Policy). It can be read in dark and in light. On a narrow screen, what is too wide for it is as large
+as ever, and scrolls by itself.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ body { background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sa
 h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; } p, td, th { overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; } th { color: var(--soft); font-weight: normal; text-align: left; }
 td, th { border-bottom: 1px solid var(--line); padding: .25rem .8rem .25rem 0; vertical-align: top; }
-th { white-space: nowrap; } td:first-child { min-width: 9rem; }
+th { white-space: nowrap; } td:first-child:not(.n) { min-width: 9rem; }
+.wide { overflow-x: auto; } .whole { white-space: nowrap; }
 .n { text-align: right; white-space: nowrap; } .soft { color: var(--soft); } .bad { color: var(--bad); }
 .good { color: var(--good); } pre { white-space: pre-wrap; margin: 0; font: inherit; }
-svg { display: block; width: 100%; height: auto; } text { fill: var(--ink); font: 12px system-ui, sans-serif; }
+svg { display: block; width: 100%; min-width: 50rem; height: auto; }
+text { fill: var(--ink); font: 12px system-ui, sans-serif; }
 .waits { fill: var(--waits); } .comes { fill: var(--comes); } .verifies { fill: var(--verifies); }
 .mark { fill: var(--mark); } .axis { stroke: var(--line); } .key { display: inline-block; width: .8em; height: .8em; }
 """
@@ -67,7 +70,13 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence
         kinds = [' class="n"' if number in right else "" for number in range(len(cells))]
         return "<tr>" + "".join(f"<{tag}{kind}>{cell}" for kind, cell in zip(kinds, cells, strict=True))
 
-    return ["<table>", row([shown(each) for each in head], "th"), *(row(cells, "td") for cells in rows), "</table>"]
+    whole = ["<table>", row([shown(each) for each in head], "th"), *(row(cells, "td") for cells in rows), "</table>"]
+    return scrolling(whole)
+
+
+def scrolling(pieces: Iterable[str]) -> list[str]:
+    """Return what may be wider than the screen."""
+    return ['<div class="wide">', *pieces, "</div>"]
 
 
 def report_page(report: Report, place: str) -> str:
@@ -87,7 +96,8 @@ def report_page(report: Report, place: str) -> str:
     told = [life for life in lives if life.marks]
     if told:
         body += ["<h2>Retries, switches, restarts</h2>"]
-        body += table(("asset", "after", "what"), (row for life in told[:MAX_ROWS] for row in _marks(life, report)))
+        marks = (row for life in told[:MAX_ROWS] for row in _marks(life, report))
+        body += table(("asset", "after", "what"), marks, right=(1,))
     body += ["<h2>Assets</h2>"]
     head = ("asset", "end", "size", "downloaded", "resumed", "time", "speed", "from")
     body += table(head, map(_asset, lives[:MAX_ROWS]), right=(2, 3, 4, 5, 6))
@@ -145,7 +155,7 @@ def _origins(origins: dict[str, Share]) -> list[str]:
 
 _NAME_PX, _CHART_PX, _ROW_PX = 240, 760, 20
 _KEY = " ".join(
-    f'<span class="key" style="background:var(--{kind})"></span> {text}'
+    f'<span class="whole"><span class="key" style="background:var(--{kind})"></span> {text}</span>'
     for kind, text in (
         ("waits", "waits"),
         ("comes", "comes"),
@@ -163,7 +173,6 @@ def _timeline(lives: Sequence[Life], began: float, ended: float) -> list[str]:
         return _NAME_PX + _CHART_PX * min(1.0, max(0.0, (time - began) / span))
 
     drawing = [
-        f'<p class="soft">{_KEY}',
         f'<svg viewBox="0 0 {_NAME_PX + _CHART_PX} {height}" role="img" aria-label="timeline of the assets">',
     ]
     for part in range(5):
@@ -186,7 +195,7 @@ def _timeline(lives: Sequence[Life], began: float, ended: float) -> list[str]:
             f'<circle class="mark" cx="{x(time):.1f}" cy="{top + 7}" r="4"><title>{shown(text)}</title></circle>'
             for time, text in life.marks
         ]
-    return [*drawing, "</svg>"]
+    return [f'<p class="soft">{_KEY}', *scrolling([*drawing, "</svg>"])]
 
 
 def _holders(life: Life, what: str, since: float, until: float) -> str:
@@ -209,7 +218,7 @@ def _asset(life: Life) -> tuple[str, ...]:
     end = {"reused": "already there", "unverified": "not verified"}.get(life.end, life.end)
     return (
         f'{shown(life.asset)}<br><span class="soft">{shown(life.path)}</span>' if life.path else shown(life.asset),
-        f'<span class="{kind}">{end}</span>',
+        f'<span class="whole {kind}">{end}</span>',
         "" if life.size is None else format_size(life.size),
         format_size(life.downloaded) if life.downloaded else "",
         format_size(life.resumed) if life.resumed else "",

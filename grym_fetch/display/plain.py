@@ -88,6 +88,9 @@ class PlainView:
     def say(self, text: str) -> None:
         self._pending.add(said(safe_text(text, limit=2000)))
 
+    def came_back(self) -> None:
+        pass  # nothing is written over
+
     def try_beside(self, write: Callable[[], object]) -> bool:
         write()
         return True

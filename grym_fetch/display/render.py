@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 from rich.text import Text
 
+from grym_fetch.core.cells import split_words
 from grym_fetch.core.events import AWAY
 from grym_fetch.core.figures import format_clock, format_rate, format_size
 from grym_fetch.display.lines import Line, Mark, retry_number, short_reason
@@ -177,7 +178,7 @@ def cut_end(text: str, width: int, *, ascii_only: bool = False) -> str:
 def wrapped(text: str, width: int) -> list[str]:
     """Return ``text`` as lines of at most ``width`` cells, broken at spaces if possible."""
     lines = [""]
-    for word in text.split(" "):
+    for word in split_words(text):
         joined = f"{lines[-1]} {word}" if lines[-1] else word
         if cell_len(joined) <= width:
             lines[-1] = joined

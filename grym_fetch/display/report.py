@@ -153,7 +153,8 @@ class Report:
                 self.origins.setdefault(event.url, Share()).retries += 1
                 life.enter("waits", event.time)
                 number = f"retry {event.attempt}" if event.attempt else "next try"
-                life.note(event.time, f"{number} in {event.delay:.1f} s: {event.reason}")
+                when = f"in {event.delay:.1f} s" if event.delay else "at once"
+                life.note(event.time, f"{number} {when}: {event.reason}")
             case events.MirrorSwitched():
                 life.switches += 1
                 self.origins.setdefault(event.from_, Share()).left += 1
@@ -163,7 +164,8 @@ class Report:
             case events.AssetRestarted():
                 life.restarts += 1
                 life.bytes = 0
-                life.note(event.time, f"started over, {event.discarded:,} bytes discarded: {event.reason}")
+                lost = f", {event.discarded:,} bytes discarded" if event.discarded else ""
+                life.note(event.time, f"started over{lost}: {event.reason}")
             case events.AssetVerifying():
                 life.size = event.total if life.size is None else life.size
                 life.enter("verifies", event.time)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from grym_fetch.core.figures import count_files, format_size
-from grym_fetch.display.page import page, shown, table
+from grym_fetch.display.page import page, scrolling, shown, table
 
 MAX_TILES = 400
 """Of one map; the smaller files of a folder are one tile together."""
@@ -120,7 +120,7 @@ def _map(weights: Sequence[Weight]) -> list[str]:
     places = squarify(sums, Rect(0, 0, _WIDTH, _HEIGHT))
     for number, ((folder, files), place) in enumerate(zip(ordered, places, strict=True)):
         drawing += _folder(folder, _few(files, share), place, number % 8)
-    return [*drawing, "</svg>"]
+    return scrolling([*drawing, "</svg>"])
 
 
 def _few(files: Sequence[Weight], most: int) -> list[Weight]:

@@ -35,7 +35,6 @@ if sys.platform == "win32":
         is_in_foreground,
         is_null_device,
         is_read_only,
-        kill_group,
         lock,
         lost_its_reader,
         memory_limit,
@@ -55,6 +54,8 @@ if sys.platform == "win32":
         user_id,
         user_name,
         wait_for_output,
+        when_continued,
+        without_interrupts,
     )
 else:
     from grym_fetch.runtime.system_posix import (
@@ -75,7 +76,6 @@ else:
         is_in_foreground,
         is_null_device,
         is_read_only,
-        kill_group,
         lock,
         lost_its_reader,
         memory_limit,
@@ -91,6 +91,8 @@ else:
         user_id,
         user_name,
         wait_for_output,
+        when_continued,
+        without_interrupts,
     )
 
     if sys.platform == "darwin":
@@ -150,7 +152,6 @@ __all__ = [
     "is_in_foreground",
     "is_null_device",
     "is_read_only",
-    "kill_group",
     "lock",
     "lost_its_reader",
     "memory_limit",
@@ -170,4 +171,6 @@ __all__ = [
     "user_id",
     "user_name",
     "wait_for_output",
+    "when_continued",
+    "without_interrupts",
 ]

@@ -13,7 +13,9 @@ import resource
 import select
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 assert sys.platform != "win32", "for type checkers: this is the module of other systems"
@@ -179,9 +181,30 @@ def lost_its_reader(code: int) -> bool:
     return code == -signal.SIGPIPE
 
 
-def kill_group(leader: int) -> None:
-    """End a child and the processes of its group at once. Raises ``ProcessLookupError``."""
-    os.killpg(leader, signal.SIGKILL)
+@contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Hold Ctrl-C back until the block ends; it never reaches a process that is started there."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def when_continued(tell: Callable[[], object]) -> Iterator[None]:
+    """Call ``tell`` whenever this process goes on after it was stopped, as by Ctrl-Z and ``fg``.
+
+    Only in the main thread; in another one, nothing is told.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGCONT, lambda *_: tell())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCONT, before)
 
 
 def on_end_signals(loop: asyncio.AbstractEventLoop, stop: Callable[[signal.Signals], None]) -> None:

@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -246,9 +247,16 @@ def lost_its_reader(code: int) -> bool:  # noqa: ARG001
     return False
 
 
-def kill_group(leader: int) -> None:
-    """End a child at once; its own children are left. Raises ``OSError``."""
-    os.kill(leader, signal.SIGTERM)  # TerminateProcess
+@contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Hold nothing back: Ctrl-C reaches every process of the console."""
+    yield
+
+
+@contextmanager
+def when_continued(tell: Callable[[], object]) -> Iterator[None]:  # noqa: ARG001
+    """Tell nothing: no process is stopped."""
+    yield
 
 
 def on_end_signals(loop: asyncio.AbstractEventLoop, stop: Callable[[signal.Signals], None]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from grym_fetch.cli.demo_story import child_environment, perform
 from grym_fetch.cli.main import cli
 from grym_fetch.cli.options import Common
 from grym_fetch.testing import FlipByte, Status
+from tests.support.terminal import Terminal
 
 SMALL = Scenario(sizes={"large": 12 * MIB, "middle": 3 * MIB, "small": 1000}, seconds=1.5)
 QUIET = Common(None, None, None, 0, quiet=False, json=True, log_file=None)
@@ -103,6 +105,46 @@ def test_a_first_run_that_ends_by_itself_makes_the_demo_fail(capfd: pytest.Captu
     assert perform(Scenario(sizes={"only": MIB}, seconds=0.5, faults={"only": [Status(404)]}), QUIET) == 1
 
     assert "error: the demo failed: the first run ended by itself, with exit code 1" in capfd.readouterr().err
+
+
+def has_blocked(process: int, number: signal.Signals) -> bool:
+    """Whether the kernel holds this signal back from a process."""
+    (mask,) = re.findall(r"^SigBlk:\s*(\w+)$", Path(f"/proc/{process}/status").read_text(), re.MULTILINE)
+    return bool(int(mask, 16) & 1 << number - 1)
+
+
+@pytest.mark.shows("U7")
+def test_the_commands_of_the_demo_may_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are of its group of processes, which has the terminal; but Ctrl-C is for the demo alone."""
+    start = asyncio.create_subprocess_exec
+    groups, blocked = [], []
+
+    async def start_and_end(*arguments: Any, **settings: Any) -> Any:
+        child = await start(*arguments, **settings)
+        groups.append(os.getpgid(child.pid))
+        blocked.append(has_blocked(child.pid, signal.SIGINT))
+        os.kill(os.getpid(), signal.SIGTERM)
+        return child
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start_and_end)
+    assert perform(SMALL, QUIET) == 128 + signal.SIGTERM
+    assert (groups, blocked) == ([os.getpgrp()], [True])
+
+
+@pytest.mark.sweep
+@pytest.mark.shows("U7")
+def test_the_demo_shows_the_display(folder: Path) -> None:
+    """On a terminal, each run has the bars of a sync."""
+    story = (
+        "from grym_fetch.cli import demo_stage; demo_stage.FULL = demo_stage.Scenario({'only': 8 << 20}, seconds=1.5)"
+    )
+    script = f'{sys.executable} -c "{story}; from grym_fetch.cli.main import main; main()" demo'
+    with Terminal(folder, script=script, environ=dict(os.environ)) as terminal:
+        terminal.until(lambda rows: any("only" in row and "━" in row for row in rows))
+        terminal.until(lambda rows: any("Killed" in row for row in rows))
+        shown = terminal.finish()
+        assert terminal.code == 0
+    assert any("━" in row for row in shown), "the picture of the killed run stays"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

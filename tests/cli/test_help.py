@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 import pytest
 
-from grym_fetch.cli.help import CHOOSING, DOES_NOTHING, EXAMPLES, FOLDERS, NETWORK, OUTPUT, WIDTH
+from grym_fetch.cli.help import CHOOSING, DOES_NOTHING, EXAMPLES, FOLDERS, NETWORK, OUTPUT, WIDTH, fitted
 from grym_fetch.cli.main import COMMANDS, GROUPS, SUMMARIES, cli
 from grym_fetch.cli.options import common_options, transfer_options
 from tests.cli.running import invoke
@@ -35,6 +35,27 @@ def test_short_help_is_one_screen(name: str) -> None:
     examples = [line.split(maxsplit=1)[1] for line in lines if line.startswith("  grym-fetch ")]
     assert examples == list(EXAMPLES[name])
     assert 1 <= len(examples) <= 3
+
+
+@pytest.mark.parametrize("width", [20, 40, 80])
+def test_an_example_on_several_lines_is_the_same_command(width: int) -> None:
+    """A shell takes them as one, and none is wider than the terminal, unless a word is."""
+    for example in (example for examples in EXAMPLES.values() for example in examples):
+        shown = fitted(f"  grym-fetch {example}", width)
+        assert shlex.split(shown.replace("\\\n", "")) == ["grym-fetch", *shlex.split(example)]
+        for line in shown.split("\n"):
+            assert len(line) <= width or len(line.removesuffix("\\").split()) == 1
+
+
+@pytest.mark.shows("U7")
+@pytest.mark.parametrize("name", ["sync", "prune"])
+def test_all_of_the_help_can_be_read_on_a_narrow_terminal(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but an option with all that it takes is wider, and no word is broken."""
+    monkeypatch.setenv("COLUMNS", "40")
+    narrow = invoke(name, "--help").stdout
+    monkeypatch.setenv("COLUMNS", "100")
+    assert all(len(line) <= 40 or line.startswith("  --") for line in narrow.splitlines())
+    assert narrow.split() == invoke(name, "--help").stdout.split()
 
 
 @pytest.mark.parametrize("examples", EXAMPLES.values(), ids=list(EXAMPLES))

@@ -22,6 +22,7 @@ import pytest
 
 from grym_fetch.cli import streams
 from grym_fetch.cli.findings import tell_finding
+from grym_fetch.cli.help import EXAMPLES, fitted, screen_width
 from grym_fetch.cli.logs import set_up_logging
 from grym_fetch.cli.main import cli
 from grym_fetch.cli.measured import tell_measured
@@ -257,6 +258,18 @@ def helped(_: int) -> None:
         cli.main(["sync", "-h"], prog_name="grym-fetch", standalone_mode=False)
 
 
+def exemplified(_: int) -> None:
+    """Examples that are too long for a narrow terminal; a shell takes their lines as one."""
+    for example in (*EXAMPLES["import"], *EXAMPLES["update"]):
+        streams.say_result(fitted(f"  grym-fetch {example}", screen_width()))
+
+
+def explained(_: int) -> None:
+    """All of the help; where two columns would be narrow, what an option means is below it."""
+    with suppress(click.exceptions.Exit):
+        cli.main(["schema", "--help"], prog_name="grym-fetch", standalone_mode=False)
+
+
 def mistyped(_: int) -> None:
     """Wrong usage, told like any error."""
     try:
@@ -272,7 +285,7 @@ def stopped(_: int) -> None:
 
 SCENES: tuple[Callable[[int], str | None], ...] = (
     many, waiting, checked, ended, failed, planned, listed, identified, measured, found, stored, newer,
-    repaired, warned, helped, mistyped, stopped,
+    repaired, warned, helped, exemplified, explained, mistyped, stopped,
 )  # fmt: skip
 
 

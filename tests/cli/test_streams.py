@@ -6,6 +6,7 @@ import io
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -125,6 +126,9 @@ class Screen:
     def say(self, text: str) -> None:
         self.told.append(text)
 
+    def came_back(self) -> None:
+        self.told.append("came back")
+
 
 @pytest.mark.shows("U7")
 @pytest.mark.parametrize("stands", [True, False])
@@ -137,6 +141,16 @@ def test_a_message_is_no_part_of_the_display(capsys: pytest.CaptureFixture[str],
         click.echo(" one", err=True)
     assert screen.told == (["one line", "another one"] if stands else [])
     assert capsys.readouterr().err == ("" if stands else "one line\nanother one\n")
+
+
+@pytest.mark.shows("U7")
+def test_a_display_is_told_that_it_was_stopped() -> None:
+    """The shell has written below it meanwhile, where it would go on drawing."""
+    screen = Screen(stands=True)
+    with streams.sharing(screen, json=False):
+        os.kill(os.getpid(), signal.SIGCONT)
+    os.kill(os.getpid(), signal.SIGCONT)
+    assert screen.told == ["came back"]
 
 
 @pytest.mark.shows("U7")

@@ -32,3 +32,16 @@ def test_wrapped_text_loses_no_word(words: list[str], width: int) -> None:
     assert " ".join(lines).split() == words
     for line in lines:
         assert cells(line) <= width or len(line.split()) == 1
+
+
+@pytest.mark.parametrize("value", ["1.0 MiB", "900 B", "25 MiB/s", "3 s", "50 %"])
+def test_a_number_keeps_its_unit(value: str) -> None:
+    """It is not broken from it, in whatever comes before and after."""
+    for width in range(len(value) + 1, 30):
+        for text in (f"some words, {value} of it", f"more ({value}), and {value}"):
+            assert any(value in line for line in wrapped(text, width)), width
+
+
+def test_what_only_looks_like_a_unit_is_a_word() -> None:
+    """A number before another word is one that a line may end with."""
+    assert wrapped("plan 9 Books", 8) == ["plan 9", "Books"]

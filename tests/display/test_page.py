@@ -94,3 +94,13 @@ def test_a_page_about_many_assets_can_be_opened() -> None:
     assert text.count("<rect") == MAX_TIMELINE_ROWS
     assert f"{2 * MAX_ROWS:,} more" in text
     assert len(text) < 400_000
+
+
+def test_what_is_wide_scrolls_by_itself() -> None:
+    """Each drawing and each table is in a box that scrolls, as large as ever; words of a column are not broken."""
+    text = report_page(followed(*LIFE), "./assets")
+    for piece in ("<svg", "<table"):
+        assert text.count(piece) == text.count(f'<div class="wide">\n{piece}')
+    assert ".wide { overflow-x: auto; }" in text
+    assert "svg { display: block; width: 100%; min-width:" in text
+    assert '<span class="whole good">verified</span>' in text

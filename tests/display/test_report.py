@@ -67,6 +67,19 @@ def test_a_life_has_stretches_and_marks() -> None:
     assert life.speed == 2**20
 
 
+def test_a_mark_says_nothing_of_nothing() -> None:
+    """A retry without a delay is at once; where no byte was discarded, none is told of."""
+    life = only_life(
+        followed(
+            (1.0, events.RetryScheduled(asset="a", url=A, attempt=1, delay=0.0, reason="404")),
+            (2.0, events.AssetRestarted(asset="a", discarded=0, reason="no ranges")),
+            (3.0, events.AssetRestarted(asset="a", discarded=4096, reason="changed")),
+        )
+    )
+    told = [text for _, text in life.marks]
+    assert told == ["retry 1 at once: 404", "started over: no ranges", "started over, 4,096 bytes discarded: changed"]
+
+
 def test_what_has_not_ended_is_unfinished() -> None:
     """After an interruption there is no end of the run."""
     report = followed(*LIFE[:4])

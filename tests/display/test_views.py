@@ -184,6 +184,23 @@ def test_nothing_is_drawn_in_the_background() -> None:
 
 
 @pytest.mark.shows("U7")
+def test_after_a_stop_a_new_region_begins() -> None:
+    """What the shell has written below the old one, such as ``fg``, is not erased."""
+    stream = FakeTerminal()
+    view = live(stream)
+    drawn(view, PLANNED)
+    before = len(stream.getvalue())
+    view.came_back()
+    drawn(view, now=2.0)
+    again = stream.getvalue()[before:]
+    assert ".bin" in again
+    assert "\x1b[1A" not in again
+    before = len(stream.getvalue())
+    drawn(view, now=3.0)
+    assert "\x1b[1A" in stream.getvalue()[before:], "only the first picture is a new one"
+
+
+@pytest.mark.shows("U7")
 def test_a_job_that_ends_in_the_background_says_how() -> None:
     """Its lines are printed as by any program, without a picture."""
     stream = FakeTerminal()

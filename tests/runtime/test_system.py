@@ -7,6 +7,7 @@ import fcntl
 import importlib
 import inspect
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -135,3 +136,19 @@ def test_what_macos_lacks_is_lacking(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pretence takes away what it says, so that nothing here leans on Linux unseen."""
     pretend(monkeypatch)
     assert not any(hasattr(os, name) for name in took_away())
+
+
+def test_ctrl_c_is_held_back() -> None:
+    """It comes when the block ends, and never to a process that was started there."""
+    received: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
+    try:
+        with system.without_interrupts():
+            child = subprocess.Popen([sys.executable, "-c", "input(); print('there')"], stdin=-1, stdout=-1, text=True)
+            os.kill(os.getpid(), signal.SIGINT)
+            assert received == []
+        assert received == [signal.SIGINT]
+        os.kill(child.pid, signal.SIGINT)
+        assert child.communicate("\n")[0] == "there\n"
+    finally:
+        signal.signal(signal.SIGINT, before)
