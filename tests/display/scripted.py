@@ -102,6 +102,9 @@ class Recorder:
     def say(self, text: str) -> None:
         raise NotImplementedError
 
+    def came_back(self) -> None:
+        raise NotImplementedError
+
     def try_beside(self, write: Callable[[], object]) -> bool:
         raise NotImplementedError
 
