@@ -23,8 +23,8 @@ CHECKOUT = Path(__file__).parents[1]
 MIRROR = "http://deb.debian.org/debian"
 # With all that .ci/run installs: without them, tests are skipped.
 PROGRAMS = (
-    "ca-certificates", "curl", "fish", "git", "git-lfs", "make", "nginx-light", "openssl", "procps", "python3",
-    "python3-venv", "strace", "tinyproxy", "zsh",
+    "btrfs-progs", "ca-certificates", "curl", "fish", "git", "git-lfs", "make", "nginx-light", "openssl", "procps",
+    "python3", "python3-venv", "strace", "tinyproxy", "xfsprogs", "zsh",
 )  # fmt: skip
 NOT_IN_EVERY_SUITE = ("docker-registry",)
 DEFAULT_ROOTS = Path("/var/tmp/grym-fetch-roots")
