@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import logging
+import math
 import os
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from grym_fetch.core import speeds
 from grym_fetch.testing import AssetServer
 from tests.support import registry, tinyproxy
 from tests.support.nginx import BINARY, Nginx
@@ -51,11 +53,16 @@ _FOREIGN = (
     "hf_endpoint",
     "hf_token_path",
 )
+_FAR_S = speeds.FAR_S
 _OWN_FOLDERS = ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "HF_HOME")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """No test depends on, or adds to, the proxies, credentials, settings and state of the user who runs it."""
+    """No test depends on, or adds to, the proxies, credentials, settings and state of the user who runs it.
+
+    Nor on how busy the machine is: a connection within it that takes long to open makes no host far away, which would
+    be asked more at once.
+    """
     patch, state = pytest.MonkeyPatch(), tempfile.TemporaryDirectory()
     config.add_cleanup(state.cleanup)
     config.add_cleanup(patch.undo)
@@ -64,6 +71,13 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in list(os.environ):
         if name.lower() in _FOREIGN or name.startswith("GRYM_FETCH_"):
             patch.delenv(name)
+    patch.setattr(speeds, "FAR_S", math.inf)
+
+
+@pytest.fixture
+def hosts_may_be_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes long to open is far away again: for tests with hosts of their own."""
+    monkeypatch.setattr(speeds, "FAR_S", _FAR_S)
 
 
 class _Unhandled(logging.Handler):

@@ -21,17 +21,20 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[1]
 MIRROR = "http://deb.debian.org/debian"
-# What .ci/run installs, too: without them, tests are skipped.
+# With all that .ci/run installs: without them, tests are skipped.
 PROGRAMS = (
-    "ca-certificates", "curl", "fish", "git", "make", "nginx-light", "openssl", "procps", "python3", "python3-venv",
-    "strace", "tinyproxy", "zsh",
+    "btrfs-progs", "ca-certificates", "curl", "fish", "git", "git-lfs", "make", "nginx-light", "openssl", "procps",
+    "python3", "python3-venv", "strace", "tinyproxy", "xfsprogs", "zsh",
 )  # fmt: skip
+NOT_IN_EVERY_SUITE = ("docker-registry",)
 DEFAULT_ROOTS = Path("/var/tmp/grym-fetch-roots")
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _MADE = "grym-fetch-made"
 _SOURCE = "src"
+# The root is bound onto itself, as only a mount point can be entered by the containers that tests make.
 _INSIDE = """
 set -eu
+mount --bind "$1" "$1"
 mount -t proc none "$1/proc"
 mount --rbind /dev "$1/dev"
 mount -t tmpfs none "$1/dev/shm"
@@ -40,19 +43,34 @@ root="$1"; shift
 exec chroot "$root" "$@"
 """
 
+_INSTALL = """
+set -eu
+perhaps="$1"; shift
+apt-get update -qq
+for name in $perhaps; do
+  if apt-cache show "$name" >/dev/null 2>&1; then set -- "$@" "$name"; fi
+done
+exec apt-get install -y -qq --no-install-recommends "$@"
+"""
+
 
 def make_root(suite: str, roots: Path) -> Path:
-    """Return the root of a suite, which is made if it is not there yet."""
+    """Return the root of a suite; what is not there yet is made and installed."""
     root = roots / suite
-    if not (root / _MADE).exists():
+    made = root / _MADE
+    if not made.exists():
         shutil.rmtree(root, ignore_errors=True)
         roots.mkdir(parents=True, exist_ok=True)
         subprocess.run(["debootstrap", "--variant=minbase", suite, root, MIRROR], check=True)
+        made.touch()
+    wanted = " ".join(PROGRAMS + NOT_IN_EVERY_SUITE)
+    if made.read_text(encoding="utf-8") != wanted:
         # apt-get understands dependencies better than `debootstrap --include`.
-        install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *PROGRAMS]
-        if _run_inside(root, ["env", "DEBIAN_FRONTEND=noninteractive", *install], "/") != 0:
+        command = ["env", "DEBIAN_FRONTEND=noninteractive", "sh", "-c", _INSTALL, "sh"]
+        command += [" ".join(NOT_IN_EVERY_SUITE), *PROGRAMS]
+        if _run_inside(root, command, "/") != 0:
             sys.exit(f"cannot install what the tests need in {root}")
-        (root / _MADE).touch()
+        made.write_text(wanted, encoding="utf-8")
     return root
 
 
@@ -84,8 +102,8 @@ def copy_checkout(root: Path) -> None:
 
 
 def run_inside(root: Path, command: list[str], *, folder: str = f"/{_SOURCE}", path: str = _PATH) -> int:
-    """Run a command in a folder of a root, and return its exit code. It sees no variable of ours but those for pip."""
-    known = ("PIP_", "HYPOTHESIS_")
+    """Run a command in a folder of a root, and return its exit code. It sees few variables of ours."""
+    known = ("PIP_", "HYPOTHESIS_", "EXTRAS")
     kept = {name: value for name, value in os.environ.items() if name.startswith(known) or name == "CI"}
     if bundle := os.environ.get("SSL_CERT_FILE"):
         shutil.copy(bundle, root / "etc" / "ssl" / "certs" / "ca-certificates.crt")

@@ -32,6 +32,7 @@ def test_what_is_measured_is_soon_forgotten() -> None:
     assert speeds.bytes_ahead(HOST, least=1.0) == pytest.approx(1000, rel=0.1)
 
 
+@pytest.mark.usefixtures("hosts_may_be_far")
 def test_a_host_is_far_away_if_every_connection_took_long_to_open() -> None:
     """One that did not shows that the others were held up by us."""
     speeds = Speeds()

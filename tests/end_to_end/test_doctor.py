@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import ssl
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from grym_fetch.core.addresses import token_variables
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.manifest import Asset
 from grym_fetch.project import diagnosis
-from grym_fetch.project.diagnosis import environment_findings, origin_findings, space_finding
+from grym_fetch.project.diagnosis import Finding, environment_findings, origin_findings, space_finding
 from grym_fetch.testing import (
     Answer,
     AssetServer,
@@ -39,6 +40,7 @@ from grym_fetch.testing import (
     serve_in_thread,
 )
 from tests.end_to_end.command import Done, Running, run
+from tests.support.other_user import BERT, as_user
 from tests.support.project import ImpatientClock, Project
 
 CONTENT = seeded_bytes(300_000, seed=1)
@@ -229,15 +231,26 @@ def test_permissions(project: Project, server: AssetServer) -> None:
     assert "chmod +t" in done.out
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written(project: Project, server: AssetServer) -> None:
-    """A folder without write permission fails, with what to do."""
-    project.add("a", [server.add("/a.bin", CONTENT).url], CONTENT)
-    project.assets.mkdir()
-    project.assets.chmod(0o500)
-    done, _ = doctor(project)
-    assert done.code == 1
-    assert "make" in done.out
+@pytest.mark.shows("X7")
+def test_a_folder_that_cannot_be_written() -> None:
+    """A folder without write permission fails, and so does one that cannot be made there, with what to do."""
+    above = Path(tempfile.mkdtemp(dir="/tmp", prefix="closed-"))
+    folders = {"is not writable": above, f"cannot be created in {above}": above / "deep" / "assets"}
+
+    def judged() -> list[Finding]:
+        return [diagnosis._writable("assets folder", folder) for folder in folders.values()]
+
+    try:
+        above.chmod(0o755)
+        assert [each.level for each in judged()] == ["ok", "ok"]
+        above.chmod(0o555)
+        # Root may write everywhere.
+        for words, found in zip(folders, as_user(BERT, judged) if os.geteuid() == 0 else judged(), strict=True):
+            assert found.level == "fail"
+            assert words in found.what
+            assert f"make {above} writable" in found.advice
+    finally:
+        above.rmdir()
 
 
 def test_space() -> None:

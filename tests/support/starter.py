@@ -14,6 +14,7 @@ import atexit
 import gc
 import importlib
 import json
+import math
 import os
 import pkgutil
 import re
@@ -194,6 +195,8 @@ def _import_everything() -> None:
     for name in _MOST_NEED:
         with suppress(ImportError):  # not everyone has uvloop
             importlib.import_module(name)
+    # As in the process of the tests, see tests/conftest.py.
+    importlib.import_module("grym_fetch.core.speeds").FAR_S = math.inf
 
 
 def _wait_for_work(requests: socket.socket) -> dict[str, Any] | None:

@@ -66,3 +66,18 @@ def test_an_error_is_told_as_by_python(tmp_path: Path) -> None:
     running = start_program("1 / 0", tmp_path, environment())
     assert "ZeroDivisionError" in running.communicate(timeout=60)[1]
     assert running.returncode == 1
+
+
+FAR = """
+from grym_fetch.core.speeds import Speeds
+measured = Speeds()
+measured.opened("here", 5.0)
+assert not measured.is_far("here")
+"""
+
+
+def test_on_a_busy_machine_no_server_of_a_test_is_far_away(tmp_path: Path) -> None:
+    """However long a connection took to open, no host is asked more for it: neither here nor by a command."""
+    exec(FAR, {})
+    started = start_program(FAR, tmp_path, environment())
+    assert (started.communicate(timeout=60), started.wait()) == (("", ""), 0)

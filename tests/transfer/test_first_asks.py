@@ -25,6 +25,8 @@ from tests.support.project import KIB, Project
 from tests.support.small_world import OneBody, OneConnection, SmallWorld
 from tests.transfer.test_speed import LoopClock
 
+pytestmark = pytest.mark.usefixtures("hosts_may_be_far")
+
 ROUND_TRIP = 0.1
 SIZES = SegmentSizes(piece=64 * KIB, first=64 * KIB, smallest=16 * KIB, largest=64 * KIB, window=256 * KIB)
 CONTENT = seeded_bytes(1024 * KIB, seed=72)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -179,12 +178,6 @@ class Reluctant:
             pass
         finally:
             writer.close()
-
-
-@pytest.fixture(autouse=True)
-def near(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long a busy machine takes to open a connection, no host here is far away."""
-    monkeypatch.setattr("grym_fetch.core.speeds.FAR_S", math.inf)
 
 
 async def fetch(root: Path, url: str, *, max_per_host: int | None = None) -> None:

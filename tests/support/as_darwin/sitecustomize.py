@@ -1,6 +1,7 @@
 """With this folder in PYTHONPATH, Python is on something like macOS: see `tests.support.darwin`.
 
 The module of Linux is never imported: its name gets the code of macOS's, which is what `runtime.system` then offers.
+Nothing of the package is imported here: pytest would warn that it came too late.
 """
 
 from __future__ import annotations
@@ -9,14 +10,18 @@ import builtins
 import fcntl
 import io
 import os
+import struct
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
+import termios
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[3]
+MACOS = Path(__file__).parents[3] / "grym_fetch" / "runtime" / "system_darwin.py"
+_LINUX = "grym_fetch.runtime.system_linux"
 _AWAY = ("fdatasync", "posix_fadvise", "copy_file_range")
-_real_open, _real_fcntl, _real_readlink = open, fcntl.fcntl, os.readlink
+_real_open, _real_fcntl, _real_find = open, fcntl.fcntl, PathFinder.find_spec
 
 
 def _asked_by_us() -> bool:
@@ -39,28 +44,26 @@ def _fcntl(descriptor: int, command: int, argument: Any = 0) -> Any:
     return 0 if command in (45, 48) else _real_fcntl(descriptor, command, argument)
 
 
-def _boot_session(_: str) -> str:
+def boot_session(_: str) -> str:
+    """The kernel's text for the boot, from where Linux has it."""
     with _real_open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return str(file.read()).strip().upper()
 
 
-def _unsent(sock: Any) -> int:
-    import struct
-    import termios
-
+def unsent(sock: Any) -> int:
+    """How many bytes of a socket nobody has received yet, asked as Linux wants it."""
     return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0])
+
+
+def _find(_: type, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+    if name == _LINUX:
+        return spec_from_file_location(name, Path(__file__).with_name("in_place_of_linux.py"))
+    return _real_find(name, path, target)
 
 
 for _name in _AWAY:
     delattr(os, _name)
 builtins.open = io.open = _open
 fcntl.fcntl = _fcntl  # type: ignore[assignment]  # takes what is asked of it here
-_NAME = "grym_fetch.runtime.system_linux"
-_spec = spec_from_file_location(_NAME, ROOT / "grym_fetch" / "runtime" / "system_darwin.py")
-assert _spec is not None
-assert _spec.loader is not None
-# Put there at once: a finder would come after pytest's own, which finds the plugin's package first.
-_module: Any = module_from_spec(_spec)
-sys.modules[_NAME] = _module
-_spec.loader.exec_module(_module)
-_module.sysctl, _module.unsent_bytes = _boot_session, _unsent
+# A finder of our own would come after pytest's, which asks this one.
+PathFinder.find_spec = classmethod(_find)  # type: ignore[assignment]
