@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
 import os
 import stat
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
 from grym_fetch.cli.reporting import reporting, write_whole
-from grym_fetch.core.errors import UnsafePath
+from grym_fetch.core.errors import DiskFull, UnsafePath
+from grym_fetch.core.events import AssetReused
 from grym_fetch.testing import AssetServer, Gate, Hold, seeded_bytes
 from tests.cli.running import invoke
 from tests.end_to_end.command import environment
@@ -76,6 +80,45 @@ def test_a_sync_has_rows_for_programs(project: Project) -> None:
     assert (rows["here"]["end"], rows["here"]["bytes"], rows["here"]["attempts"]) == ("verified", SIZE, 1)
     assert (rows["gone"]["end"], rows["gone"]["origin"]) == ("failed", None)
     assert "SECRET" not in str(rows)
+
+
+async def test_a_run_that_is_interrupted_has_its_rows(project: Project, tmp_path: Path) -> None:
+    """What has ended, and what has not."""
+    project.add("late", ["http://127.0.0.1:9/late.bin"], b"x")
+    async with project.manager() as manager:
+        with pytest.raises(asyncio.CancelledError):
+            async with reporting(manager, manager.manifest.assets, tmp_path / "run.jsonl"):
+                manager.emit(AssetReused(asset="here", path="/here"))
+                raise asyncio.CancelledError
+    rows = list(map(json.loads, (tmp_path / "run.jsonl").read_text().splitlines()))
+    assert [(row["asset"], row["end"]) for row in rows] == [("here", "reused"), ("late", "unfinished")]
+
+
+@pytest.mark.shows("P20")
+@pytest.mark.parametrize("is_interrupted", [False, True])
+async def test_rows_that_cannot_be_written(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_interrupted: bool
+) -> None:
+    """The run goes on, nothing waits for the report in memory, and in the end it is an error; the older one stays."""
+    path, failed = tmp_path / "run.jsonl", threading.Event()
+    path.write_text("old\n")
+
+    def refuse(*_: object) -> None:
+        failed.set()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("grym_fetch.display.report_rows.JsonLines.write", refuse)
+    async with project.manager() as manager:
+        with pytest.raises(asyncio.CancelledError if is_interrupted else DiskFull):
+            async with reporting(manager, manager.manifest.assets, path):
+                manager.emit(AssetReused(asset="here", path="/here"))
+                await asyncio.to_thread(failed.wait)
+                while manager._bus.is_heard:
+                    await asyncio.sleep(0)
+                if is_interrupted:
+                    raise asyncio.CancelledError
+    assert path.read_text() == "old\n"
+    assert [each.name for each in tmp_path.glob("*run*")] == ["run.jsonl"]
 
 
 def test_parquet_without_its_extra_is_refused_first(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
