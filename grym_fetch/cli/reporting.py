@@ -44,7 +44,7 @@ def write_whole(path: Path, content: bytes) -> None:
         replace_file(folder, path.name, content)
 
 
-class _Kind(Protocol):
+class _AnyReport(Protocol):
     """A report of one kind. Blocks, and is used by one thread at a time. Everything raises `StorageError`."""
 
     def ask_for(self, assets: Sequence[Asset]) -> None:
@@ -98,7 +98,7 @@ async def reporting(
     queue: deque[Event] = deque()
     ending, place = path.suffix.lower(), str(manager.project.assets_dir)
 
-    def begin() -> _Kind:
+    def begin() -> _AnyReport:
         if ending in ROWS:
             return ReportFile(path, ending, goes_on=goes_on, each_node=each_node)
         return _Page(path, place, each_node=each_node)
