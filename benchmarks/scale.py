@@ -1,6 +1,9 @@
 """A run of 100 million assets on 1,000 machines, in virtual time: `python -m benchmarks.scale`.
 
 `--workers 1 2 4` instead fetches many small files from nginx with so many real workers of Dask, on this machine.
+`--killed 200000` fetches so many with the command itself, kills a worker half-way with SIGKILL, and fails unless all of
+them are there and verified, hardly one was fetched twice, and the memory of the command stayed what it was
+(`--engine ray` for Ray). Files are in memory.
 
 What the driver does for each asset, event, task and round is measured here first, in processor time, with the real
 `Driver`, real packets and real lists of tasks. Then the run is simulated with the real planner (`TaskPace`, `Shares`).
@@ -14,14 +17,20 @@ import asyncio
 import hashlib
 import heapq
 import json
+import os
+import signal
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
-from grym_fetch.cluster.cutting import WINDOW, TaskPace, TaskSize
+from grym_fetch.cluster.cutting import MAX_COUNT, WINDOW, TaskPace, TaskSize
 from grym_fetch.cluster.driver import AHEAD, MANY_NODES, ORDER_S, Driver, Tally
 from grym_fetch.cluster.packets import pack, unpack
 from grym_fetch.cluster.protocol import Allowance, Done, Job, NodeSeen, Order, Reply, Task, TaskEnd
@@ -32,10 +41,16 @@ from grym_fetch.core.manifest import Asset
 from grym_fetch.runtime.clock import SystemClock
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.settings import Settings
+from tests.support.dask_cluster import DaskProcesses
+from tests.support.nginx import Nginx
+from tests.support.ray_head import RayHead
 
 HOST = "data.example.org:443"
 EVENTS = 3
 """Of a small asset: planned, all bytes are there, verified."""
+MIB = 1024 * 1024
+MEMORY_MIB = 48
+"""The command's memory may grow by so much after the first tenth: its databases have caches of 16 MiB at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,38 +239,120 @@ def simulate(nodes: int, assets: int, size: int, speed: float, costs: Costs, rou
     return Outcome(seconds, busy, sum(waits) / nodes, tasks, rounds)
 
 
+def content_of(number: int) -> bytes:
+    """What an asset is: 1 KiB."""
+    return hashlib.sha256(str(number).encode()).digest() * 32
+
+
+@contextmanager
+def served(assets: int) -> Iterator[tuple[Path, Nginx]]:
+    """A project with so many assets, and the server that has them."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name, Nginx(Path(name)) as nginx:
+        place = Path(name, "project")
+        place.mkdir()
+        with (place / "assets.jsonl").open("w") as manifest:
+            manifest.write('{"version": 1, "updated": "2026-01-01T00:00:00Z"}\n')
+            for n in range(assets):
+                content = content_of(n)
+                url = nginx.add(f"/{n % 100}/{n}", content)
+                entry = {"id": f"a{n}", "url": url, "localPath": f"{n % 100}/{n}.bin", "size": len(content)}
+                manifest.write(json.dumps(entry | {"checksum": hashlib.sha256(content).hexdigest()}) + "\n")
+        yield place, nginx
+
+
 async def fetch(workers: int, assets: int) -> float:
     """Return how many assets of 1 KiB so many Dask workers fetch in a second from a server here."""
     from grym_fetch import AssetManager
-    from tests.support.dask_cluster import DaskProcesses
-    from tests.support.nginx import Nginx
 
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
-        place = Path(name)
-        nginx = Nginx(place)
-        lines = ['{"version": 1, "updated": "2026-01-01T00:00:00Z"}']
-        for n in range(assets):
-            content = hashlib.sha256(str(n).encode()).digest() * 32
-            (nginx.root / f"{n}.bin").write_bytes(content)
-            checksum = hashlib.sha256(content).hexdigest()
-            lines.append(
-                json.dumps(
-                    {"id": f"a{n}", "url": f"http://127.0.0.1:PORT/{n}.bin", "localPath": f"{n % 100}/{n}.bin"}
-                    | {"checksum": checksum, "size": len(content)}
-                )
-            )
-        nginx.start()
-        try:
-            (place / "assets.jsonl").write_text("\n".join(lines).replace("PORT", str(nginx.port)) + "\n")
-            with DaskProcesses(workers) as dask:
-                async with AssetManager(place / "assets.jsonl", settings=Settings(parallel=16)) as manager:
-                    began = time.monotonic()
-                    report = await manager.sync_on(f"dask://{dask.address}", all=True)
-                    took = time.monotonic() - began
-        finally:
-            nginx.stop()
+    with served(assets) as (place, _), DaskProcesses(workers) as dask:
+        async with AssetManager(place / "assets.jsonl", settings=Settings(parallel=16)) as manager:
+            began = time.monotonic()
+            report = await manager.sync_on(f"dask://{dask.address}", all=True)
+            took = time.monotonic() - began
         assert len(report.verified) == assets
         return assets / took
+
+
+@contextmanager
+def workers_of(engine: str, count: int) -> Iterator[tuple[str, Callable[[str], int]]]:
+    """So many workers: where they are for ``--on``, and which process a node is."""
+    if engine == "ray":
+        with RayHead(count) as head:
+            yield head.address, lambda node: int(node.rpartition(":")[2])
+    else:
+        with DaskProcesses(count) as dask:
+            yield f"dask://{dask.address}", lambda node: dask.pids.pop(node)
+
+
+class Rows:
+    """The report of a run, while it is written."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self._at = self.count = 0
+        self.last = b""
+
+    def look(self) -> None:
+        """Count what has been added."""
+        files = [*self._place.glob(".run.jsonl.*.tmp"), *self._place.glob("run.jsonl")]
+        if files:
+            with suppress(FileNotFoundError), files[0].open("rb") as file:
+                file.seek(self._at)
+                added = file.read()
+                whole = added[: added.rfind(b"\n") + 1]
+                self._at += len(whole)
+                self.count += whole.count(b"\n")
+                self.last = whole.splitlines()[-1] if whole else self.last
+
+
+def memory(process: int) -> int:
+    """The bytes of memory that a process has now, 0 if it has ended."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def kill_half_way(engine: str, workers: int, assets: int) -> None:
+    """Fetch so many assets, and kill a worker when half of them are there. Raises `AssertionError`."""
+    marks = dict.fromkeys(range(10, 101, 10), 0)
+    with served(assets) as (place, nginx), workers_of(engine, workers) as (address, process_of):
+        print(f"{assets:,} assets of 1 KiB, {workers} workers of {engine}", flush=True)
+        command = [sys.executable, "-m", "grym_fetch", "sync", "--all", "-q", "--on", address]
+        command += ["--parallel", "16", "--report", "run.jsonl"]
+        rows, killed, began = Rows(place), "", time.monotonic()
+        with subprocess.Popen(command, cwd=place) as driver:
+            while driver.poll() is None:
+                with suppress(subprocess.TimeoutExpired):
+                    driver.wait(0.2)
+                rows.look()
+                now, done = memory(driver.pid), 100 * rows.count // assets
+                for percent in marks:
+                    if done >= percent and not marks[percent] and now:
+                        marks[percent] = now
+                        seconds = time.monotonic() - began
+                        print(f"{percent:3} %, {seconds:5.0f} s: {now / MIB:.0f} MiB", flush=True)
+                if done >= 50 and not killed:
+                    killed = str(json.loads(rows.last)["node"])
+                    os.kill(process_of(killed), signal.SIGKILL)
+                    print(f"killed {killed} after {rows.count:,} assets", flush=True)
+        took = time.monotonic() - began
+        fetched = Counter(sent.path for sent in nginx.sent())
+        twice = sum(count > 1 for count in fetched.values())
+        ends = Counter(json.loads(line)["end"] for line in (place / "run.jsonl").open())
+        print(f"exit {driver.returncode} after {took:.0f} s, {assets / took:.0f} assets/s; {dict(ends)}")
+        print(f"{twice} of {len(fetched):,} were requested more than once")
+        assert killed, "nobody was killed"
+        assert driver.returncode == 0
+        assert sum(ends.values()) == assets == ends["verified"] + ends["reused"]
+        assert len(fetched) == assets
+        assert twice <= MAX_COUNT, "more than one task"
+        wrong = [n for n in range(assets) if (place / f"assets/{n % 100}/{n}.bin").read_bytes() != content_of(n)]
+        assert not wrong, wrong[:10]
+        known = [each for each in marks.values() if each]
+        assert max(known) - known[0] < MEMORY_MIB * MIB, "the memory of the command grows"
+        print("all there, verified, and right")
 
 
 def main() -> None:
@@ -268,7 +365,12 @@ def main() -> None:
     parser.add_argument("--link", type=float, default=125e6, help="bytes that a node receives in a second at most")
     parser.add_argument("--measured", type=int, default=20_000, help="assets to measure the driver with")
     parser.add_argument("--workers", type=int, nargs="+", help="fetch with so many Dask workers, and nothing else")
+    parser.add_argument("--killed", type=int, metavar="ASSETS", help="fetch so many, and kill one of four workers")
+    parser.add_argument("--engine", choices=["dask", "ray"], default="dask", help="with --killed: whose workers")
     chosen = parser.parse_args()
+    if chosen.killed:
+        kill_half_way(chosen.engine, (chosen.workers or [4])[0], chosen.killed)
+        return
     for workers in chosen.workers or ():
         print(f"{workers} workers: {asyncio.run(fetch(workers, chosen.measured)):.0f} assets/s", flush=True)
     if chosen.workers:

@@ -1,36 +1,38 @@
-"""``--report FILE``: writes what a run was like, whatever became of it: a page for people, or rows for programs.
+"""``--report FILE``: tells what a run was like, whatever became of it: a page for people, or rows for programs.
 
-Rule: the file is written once, whole or not at all, and last: after a failure or an interruption, too.
+Rules: the file gets its name once, whole or not at all, and last: after a failure or an interruption, too. All work on
+it takes place in a thread: a slow disk does not slow the run.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import stat
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, suppress
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from grym_fetch.core.errors import StorageError, UnsafePath
-from grym_fetch.core.text import redact_url, safe_text
+from grym_fetch.cli.report_file import ReportFile, refuse_other
+from grym_fetch.core.errors import StorageError
+from grym_fetch.core.manifest import in_batches
+from grym_fetch.core.text import redact_url
 from grym_fetch.disk.atomic import replace_file
-from grym_fetch.disk.folders import opened_folder, read_regular, storage_errors
+from grym_fetch.disk.folders import opened_folder, storage_errors
 from grym_fetch.display.report import Report
+from grym_fetch.runtime.threads import WorkerThreads
 
 if TYPE_CHECKING:
+    from grym_fetch.core.events import Event
     from grym_fetch.core.manifest import Asset
-    from grym_fetch.display.report_rows import Row
     from grym_fetch.manager import AssetManager
 
 log = logging.getLogger(__name__)
 
 ROWS = (".jsonl", ".parquet")
 """The endings of reports for programs."""
-MAX_REPORT_BYTES = 1 << 30
-"""The longest report of an earlier run that is continued."""
 LOOK_S = 0.1
 """Between two looks at what has happened: progress within it counts as one step."""
 
@@ -38,76 +40,115 @@ LOOK_S = 0.1
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file, whole or not at all. Raises `StorageError`, also for a device or a pipe that has its name."""
     with storage_errors(path), opened_folder(path.absolute().parent) as folder:
-        with suppress(FileNotFoundError):
-            # Through links: /dev/stdout is one, and root could replace it for the whole machine.
-            if not stat.S_ISREG(os.stat(path.name, dir_fd=folder).st_mode):
-                raise UnsafePath(safe_text(str(path)), "something that is not a file is in the way")
+        refuse_other(folder, path)
         replace_file(folder, path.name, content)
 
 
-def written(report: Report, kind: str, place: str, earlier: Iterable[Row] = ()) -> bytes:
-    """Return the content of a report in the form that belongs to a name's ending. ``place``: where the files are.
+class _AnyReport(Protocol):
+    """A report of one kind. Blocks, and is used by one thread at a time. Everything raises `StorageError`."""
 
-    ``earlier``: the rows of the run that it continues.
-    """
-    from grym_fetch.display import report_rows
+    def ask_for(self, assets: Sequence[Asset]) -> None:
+        """Note assets that the run is about, in order."""
 
-    if kind == ".jsonl":
-        return report_rows.as_json_lines(report, earlier)
-    if kind == ".parquet":
-        return report_rows.as_parquet(report, earlier)
-    from grym_fetch.display.page import report_page
+    def apply(self, events: Iterable[Event]) -> None:
+        """Take events."""
 
-    return report_page(report, place).encode()
+    def finish(self, *, is_hurried: bool = False) -> None:
+        """Give the file its name. ``is_hurried``: there is little time."""
+
+    def close(self) -> None:
+        """Let go of everything."""
 
 
-def _earlier(path: Path, kind: str) -> list[Row]:
-    from grym_fetch.display.report_rows import read_rows
+class _Page:
+    """A page. ``place``: where the files are."""
 
-    try:
-        return read_rows(read_regular(str(path), limit=MAX_REPORT_BYTES), kind)
-    except OSError:
-        return []
+    def __init__(self, path: Path, place: str, *, each_node: bool) -> None:
+        self._path = path
+        self._place = place
+        self._first_origins: dict[str, str] = {}
+        self._report = Report(self._first_origins, each_node=each_node)
+
+    def ask_for(self, assets: Sequence[Asset]) -> None:
+        self._first_origins |= {asset.id: redact_url(asset.urls[0]) for asset in assets}
+
+    def apply(self, events: Iterable[Event]) -> None:
+        for event in events:
+            self._report.apply(event)
+
+    def finish(self, *, is_hurried: bool = False) -> None:
+        from grym_fetch.display.page import report_page
+
+        del is_hurried  # a page has few rows
+        write_whole(self._path, report_page(self._report, self._place).encode())
+
+    def close(self) -> None:
+        pass
 
 
 @asynccontextmanager
 async def reporting(
-    manager: AssetManager, assets: Iterable[Asset], path: Path, *, goes_on: bool = False, each_node: bool = False
+    manager: AssetManager, assets: Collection[Asset], path: Path, *, goes_on: bool = False, each_node: bool = False
 ) -> AsyncIterator[None]:
     """Write a report to ``path`` about what happens in the block. Raises `StorageError` if that alone fails.
 
     ``goes_on``: the run continues the one whose report is there. ``each_node``: with a row for each node's copy.
     """
-    report = Report({asset.id: redact_url(asset.urls[0]) for asset in assets}, each_node=each_node)
-    kind = path.suffix.lower()
-    earlier = await asyncio.to_thread(_earlier, path, kind) if goes_on and kind in ROWS else []
-    subscription = manager.events()
+    thread, lock = WorkerThreads("report", 1), threading.Lock()
+    queue: deque[Event] = deque()
+    ending, place = path.suffix.lower(), str(manager.project.assets_dir)
 
-    async def follow() -> None:
-        while await subscription.wait():
-            take()
-            await asyncio.sleep(LOOK_S)
+    def begin() -> _AnyReport:
+        if ending in ROWS:
+            return ReportFile(path, ending, goes_on=goes_on, each_node=each_node)
+        return _Page(path, place, each_node=each_node)
 
     def take() -> None:
-        for event in subscription.drain():
-            report.apply(event)
+        with lock:  # so what was queued first is told first, whichever thread does it
+            report.apply([queue.popleft() for _ in range(len(queue))])
 
-    def write() -> None:
-        take()
-        write_whole(path, written(report, kind, str(manager.project.assets_dir), earlier))
-
-    task = asyncio.create_task(follow(), name="report")
-    try:
-        yield
-    except BaseException:
-        # Nothing is awaited here: a run that is interrupted has little time.
+    async def follow() -> None:
         try:
-            write()
-        except StorageError as error:
-            log.warning("the report could not be written: %s", error)
-        raise
-    else:
-        write()
+            while await subscription.wait():
+                queue.extend(subscription.drain())
+                await thread.compute(take)
+                await asyncio.sleep(LOOK_S)
+        except StorageError:
+            subscription.close()  # nobody takes what comes
+            raise
+
+    def finish(*, is_hurried: bool = False) -> None:
+        if task.done() and not task.cancelled():
+            task.result()
+        take()
+        report.finish(is_hurried=is_hurried)
+
+    report = await thread.compute(begin)
+    try:
+        parts = in_batches(assets)
+        while part := await thread.compute(next, parts, None):
+            await thread.compute(report.ask_for, part)
+        subscription = manager.events()
+        task = asyncio.create_task(follow(), name="report")
+        try:
+            yield
+        except BaseException as error:
+            # Nothing is awaited here: a run that is interrupted has little time.
+            queue.extend(subscription.drain())
+            try:
+                finish(is_hurried=not isinstance(error, Exception))
+            except StorageError as failure:
+                log.warning("the report could not be written: %s", failure)
+            raise
+        else:
+            task.cancel()
+            await asyncio.wait([task])
+            queue.extend(subscription.drain())
+            await thread.compute(finish)
+        finally:
+            task.cancel()
+            subscription.close()
     finally:
-        task.cancel()
-        subscription.close()
+        thread.close()
+        with lock:
+            report.close()

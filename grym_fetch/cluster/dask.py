@@ -42,6 +42,13 @@ async def take_order(packet: Packet) -> Packet:
     return await node.answer(packet)
 
 
+def do_task(packet: Packet) -> tuple[str, Packet]:
+    """`run_task`, and the node that it was done on."""
+    from distributed import get_worker
+
+    return get_worker().address.partition("://")[2], node.run_task(packet)
+
+
 def _is_no_order(record: logging.LogRecord) -> bool:
     return record.args != (take_order.__name__,)
 
@@ -54,7 +61,7 @@ class DaskCluster(TaskEnds):
         self._client = client
         self._local = local
         self._scratch = scratch
-        self._futures: dict[int, Future[Packet]] = {}
+        self._futures: dict[int, Future[tuple[str, Packet]]] = {}
         self._waiting: set[asyncio.Task[None]] = set()
         self._submitted = 0
         self._addresses: dict[str, str] = {}
@@ -75,7 +82,7 @@ class DaskCluster(TaskEnds):
         """Give the scheduler a task."""
         self._submitted += 1
         future = self._client.submit(
-            node.run_task,
+            do_task,
             pack(task),
             key=f"grym-fetch-{task.number}-{self._submitted}-{task.job.run}",
             pure=False,
@@ -86,9 +93,10 @@ class DaskCluster(TaskEnds):
         self._waiting.add(waiting)
         waiting.add_done_callback(self._waiting.discard)
 
-    async def _wait(self, number: int, future: Future[Packet]) -> None:
+    async def _wait(self, number: int, future: Future[tuple[str, Packet]]) -> None:
         try:
-            ended = end_of(number, await future)
+            name, packet = await future
+            ended = end_of(number, packet, name)
         except asyncio.CancelledError:
             # Of the future, if it was cancelled by `cancel`, or lost with the scheduler; or of this task.
             if number not in self._futures or self._client.status == "running":

@@ -71,6 +71,16 @@ class _UnderWay:
     failures: int = 0
 
 
+@dataclass(slots=True, eq=False)
+class Over:
+    """A task that is over, but of which events may still come. ``assets``: None if they are on its list."""
+
+    task: Task
+    node: str | None
+    done: Done
+    assets: Sequence[Asset] | None = None
+
+
 @dataclass(slots=True)
 class Tally:
     """How the run has ended so far. ``counts`` has how many ended in each way; ``failed`` the first errors."""
@@ -118,8 +128,8 @@ class Driver:
         self._under_way: dict[int, _UnderWay] = {}
         self._told: dict[str, str] = {}
         """How assets have ended, as events have told, until their tasks are over."""
-        self._fading: list[tuple[str | None, Done]] = []
-        """What is over, but of which events may still come in the next round of orders."""
+        self._fading: list[Over] = []
+        """What is over, but of which events may still come when its node answers next."""
         self._room = asyncio.Condition()
         self._is_handed_out = False
         self._left_bytes = self._left_count = 0
@@ -181,8 +191,7 @@ class Driver:
 
     async def _round(self, *, stop: bool = False) -> None:
         """Give each node an order, and deal with what they answer. Raises `ClusterError`."""
-        now, fading = self._clock.monotonic(), self._fading
-        self._fading = []
+        now, fading = self._clock.monotonic(), tuple(self._fading)
         present = await self._cluster.nodes()
         for name in self._nodes.keys() - present.keys():
             self._lost(name, now)
@@ -194,10 +203,15 @@ class Driver:
             name: Order(self._job, Allowance() if stop else shares[name], node.heard, self._lease, stop=stop)
             for name, node in self._nodes.items()
         }
-        for name, reply in (await self._cluster.tell(orders)).items():
+        replies = await self._cluster.tell(orders)
+        for name, reply in replies.items():
             self._heard(name, reply)
-        for node, done in fading:
-            self._forget(node, done)
+        for over in fading:
+            if over.node in replies or over.node is None:
+                await self._forget(over)
+            elif stop or over.node not in self._nodes:
+                await self._tell_rest(over)
+                await self._forget(over)
         async with self._room:
             self._room.notify_all()
 
@@ -306,8 +320,7 @@ class Driver:
         fetched = len(done.verified) + len(done.unverified)
         if fetched == under_way.task.count:
             self._pace.learn(under_way.task.bytes, fetched, done.seconds)
-        self._fading.append((ended.node, done))
-        await self._threads.compute(self._lists.drop, ended.number)
+        self._fading.append(Over(under_way.task, ended.node, done))
 
     def _count(self, done: Done) -> None:
         """Count the ends of a task's assets, each as it was told first."""
@@ -349,10 +362,22 @@ class Driver:
         self.tally.fail(failed)
         await self._threads.compute(self._lists.drop, task.number)
 
-    def _forget(self, node: str | None, done: Done) -> None:
-        for ids in (done.verified, done.unverified, done.reused, done.failed):
+    async def _tell_rest(self, over: Over) -> None:
+        """Tell how assets have ended of which a node has not, and will not: it was lost after the end of its task."""
+        assets = over.assets
+        if assets is None:
+            assets = await self._threads.compute(self._lists.read, over.task.number, over.task.digest)
+        reused = frozenset(over.done.reused)
+        for asset in assets:
+            self._tell(over.node or "", _end_of(asset, over.done, is_reused=asset.id in reused))
+
+    async def _forget(self, over: Over) -> None:
+        self._fading.remove(over)
+        for ids in (over.done.verified, over.done.unverified, over.done.reused, over.done.failed):
             for asset_id in ids:
-                self._told.pop(self._key(node, asset_id), None)
+                self._told.pop(self._key(over.node, asset_id), None)
+        if over.assets is None:
+            await self._threads.compute(self._lists.drop, over.task.number)
 
     async def _stop(self) -> None:
         """The run ends before its time: stop the nodes. Takes `STOP_S` at most."""
@@ -367,6 +392,24 @@ class Driver:
                 await self._cluster.cancel(tuple(self._under_way))
         except (TimeoutError, GrymFetchError) as error:
             log.warning("not every worker could be stopped; the others stop within %.0f s (%s)", self._lease, error)
+
+
+def _end_of(asset: Asset, done: Done, *, is_reused: bool) -> Event:
+    """The event of an asset's end, as far as the result of its task tells it: what came, and when, is not in there."""
+    if (error := done.failed.get(asset.id)) is not None:
+        return AssetFailed(asset=asset.id, error=type(error).__name__, message=str(error))
+    if is_reused:
+        return AssetReused(asset=asset.id, path=done.paths[asset.id])
+    size = asset.size or 0
+    return AssetVerified(
+        asset=asset.id,
+        path=done.paths[asset.id],
+        checksum=str(asset.checksum or ""),
+        size=size,
+        seconds=done.seconds,
+        downloaded_bytes=size,
+        unverified=True if asset.checksum is None else None,
+    )
 
 
 def _first_of(error: BaseException) -> BaseException:

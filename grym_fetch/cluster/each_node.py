@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from grym_fetch.cluster.cutting import FIRST_BYTES, FIRST_COUNT, TaskSize, cut, weight
-from grym_fetch.cluster.driver import MAX_ATTEMPTS, ORDER_S, Driver
+from grym_fetch.cluster.driver import MAX_ATTEMPTS, ORDER_S, Driver, Over
 from grym_fetch.cluster.protocol import Done, NodeSeen, Task, TaskEnd
 from grym_fetch.core.errors import ClusterError, GrymFetchError
 from grym_fetch.core.events import AssetFailed
@@ -109,7 +109,7 @@ class EachNodeDriver(Driver):
             finally:
                 del self._waiting[task.number]
             if ended.done is not None:
-                self._fading.append((worker, ended.done))
+                self._fading.append(Over(task, worker, ended.done, part))
                 return ended.done
             if ended.number < 0:
                 await self._cluster.cancel([task.number])

@@ -44,11 +44,7 @@ def metrics_text(report: Report) -> str:
 
 
 def _by_server(report: Report, what: str) -> list[Sample]:
-    sums: Counter[str] = Counter()
-    for url, share in report.origins.items():
-        scheme, _, rest = url.partition("://")
-        sums[f"{scheme}://{rest.partition('/')[0]}" if rest else ""] += getattr(share, what)
-    return [({"server": server}, count) for server, count in sorted(sums.items())]
+    return [({"server": server}, getattr(share, what)) for server, share in sorted(report.servers.items())]
 
 
 def _family(name: str, kind: str, text: str, samples: Iterable[Sample]) -> Iterator[str]:

@@ -83,8 +83,8 @@ def report_page(report: Report, place: str) -> str:
     """Return the page about a run. ``place``: where its files are."""
     lives = sorted(report.lives, key=lambda life: life.ended - life.began, reverse=True)
     body = ["<h1>grym-fetch sync</h1>", f"<p>{_summary(report, place)}"]
-    if report.origins:
-        body += ["<h2>Where it came from</h2>", *_origins(report.origins)]
+    if report.servers:
+        body += ["<h2>Where it came from</h2>", *_servers(report.servers)]
     timed = sorted((life for life in lives[:MAX_TIMELINE_ROWS] if life.stretches), key=lambda life: life.began)
     if timed:
         body += ["<h2>When</h2>", *_timeline(timed, report.began, report.ended)]
@@ -129,15 +129,7 @@ def _summary(report: Report, place: str) -> str:
     return " · ".join(parts) + "."
 
 
-def _origins(origins: dict[str, Share]) -> list[str]:
-    hosts: dict[str, Share] = {}
-    for url, share in origins.items():
-        host = hosts.setdefault("/".join(url.split("/")[:3]), Share())
-        host.bytes += share.bytes
-        host.seconds += share.seconds
-        host.assets += share.assets
-        host.retries += share.retries
-        host.left += share.left
+def _servers(servers: dict[str, Share]) -> list[str]:
     rows = [
         (
             shown(host or "unknown"),
@@ -147,7 +139,7 @@ def _origins(origins: dict[str, Share]) -> list[str]:
             f"{share.retries:,}" if share.retries else "",
             f"{share.left:,}" if share.left else "",
         )
-        for host, share in sorted(hosts.items(), key=lambda each: -each[1].bytes)
+        for host, share in sorted(servers.items(), key=lambda each: -each[1].bytes)
     ]
     head = ("address", "assets", "bytes", "speed of one asset", "retries", "left for a mirror")
     return table(head, rows, right=(1, 2, 3, 4, 5))

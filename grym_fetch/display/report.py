@@ -1,12 +1,12 @@
 """What a run was like, for a page that is looked at afterwards: made of events alone.
 
-Rules: `Report.apply` takes constant time. Bytes count for the address that was asked when they came; where several are
+Rules: `Report.apply` takes constant time. Bytes count for the server that was asked when they came; where several are
 asked at once, for the one that was named last. Times are those of the events, in seconds since the epoch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -24,7 +24,7 @@ End = Literal["verified", "unverified", "reused", "failed", "unfinished"]
 
 @dataclass(slots=True)
 class Share:
-    """What came from one address: bytes, and for how many seconds they came."""
+    """What came from one server: bytes, and for how many seconds they came."""
 
     bytes: int = 0
     seconds: float = 0.0
@@ -91,14 +91,23 @@ class Life:
 class Report:
     """Follows a run. ``first_origins``: the address that each asset is asked for first, already without secrets.
 
-    ``each_node``: each worker of a cluster has its own copy of an asset, which has a life of its own.
+    ``each_node``: each worker of a cluster has its own copy of an asset, which has a life of its own. ``on_end`` takes
+    each life that has ended, which is not kept then: for a run over any number of assets.
     """
 
-    def __init__(self, first_origins: Mapping[str, str], *, each_node: bool = False) -> None:
+    def __init__(
+        self,
+        first_origins: Mapping[str, str],
+        *,
+        each_node: bool = False,
+        on_end: Callable[[Life], None] | None = None,
+    ) -> None:
         self._first_origins = first_origins
         self._each_node = each_node
+        self._on_end = on_end
         self._lives: dict[str, Life] = {}
-        self.origins: dict[str, Share] = {}
+        self.servers: dict[str, Share] = {}
+        """By scheme, host and port; empty where that is unknown."""
         self.began = self.ended = 0.0
         self.assets = 0
         """How many the run is about; 0 before it has said so."""
@@ -107,17 +116,8 @@ class Report:
 
     @property
     def lives(self) -> Iterable[Life]:
-        """All assets, in the order in which they began."""
+        """All assets that are kept, in the order in which they began."""
         return self._lives.values()
-
-    @property
-    def everyone(self) -> Iterator[Life]:
-        """All assets that were asked for: `lives`, then those that have not begun."""
-        yield from self._lives.values()
-        begun = {life.asset for life in self._lives.values()}
-        for asset, origin in self._first_origins.items():
-            if asset not in begun:
-                yield Life(asset, 0.0, origin)
 
     def apply(self, event: Event) -> None:
         """Take an event."""
@@ -141,7 +141,7 @@ class Report:
                 life.size, life.resumed, life.is_planned = event.size, event.resumed_bytes, True
                 life.bytes = event.resumed_bytes
                 life.enter("waits", event.time)
-                self._share(life).assets += 1
+                self._share(life.origin).assets += 1
             case events.ProgressMade():
                 self._came(life, event)
             case events.AssetWaiting():
@@ -150,16 +150,16 @@ class Report:
                     life.holders.append((event.time, event.holder))
             case events.RetryScheduled():
                 life.retries += 1
-                self.origins.setdefault(event.url, Share()).retries += 1
+                self._share(event.url).retries += 1
                 life.enter("waits", event.time)
                 number = f"retry {event.attempt}" if event.attempt else "next try"
                 when = f"in {event.delay:.1f} s" if event.delay else "at once"
                 life.note(event.time, f"{number} {when}: {event.reason}")
             case events.MirrorSwitched():
                 life.switches += 1
-                self.origins.setdefault(event.from_, Share()).left += 1
+                self._share(event.from_).left += 1
                 life.origin = event.to
-                self._share(life).assets += 1
+                self._share(life.origin).assets += 1
                 life.note(event.time, f"from {event.from_} to {event.to}: {event.reason}")
             case events.AssetRestarted():
                 life.restarts += 1
@@ -181,6 +181,9 @@ class Report:
                 life.trouble, life.error = event.message, event.error
             case _:
                 pass
+        if self._on_end is not None and life.end != "unfinished":
+            del self._lives[key]
+            self._on_end(life)
 
     def _came(self, life: Life, event: events.ProgressMade) -> None:
         more = max(0, event.bytes - life.bytes)
@@ -190,14 +193,15 @@ class Report:
         if not more:
             life.last(event.time)
             return
-        share = self._share(life)
+        share = self._share(life.origin)
         share.bytes += more
         if life.stretches and life.stretches[-1][0] == "comes":
             share.seconds += max(0.0, event.time - life.stretches[-1][2])
         life.enter("comes", event.time)
 
-    def _share(self, life: Life) -> Share:
-        return self.origins.setdefault(life.origin, Share())
+    def _share(self, url: str) -> Share:
+        scheme, _, rest = url.partition("://")
+        return self.servers.setdefault(f"{scheme}://{rest.partition('/')[0]}" if rest else "", Share())
 
     @staticmethod
     def _end(life: Life, end: End, time: float) -> None:

@@ -1,16 +1,20 @@
 """What a run was like, for programs: a row for each asset that was asked for, as JSON lines or as a Parquet table.
 
 Rules: every row has every column, and both forms have the same ones; what is not known is null. No secret gets in.
+Rows are written and read some at a time, however many there are.
 """
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from grym_fetch.core.text import redact_text
-from grym_fetch.display.report import Life, Report
+from grym_fetch.display.report import Life
+
+if TYPE_CHECKING:
+    import pyarrow as arrow
 
 COLUMNS = {
     "asset": "string", "end": "string", "node": "string", "origin": "string", "size": "int64", "bytes": "int64",
@@ -18,54 +22,119 @@ COLUMNS = {
     "path": "string", "error": "string", "message": "string",
 }  # fmt: skip
 """The columns and their types. ``began`` is in seconds since the epoch; ``bytes`` are those downloaded."""
+GROUP = 10_000
+"""So many rows of a Parquet table are held, and lie together in the file."""
+MAX_ROW_BYTES = 1024 * 1024
+"""No row of ours is a longer line."""
 Row = dict[str, str | int | float | None]
 
 
-def report_rows(report: Report, earlier: Iterable[Row] = ()) -> Iterator[Row]:
-    """Yield the rows: assets in the order in which they began, then those that never did.
+class RowWriter(Protocol):
+    """Writes rows into a file that is open."""
 
-    ``earlier``: the rows of a run that this one continues. What was there by now is told as that run has fetched it.
-    """
-    fetched = {_place(row): row for row in earlier if row.get("end") in ("verified", "unverified")}
-    for life in report.everyone:
-        row = _row(life)
-        yield fetched.get(_place(row), row) if life.end == "reused" else row
+    def write(self, rows: Sequence[Row]) -> None:
+        """Add rows. Raises ``OSError``."""
 
-
-def _place(row: Row) -> tuple[object, ...]:
-    return row.get("asset"), row.get("path")
+    def end(self) -> None:
+        """Write what is held; nothing can be added after that. Idempotent. Raises ``OSError``."""
 
 
-def as_json_lines(report: Report, earlier: Iterable[Row] = ()) -> bytes:
-    """Return the rows as JSON, one object per line."""
-    return "".join(f"{json.dumps(row)}\n" for row in report_rows(report, earlier)).encode()
+class JsonLines:
+    """One object per line. What was added is in the file at once."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Add rows."""
+        self._file.write("".join(f"{json.dumps(row)}\n" for row in rows).encode())
+        self._file.flush()
+
+    def end(self) -> None:
+        """Do nothing: nothing is held."""
 
 
-def read_rows(data: bytes, kind: str) -> list[Row]:
-    """Return the rows of an earlier report, ``.jsonl`` or ``.parquet``; none of anything else."""
-    rows: list[object]
+class ParquetRows:
+    """A Parquet table. Needs pyarrow, the extra ``parquet``."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        from pyarrow import parquet
+
+        self._file = file
+        self._schema = _schema()
+        self._writer = parquet.ParquetWriter(file, self._schema)
+        self._held: list[Row] = []
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Add rows."""
+        self._held += rows
+        while len(self._held) >= GROUP:
+            self._write_group()
+
+    def _write_group(self) -> None:
+        import pyarrow as arrow
+
+        rows = [{name: _in_utf8(value) for name, value in row.items()} for row in self._held[:GROUP]]
+        self._writer.write_table(arrow.Table.from_pylist(rows, schema=self._schema))
+        del self._held[:GROUP]
+
+    def end(self) -> None:
+        """Write what is held, and where everything is."""
+        try:
+            if self._held:
+                self._write_group()
+            self._writer.close()
+            self._file.flush()
+        finally:
+            self._writer.is_open = False  # if it has failed, its destructor would write again
+
+
+def writer_for(kind: str, file: BinaryIO) -> RowWriter:
+    """Return what writes rows in the form that belongs to a name's ending, ``.jsonl`` or ``.parquet``."""
+    return ParquetRows(file) if kind == ".parquet" else JsonLines(file)
+
+
+def read_rows(file: BinaryIO, kind: str) -> Iterator[Row]:
+    """Yield the rows of an earlier report, as far as it can be read; what is no row is left out."""
     try:
-        if kind == ".parquet":
-            from pyarrow import parquet
-
-            rows = parquet.read_table(io.BytesIO(data)).to_pylist()
-        else:
-            rows = [json.loads(line) for line in data.splitlines()]
-    except (ValueError, OSError, RecursionError):
-        return []
-    return [{name: row.get(name) for name in COLUMNS} for row in rows if isinstance(row, dict)]
+        for found in _parquet(file) if kind == ".parquet" else _lines(file):
+            if isinstance(found, dict):
+                row = {name: found.get(name) for name in COLUMNS}
+                if all(_fits(value, COLUMNS[name]) for name, value in row.items()):
+                    yield row
+    except (ValueError, OSError):  # damaged: pyarrow's errors are among these
+        return
 
 
-def as_parquet(report: Report, earlier: Iterable[Row] = ()) -> bytes:
-    """Return the rows as a Parquet file. Needs pyarrow, the extra ``parquet``."""
-    import pyarrow as arrow
+def _lines(file: BinaryIO) -> Iterator[object]:
+    while line := file.readline(MAX_ROW_BYTES):
+        try:
+            yield json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+
+
+def _parquet(file: BinaryIO) -> Iterator[object]:
     from pyarrow import parquet
 
-    schema = arrow.schema([(name, arrow.type_for_alias(kind)) for name, kind in COLUMNS.items()])
-    rows = [{name: _in_utf8(value) for name, value in row.items()} for row in report_rows(report, earlier)]
-    out = io.BytesIO()
-    parquet.write_table(arrow.Table.from_pylist(rows, schema=schema), out)
-    return out.getvalue()
+    with parquet.ParquetFile(file) as table:
+        for batch in table.iter_batches(GROUP):
+            yield from batch.to_pylist()
+
+
+def _fits(value: object, kind: str) -> bool:
+    """Whether a value that anybody may have written can be in a column."""
+    if value is None or kind == "string":
+        return value is None or isinstance(value, str)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return kind == "float64" or (isinstance(value, int) and -(1 << 63) <= value < 1 << 63)
+
+
+def _schema() -> arrow.Schema:
+    import pyarrow as arrow
+
+    return arrow.schema([(name, arrow.type_for_alias(kind)) for name, kind in COLUMNS.items()])
 
 
 def _in_utf8(value: str | float | None) -> str | float | None:
@@ -73,7 +142,8 @@ def _in_utf8(value: str | float | None) -> str | float | None:
     return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
-def _row(life: Life) -> Row:
+def row_of(life: Life) -> Row:
+    """Return the row of an asset."""
     is_refused = life.end == "failed" and life.is_planned
     was_asked = life.downloaded > 0 or life.retries > 0 or life.switches > 0 or is_refused
     return {

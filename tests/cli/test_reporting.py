@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
 import os
 import stat
@@ -11,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from grym_fetch.cli.reporting import reporting, write_whole
-from grym_fetch.core.errors import UnsafePath
+from grym_fetch.core.errors import DiskFull, UnsafePath
+from grym_fetch.core.events import AssetReused
 from grym_fetch.testing import AssetServer, Gate, Hold, seeded_bytes
 from tests.cli.running import invoke
 from tests.end_to_end.command import environment
@@ -76,6 +79,50 @@ def test_a_sync_has_rows_for_programs(project: Project) -> None:
     assert (rows["here"]["end"], rows["here"]["bytes"], rows["here"]["attempts"]) == ("verified", SIZE, 1)
     assert (rows["gone"]["end"], rows["gone"]["origin"]) == ("failed", None)
     assert "SECRET" not in str(rows)
+
+
+async def test_a_run_that_is_interrupted_has_its_rows(project: Project, tmp_path: Path) -> None:
+    """What has ended, and what has not."""
+    project.add("late", ["http://127.0.0.1:9/late.bin"], b"x")
+
+    async def interrupted() -> None:
+        async with project.manager() as manager, reporting(manager, manager.manifest.assets, tmp_path / "run.jsonl"):
+            manager.emit(AssetReused(asset="here", path="/here"))
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await interrupted()
+    rows = list(map(json.loads, (tmp_path / "run.jsonl").read_text().splitlines()))
+    assert [(row["asset"], row["end"]) for row in rows] == [("here", "reused"), ("late", "unfinished")]
+
+
+@pytest.mark.shows("P20")
+@pytest.mark.parametrize("is_interrupted", [False, True])
+async def test_rows_that_cannot_be_written(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_interrupted: bool
+) -> None:
+    """The run goes on, nothing waits for the report in memory, and in the end it is an error; the older one stays."""
+    path = tmp_path / "run.jsonl"
+    path.write_text("old\n")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("grym_fetch.display.report_rows.JsonLines.write", refuse)
+
+    async def story() -> None:
+        async with project.manager() as manager, reporting(manager, manager.manifest.assets, path):
+            manager.emit(AssetReused(asset="here", path="/here"))
+            async with asyncio.timeout(4):
+                while manager._bus.is_heard:
+                    await asyncio.to_thread(int)
+            if is_interrupted:
+                raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError if is_interrupted else DiskFull):
+        await story()
+    assert path.read_text() == "old\n"
+    assert [name for name in os.listdir(tmp_path) if "run" in name] == ["run.jsonl"]
 
 
 def test_parquet_without_its_extra_is_refused_first(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

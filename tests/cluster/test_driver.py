@@ -207,6 +207,47 @@ def test_a_lost_workers_task_is_done_by_another() -> None:
     virtual(story)
 
 
+@pytest.mark.shows("P16")
+def test_what_a_lost_worker_had_done_is_told() -> None:
+    """Its task has ended, but it has not told of its assets when it is lost: their ends are told all the same, once."""
+
+    async def story() -> None:
+        scene = Scene(2)
+        run = asyncio.create_task(scene.sync(100))
+        await asyncio.sleep(ORDER_S)
+        lost = scene.workers[0]
+        lost.answers_lost = 1000
+        await asyncio.sleep(TASK_S + 3 * ORDER_S)
+        assert not lost.tasks
+        scene.cluster.lose("w0")
+        tally = await run
+        assert set(scene.ends.values()) == {1}
+        assert len(scene.ends) == tally.counts["verified"] == 100
+        told = [event for event in scene.events if isinstance(event, AssetVerified) and event.node == "w0"]
+        assert len(told) == 50
+        assert {(event.path, event.size) for event in told} == {
+            (f"{event.asset[1:]}.bin", 10) for event in told if event.asset
+        }
+        assert scene.lists.lists == {}
+
+    virtual(story)
+
+
+def test_a_node_that_is_lost_last_is_told_of() -> None:
+    """When the run ends, no answer comes any more, so nothing is waited for."""
+
+    async def story() -> None:
+        scene = Scene(1)
+        run = asyncio.create_task(scene.sync(10))
+        await asyncio.sleep(ORDER_S)
+        scene.workers[0].answers_lost = 1000
+        await run
+        assert len(scene.ends) == 10
+        assert set(scene.ends.values()) == {1}
+
+    virtual(story)
+
+
 def test_no_event_is_lost_with_a_message() -> None:
     """What was not heard is told again, and everything once."""
 
@@ -327,13 +368,13 @@ def test_what_is_there_is_not_handed_out() -> None:
 
 
 def test_memory_does_not_grow_with_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lists exist only of tasks that are handed out, two a node."""
+    """Lists exist only of tasks that are handed out, two a node, and of the last one of each."""
     monkeypatch.setattr(module, "WINDOW", 100)
 
     async def story() -> None:
         scene = Scene(2)
         await scene.sync(5000)
-        assert scene.lists.most <= 4 * max(task.count for task in scene.cluster.submitted)
+        assert scene.lists.most <= 6 * max(task.count for task in scene.cluster.submitted)
 
     virtual(story)
 

@@ -1,4 +1,4 @@
-"""A sync on real Ray: a head and its workers as processes, a shared folder, and a server that counts."""
+"""A sync on Ray: what becomes of its actors, in memory; and a real head with workers as processes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,21 @@ import asyncio
 import hashlib
 import os
 import signal
+import sys
+import time
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from grym_fetch import AssetManager, Settings
+from grym_fetch.cluster.packets import Packet, pack
+from grym_fetch.cluster.protocol import Done, Job, Task, TaskEnd
+from grym_fetch.cluster.ray import MAX_DEATHS, RayCluster
 from grym_fetch.core.events import AssetPlanned, AssetVerified, Event, ProgressMade
 from grym_fetch.errors import ClusterError
 from grym_fetch.testing import AssetServer, Gate, Hold, SeededContent
@@ -25,6 +34,150 @@ from tests.support.system import listening
 MIB = 1024 * 1024
 
 
+class ActorDied(Exception):
+    """As Ray says that an actor is gone."""
+
+
+class FakeActor:
+    """An actor: each call of it waits in ``asked`` until a test answers."""
+
+    def __init__(self) -> None:
+        self.asked: dict[str, Future[Any]] = {}
+        self.packets: list[Packet] = []
+
+    def __getattr__(self, name: str) -> Any:
+        def remote(*packets: Packet) -> Any:
+            self.packets += packets
+            answer = self.asked[name] = Future()
+            return SimpleNamespace(future=lambda: answer)
+
+        return SimpleNamespace(remote=remote)
+
+
+class FakeRay:
+    """The part of Ray that is used, with machines that have so many CPUs."""
+
+    exceptions = SimpleNamespace(RayError=ActorDied, RayActorError=ActorDied)
+
+    def __init__(self, **cpus: int) -> None:
+        self.cpus = cpus
+        self.actors: list[FakeActor] = []
+        self.killed: list[FakeActor] = []
+
+    def nodes(self) -> list[dict[str, object]]:
+        return [
+            {"NodeID": name, "Alive": True, "NodeManagerAddress": name, "Resources": {"CPU": count}}
+            for name, count in self.cpus.items()
+        ]
+
+    def remote(self, **_: object) -> Any:
+        def make() -> FakeActor:
+            self.actors.append(FakeActor())
+            return self.actors[-1]
+
+        return lambda _: SimpleNamespace(options=lambda **_: SimpleNamespace(remote=make))
+
+    def kill(self, actor: FakeActor) -> None:
+        self.killed.append(actor)
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
+    """A Ray of one machine with two CPUs."""
+    strategies = SimpleNamespace(NodeAffinitySchedulingStrategy=lambda *_, **__: None)
+    for name in ("ray", "ray.util", "ray.util.scheduling_strategies"):
+        monkeypatch.setitem(sys.modules, name, cast("ModuleType", strategies))
+    return FakeRay(m=2)
+
+
+async def until(is_so: Callable[[], object]) -> None:
+    """Let the cluster's thread and tasks go on until something is so."""
+    async with asyncio.timeout(4):
+        while not is_so():
+            await asyncio.to_thread(int)
+
+
+async def begun(ray: FakeRay) -> RayCluster:
+    """A cluster all of whose actors have begun."""
+    cluster = RayCluster(ray, ThreadPoolExecutor(1))
+    await cluster.nodes()
+    for number, actor in enumerate(ray.actors):
+        await until(lambda actor=actor: "begin" in actor.asked)  # type: ignore[misc]
+        actor.asked["begin"].set_result(number)
+    while len(await cluster.nodes()) < len(ray.actors):
+        pass
+    return cluster
+
+
+TASK = Task(Job("run", "/m.json", "/a", "/e", Settings()), 1, 1, 1)
+DONE = Done(("a",), (), (), {}, {"a": "/a"}, 1, 1.0)
+
+
+@pytest.mark.shows("P16")
+@pytest.mark.parametrize("what", ["actor", "machine"])
+async def test_a_lost_actors_task_goes_to_another(ray: FakeRay, what: str) -> None:
+    """Ray itself gives it to nobody. It ends once, whoever does it, and the lost one is replaced."""
+    if what == "machine":
+        ray.cpus = {"m": 1, "n": 1}
+    cluster = await begun(ray)
+    first, second = ray.actors
+    await cluster.submit(TASK)
+    await until(lambda: "run" in first.asked)
+    if what == "actor":
+        first.asked["run"].set_exception(ActorDied())
+    else:
+        del ray.cpus["m"]
+        assert list(await cluster.nodes()) == ["n:1"]
+    await until(lambda: "run" in second.asked)
+    assert second.packets == first.packets
+    second.asked["run"].set_result(pack(DONE))
+    assert await cluster.gather() == [TaskEnd(1, DONE, node="m:1" if what == "actor" else "n:1")]
+    await cluster.nodes()
+    assert len(ray.actors) == (3 if what == "actor" else 2)
+    await cluster.aclose()
+
+
+@pytest.mark.shows("P16")
+async def test_a_machine_on_which_workers_die_gets_no_more(ray: FakeRay) -> None:
+    """Three that have died before they said a word are enough."""
+    ray.cpus = {"m": 1}
+    cluster = RayCluster(ray, ThreadPoolExecutor(1))
+    for number in range(MAX_DEATHS):
+        await cluster.nodes()
+        assert len(ray.actors) == number + 1
+        await until(lambda actor=ray.actors[-1]: "begin" in actor.asked)  # type: ignore[misc]
+        ray.actors[-1].asked["begin"].set_exception(ActorDied())
+        await until(lambda count=number + 1: cluster._deaths["m"] == count)  # type: ignore[misc]
+    assert await cluster.nodes() == {}
+    assert len(ray.actors) == MAX_DEATHS
+    await cluster.aclose()
+
+
+@pytest.mark.shows("P19")
+async def test_a_worker_that_cannot_import_the_program_is_an_error(ray: FakeRay) -> None:
+    """Ray tells it in the text of its own error; all workers would end in the same way."""
+    cluster = RayCluster(ray, ThreadPoolExecutor(1))
+    await cluster.nodes()
+    await until(lambda: "begin" in ray.actors[0].asked)
+    why = ActorDied("in the worker:\nModuleNotFoundError: No module named 'grym_fetch'")
+    ray.actors[0].asked["begin"].set_exception(why)
+    await until(lambda: cluster._problem)
+    with pytest.raises(ClusterError, match=r"cannot import grym-fetch \(ModuleNotFoundError: No module named"):
+        await cluster.nodes()
+    await cluster.aclose()
+
+
+@pytest.mark.shows("P21")
+async def test_a_run_that_ends_leaves_no_actor(ray: FakeRay) -> None:
+    """Also those that are still at work, or have not begun; and what was opened for it is closed."""
+    ended: list[str] = []
+    cluster = RayCluster(ray, ThreadPoolExecutor(1), end=lambda: ended.append("end"))
+    await cluster.nodes()
+    await cluster.aclose()
+    assert ray.killed == ray.actors
+    assert ended == ["end"]
+
+
 async def test_a_head_that_is_not_there(project: Project, server: AssetServer) -> None:
     """The error names where nobody answers."""
     many(project, server, 1)
@@ -33,10 +186,20 @@ async def test_a_head_that_is_not_there(project: Project, server: AssetServer) -
             await manager.sync_on("ray://127.0.0.1:9")
 
 
+def has_ended(process: int) -> bool:
+    """Whether a process ends within ten seconds."""
+    last = time.monotonic() + 10
+    while Path(f"/proc/{process}").exists():
+        if time.monotonic() > last:
+            return False
+    return True
+
+
 @pytest.mark.sweep
 @pytest.mark.alone  # on a busy machine, Ray gives up starting its own processes
 @pytest.mark.linux
 @pytest.mark.package("ray")
+@pytest.mark.shows("P16", "P18", "P21")
 async def test_ray_fetches_everything_once_and_replaces_a_killed_worker(server: AssetServer, project: Project) -> None:
     """Each asset is requested once, by two workers; what a killed one had fetched is not fetched again by the next."""
     many(project, server, 200)
@@ -62,6 +225,14 @@ async def test_ray_fetches_everything_once_and_replaces_a_killed_worker(server: 
             await server.stats.until(lambda stats: stats.requests_in_flight == 0)
             file.faults = ()
             await run
+            while not at_work.empty():
+                at_work.get_nowait()
+            file.faults = [Hold(gate, at=size - 1)]
+            run = asyncio.create_task(manager.sync_on(head.address, ["big"], force=True))
+            stopped = await at_work.get()
+            run.cancel()
+            await asyncio.wait([run])
+            assert has_ended(int(stopped.rpartition(":")[2]))
     big = project.finals().pop("big")
     assert hashlib.sha256(big.read_bytes()).hexdigest() == file.sha256
     assert all(project.finals()[name].read_bytes() == content for name, content in project.contents.items())
@@ -78,6 +249,7 @@ async def test_ray_fetches_everything_once_and_replaces_a_killed_worker(server: 
 @pytest.mark.alone  # on a busy machine, Ray gives up starting its own processes
 @pytest.mark.linux
 @pytest.mark.package("ray")
+@pytest.mark.shows("P21")
 def test_ctrl_c_ends_the_ray_of_this_machine(project: Project, tmp_path: Path) -> None:
     """No process of it is left, nor its folder for temporary files; while it runs, no other machine can reach it."""
     from grym_fetch.testing import serve_in_thread

@@ -41,12 +41,12 @@ LIFE: tuple[tuple[float, Event], ...] = (
 )
 
 
-def test_bytes_count_for_the_address_that_was_asked() -> None:
-    """What an earlier run has left counts for nobody; after a switch, the other address is credited."""
+def test_bytes_count_for_the_server_that_was_asked() -> None:
+    """What an earlier run has left counts for nobody; after a switch, the other server is credited."""
     report = followed(*LIFE)
-    assert report.origins == {
-        A: Share(bytes=300, seconds=2.0, assets=1, retries=1, left=1),
-        B: Share(bytes=500, seconds=2.0, assets=1),
+    assert report.servers == {
+        "https://one.example": Share(bytes=300, seconds=2.0, assets=1, retries=1, left=1),
+        "https://two.example": Share(bytes=500, seconds=2.0, assets=1),
     }
 
 
@@ -99,3 +99,15 @@ def test_a_server_that_fails_for_hours_fills_no_memory() -> None:
     retry = events.RetryScheduled(asset="a", url=A, attempt=1, delay=0.0, reason="503")
     life = only_life(followed(*((float(at), retry) for at in range(1, 3000))))
     assert (len(life.marks), life.retries) == (MAX_MARKS, 2999)
+
+
+def test_what_has_ended_need_not_be_kept() -> None:
+    """It is given away with all that its last event has told; what goes on stays."""
+    ended: list[Life] = []
+    report = Report({"a": A}, on_end=ended.append)
+    for _, event in LIFE:
+        report.apply(event)
+    report.apply(events.AssetPlanned(asset="b", size=1, resumed_bytes=0))
+    assert [(life.asset, life.path, life.checksum, life.origin) for life in ended] == [("a", "/p", "c", B)]
+    assert only_life(report).asset == "b"
+    assert len(report.servers) == 3

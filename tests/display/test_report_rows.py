@@ -10,11 +10,11 @@ import pytest
 
 from grym_fetch.core import events
 from grym_fetch.core.events import Event
+from grym_fetch.display import report_rows
 from grym_fetch.display.report import Report
-from grym_fetch.display.report_rows import COLUMNS, as_json_lines, as_parquet, read_rows, report_rows
+from grym_fetch.display.report_rows import COLUMNS, Row, read_rows, row_of, writer_for
 
 A, B = "https://one.example/a.bin", "https://two.example/a.bin"
-REPORT = Report({"a": A, "bad": B, "late": B, "there": B, "unpinned": B})
 HAPPENED: tuple[tuple[float, Event], ...] = (
     (100.0, events.RunStarted(assets=5, bytes=1000)),
     (101.0, events.AssetPlanned(asset="a", size=1000, resumed_bytes=200)),
@@ -27,13 +27,29 @@ HAPPENED: tuple[tuple[float, Event], ...] = (
     (112.0, events.AssetFailed(asset="bad", error="BadStatus", message=f"{B}?token=SECRET: status 404", attempts=())),
     (112.0, events.AssetFailed(asset="unpinned", error="UnpinnedAsset", message="no checksum", attempts=())),
 )
-for time, event in HAPPENED:
-    REPORT.apply(replace(event, time=time))
+
+
+def rows() -> list[Row]:
+    """Those of a run."""
+    report = Report({"a": A, "bad": B, "there": B, "unpinned": B})
+    for time, event in HAPPENED:
+        report.apply(replace(event, time=time))
+    return [row_of(life) for life in report.lives]
+
+
+def written(kind: str, some: list[Row]) -> bytes:
+    """A file with rows, added one by one."""
+    file = io.BytesIO()
+    writer = writer_for(kind, file)
+    for row in some:
+        writer.write([row])
+    writer.end()
+    return file.getvalue()
 
 
 def test_every_asset_has_a_row() -> None:
     """How it ended, from where, with how many bytes, seconds and attempts, and why it failed."""
-    a, there, bad, unpinned, late = report_rows(REPORT)
+    a, there, bad, unpinned = rows()
     assert list(a) == list(COLUMNS)
     assert a == {
         "asset": "a", "end": "verified", "node": None, "origin": B, "size": 1000, "bytes": 800, "resumed_bytes": 200,
@@ -43,49 +59,55 @@ def test_every_asset_has_a_row() -> None:
     assert (bad["end"], bad["attempts"], bad["error"]) == ("failed", 1, "BadStatus")
     assert "404" in str(bad["message"])
     assert (unpinned["end"], unpinned["attempts"]) == ("failed", 0), "nobody was asked for it"
-    assert (late["asset"], late["end"], late["began"], late["seconds"]) == ("late", "unfinished", None, None)
 
 
 def test_json_lines_are_the_rows_without_secrets() -> None:
     """One object on each line."""
-    text = as_json_lines(REPORT).decode()
-    assert [json.loads(line) for line in text.splitlines()] == list(report_rows(REPORT))
+    text = written(".jsonl", rows()).decode()
+    assert [json.loads(line) for line in text.splitlines()] == rows()
     assert "SECRET" not in text
 
 
 @pytest.mark.package("pyarrow")
 @pytest.mark.sweep
-def test_parquet_has_the_same_rows() -> None:
-    """With the types that are promised, also where a column is empty; a path that is not UTF-8 is escaped."""
+def test_parquet_has_the_same_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In groups, with the types that are promised, also where a column is empty; no path is not UTF-8."""
     from pyarrow import parquet
 
-    table = parquet.read_table(io.BytesIO(as_parquet(REPORT)))
-    assert {field.name: str(field.type).replace("double", "float64") for field in table.schema} == COLUMNS
-    expected = list(report_rows(REPORT))
+    monkeypatch.setattr(report_rows, "GROUP", 3)
+    table = parquet.ParquetFile(io.BytesIO(written(".parquet", rows())))
+    types = {field.name: str(field.type).replace("double", "float64") for field in table.schema_arrow}
+    assert types == COLUMNS
+    expected = rows()
     expected[1]["path"] = "/p/there-\\udcff"
-    assert table.to_pylist() == expected
+    assert table.read().to_pylist() == expected
+    assert [table.metadata.row_group(n).num_rows for n in range(table.num_row_groups)] == [3, 1]
 
 
 @pytest.mark.package("pyarrow")
 @pytest.mark.parametrize("kind", [".jsonl", ".parquet"])
-def test_a_report_that_goes_on_keeps_what_was_fetched_before(kind: str) -> None:
-    """What is there by now is told as the earlier run has fetched it; all else as it is now. Damage says nothing."""
-    data = as_parquet(REPORT) if kind == ".parquet" else as_json_lines(REPORT)
-    earlier = read_rows(data, kind)
-    assert len(earlier) == 5
-    again = Report({"a": A, "bad": B})
-    again.apply(events.AssetReused(asset="a", path="/p"))
-    again.apply(events.AssetReused(asset="bad", path="/bad"))
-    a, bad = report_rows(again, earlier)
-    assert a == next(report_rows(REPORT))
-    assert bad["end"] == "reused"
-    assert read_rows(data[:-9], kind) == []
-    assert read_rows(b"[1, 2]", ".jsonl") == []
+def test_rows_are_read_again(kind: str) -> None:
+    """As far as the file is whole: of lines those before the damage, of a table none."""
+    data = written(kind, rows())
+    assert [row["asset"] for row in read_rows(io.BytesIO(data), kind)] == ["a", "there", "bad", "unpinned"]
+    cut = [row["asset"] for row in read_rows(io.BytesIO(data[:-9]), kind)]
+    assert cut == (["a", "there", "bad"] if kind == ".jsonl" else [])
 
 
-def test_each_nodes_copy_has_a_row() -> None:
-    """Where nodes share nothing, an asset is fetched by each."""
-    report = Report({"a": A, "b": B}, each_node=True)
-    for node in ("one", "two"):
-        report.apply(events.AssetReused(asset="a", path="/p", node=node))
-    assert [(row["asset"], row["node"]) for row in report_rows(report)] == [("a", "one"), ("a", "two"), ("b", None)]
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[1, 2]",
+        b'{"asset": ["a"]}',
+        b'{"asset": "a", "size": "1"}',
+        b'{"asset": "a", "size": true}',
+        b'{"asset": "a", "size": 1.5}',
+        b'{"asset": "a", "size": 9223372036854775808}',
+        b'{"asset": ' + b"[" * 100_000,
+        b"\xff\xfe",
+    ],
+)
+def test_what_is_no_row_is_left_out(line: bytes) -> None:
+    """Anybody may have written the file; the rows after it count."""
+    good = b'{"asset": "b", "end": "verified", "seconds": 1}\n'
+    assert [row["asset"] for row in read_rows(io.BytesIO(line + b"\n" + good), ".jsonl")] == ["b"]

@@ -170,7 +170,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"exit_codes", "help", "streams", "repository_text", "demo_report"},
         {"findings", "usage"},
         {"options", "demo_stage", "unexpected"},
-        {"settings", "logs"},
+        {"settings", "logs", "report_file"},
         {"runner", "demo_story", "local_work", "reporting"},
         {"metrics", "tables"},
         {"sync", "measured", "new_manifest", "repository_places", "sizes"},

@@ -56,7 +56,7 @@ def test_the_numbers_have_no_gaps() -> None:
         "A": 31,
         "C": 18,
         "D": 23,
-        "P": 19,
+        "P": 21,
         "X": 12,
         "M": 18,
         "U": 10,
