@@ -17,9 +17,10 @@ from weakref import WeakKeyDictionary
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import SourceFailed, UnknownSource
+from grym_fetch.core.nearest import as_path, nearest_names
 from grym_fetch.core.stated import StatedDigest
 from grym_fetch.sources.answers import HubAnswer, items
-from grym_fetch.sources.choice import choose_paths, is_pattern, nearest, nearest_version, quoted, unquoted
+from grym_fetch.sources.choice import choose_paths, is_pattern, nearest_version, quoted, unquoted
 from grym_fetch.sources.protocol import Page, Resolved, SourceFile, Web
 
 HUB = "Hugging Face"
@@ -235,8 +236,9 @@ class _Repository:
         return SourceFailed(
             page.url,
             HUB,
-            f"{self._place.short_id} is gated: accept its conditions at {self._endpoint}/{self._place.short_id}, then "
-            f"set HF_TOKEN to a token of that account, or log in with `hf auth login` ({page.refusal})",
+            f"{page.reason}; {self._place.short_id} is gated: accept its conditions at "
+            f"{self._endpoint}/{self._place.short_id}, then set HF_TOKEN to a token of that account, or log in with "
+            "`hf auth login`",
         )
 
     async def _revisions(self) -> list[str]:
@@ -259,7 +261,7 @@ class _Repository:
         owner, slash, _ = place.id.partition("/")
         if slash:
             ids = await self._repositories(owner)
-            found += [replace(place, id=each) for each in nearest(place.id, ids)]
+            found += [replace(place, id=each) for each in nearest_names(place.id, ids, forms=as_path)]
         return [f"hf://{each.short_id}" for each in found][:3]
 
     async def _exists(self, url: str) -> bool:

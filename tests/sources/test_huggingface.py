@@ -186,8 +186,9 @@ async def test_private_and_gated(hub: HuggingFaceHub) -> None:
     hub.add("models/org/gated", FILES, gated=True)
     with pytest.raises(UnknownSource, match=r"or it is private: .*no credentials were sent; set HF_TOKEN"):
         await ask("hf://org/private", environ(hub))
-    with pytest.raises(SourceFailed, match=r"gated: accept its conditions at .*/org/gated, then set HF_TOKEN"):
+    with pytest.raises(SourceFailed, match=r"gated: accept its conditions at .*/org/gated, then set HF_TOKEN") as gated:
         await ask("hf://org/gated", environ(hub))
+    assert str(gated.value).count("HF_TOKEN") == 1
     for name in ("private", "gated"):
         assert (await ask(f"hf://org/{name}", environ(hub, HF_TOKEN=TOKEN))).files
 
