@@ -17,6 +17,7 @@ from grym_fetch.cli.help import Command
 from grym_fetch.cli.measured import tell_measured
 from grym_fetch.cli.new_manifest import with_manifest
 from grym_fetch.cli.options import Common, common_options, option, refuse_password, transfer_options
+from grym_fetch.cli.usage import WrongUsage
 
 if TYPE_CHECKING:
     from grym_fetch.core.digest import Checksum
@@ -241,12 +242,17 @@ def _refuse_bucket_alone(address: str) -> None:
     """Say what is wrong with an address of a bucket without an object, rather than with the name of its file."""
     from grym_fetch.core.buckets import BucketAddress, is_bucket_address
     from grym_fetch.core.text import safe_text
+    from grym_fetch.sources.choice import is_pattern
 
-    if is_bucket_address(address):
-        try:
-            BucketAddress.parse(address)
-        except ValueError as error:
-            raise click.UsageError(f"{safe_text(address)} {error}") from None
+    if not is_bucket_address(address):
+        return
+    try:
+        BucketAddress.parse(address.rstrip("/"))
+    except ValueError as error:
+        raise click.UsageError(f"{safe_text(address)} {error}") from None
+    if address.endswith("/") or is_pattern(address):
+        hint = "if its name has such characters, say --local-path" if is_pattern(address) else ""
+        raise WrongUsage(f"{safe_text(address)}: a bucket is not listed; name one object", hint=hint)
 
 
 def _default_path(manager: AssetManager, file: Path | None, address: str) -> str:
@@ -254,8 +260,7 @@ def _default_path(manager: AssetManager, file: Path | None, address: str) -> str
     from grym_fetch.core.paths import check_local_path
 
     path = file_name(file, address)
-    if not path:
-        _refuse_bucket_alone(address)
+    _refuse_bucket_alone(address)
     if file is not None:
         with suppress(ValueError):  # raised if it is elsewhere
             path = file.resolve().relative_to(manager.project.assets_dir.resolve()).as_posix()

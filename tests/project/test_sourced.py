@@ -248,7 +248,12 @@ def test_the_command(project: Project, hub: HuggingFaceHub) -> None:
     [
         (["hff://org/model"], 2, "there is no source 'hff:'; known are"),
         (["s3://bucket/"], 2, "s3://bucket/ is not the address of an object in a bucket"),
+        (["gs://models/v1/"], 2, "gs://models/v1/: a bucket is not listed; name one object"),
+        (["az://models/*.bin"], 2, "az://models/*.bin: a bucket is not listed; name one object"),
+        (["s3://models/a.bin?versionId=1"], 2, "has a ? or a #, which an address in a bucket has only as %3F"),
+        (["S3://models/a.bin"], 2, "url: starts with s3: in capitals; allowed: "),
         (["hf://org/modle"], 2, "Nearest: hf://org/model"),
+        (["HF://org/modle"], 2, "Nearest: hf://org/model"),
         (["hf://org/model/config.json", "--url", "https://h.example/"], 2, "--url is for a file"),
         (["hf://org/model", "--fallback-url", "https://h.example/a"], 2, "single file"),
         (["hf://org/model", "--fallback-url", "https://me:pw@h.example/a"], 2, "a user or password"),
