@@ -52,10 +52,10 @@ def import_command(
     """
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from
-    from grym_fetch.manifest_files.project import expand_home
+    from grym_fetch.manifest_files.project import expand_home, names_file
 
     listing = expand_home(file)
-    if not listing.is_file():
+    if not names_file(listing):
         _refuse_address(file, "import", "the list")
         raise click.UsageError(f"there is no file {file!r}" if not listing.exists() else f"{file!r} is not a file")
     if base_url is not None:
@@ -113,14 +113,14 @@ def convert_command(common: Common, source: str, target: str, force: bool) -> in
     A list of more than 100,000 assets, or 16 MiB, is read only as .jsonl or .parquet.
     """
     from grym_fetch.cli.runner import run_plain, short_path
-    from grym_fetch.manifest_files.project import CANDIDATES, expand_home
+    from grym_fetch.manifest_files.project import CANDIDATES, expand_home, names_file
 
     read, written = expand_home(source), expand_home(target)
+    _refuse_address(source, "convert", "the manifest")
     for each in (source, target):
-        _refuse_address(each, "convert", "the manifest")
         if Path(each).suffix.lower() not in (".json", ".jsonl", ".parquet"):
             raise click.UsageError(f"the name of {each!r} must end in .json, .jsonl or .parquet")
-    if not read.is_file():
+    if not names_file(read):
         raise click.UsageError(f"there is no file {source!r}" if not read.exists() else f"{source!r} is not a file")
     if written.exists() and not force:
         same = written.samefile(read)

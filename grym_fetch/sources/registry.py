@@ -40,6 +40,16 @@ GROUP = "grym_fetch.sources"
 PLAIN = ("http", "https")
 _LISTED = (*PLAIN, *BUCKETS, LFS)
 """Schemes of addresses that stand in a manifest as they are."""
+_OTHERS_SAY = {
+    "abfs": "az",
+    "abfss": "az",
+    "azure": "az",
+    "docker": "oci",
+    "gh": "github",
+    "huggingface": "hf",
+    "ms": "modelscope",
+}
+"""What other programs and people call some of them."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 
 
@@ -64,9 +74,13 @@ def source_of(address: str) -> AssetSource:
     scheme = scheme_of(address)
     known = schemes()
     if scheme not in known:
-        near = [f"{each}:" for each in nearest_names(scheme, [*known, *_LISTED], most=1)]
+        if scheme == "file":
+            raise UnknownSource(address, "a file is named by its path, and --url says where others can fetch it")
+        meant = _OTHERS_SAY.get(scheme)
+        near = [meant] if meant is not None else nearest_names(scheme, [*known, *_LISTED], most=1)
         shown = ", ".join(f"{each}:" for each in [*known, *_LISTED])
-        raise UnknownSource(address, f"there is no source {scheme + ':'!r}; known are {shown}", near)
+        reason = f"there is no source {scheme + ':'!r}; known are {shown}"
+        raise UnknownSource(address, reason, [f"{each}:" for each in near])
     return _load(scheme)
 
 

@@ -169,6 +169,9 @@ def test_pages(page: str, address: str | None) -> None:
         ("hf://org/model/*.gguf", "no file matches", []),
         ("hf://", "allowed: hf://ORG/REPO", []),
         ("hf://../../x", "allowed: hf://ORG/REPO", []),
+        ("hf://org/model@", "allowed: hf://ORG/REPO", []),
+        ("hf://org/model@@main", "allowed: hf://ORG/REPO", []),
+        ("hf://dataset/org/data/x", "no such repository", ["hf://datasets/org/data/x"]),
         ("hf://org/model@%FF/x", "UTF-8", []),
     ],
 )
@@ -177,6 +180,14 @@ async def test_what_is_not_there(hub: HuggingFaceHub, address: str, reason: str,
     with pytest.raises(UnknownSource, match=reason) as caught:
         await ask(address, environ(hub))
     assert list(caught.value.suggestions)[: len(near)] == near
+
+
+@pytest.mark.parametrize("status", [410, 451])
+async def test_what_is_withdrawn(hub: HuggingFaceHub, status: int) -> None:
+    """There is such a repository: the hub says why nobody gets it."""
+    hub.override = lambda _: Reply(status)
+    with pytest.raises(SourceFailed, match=f"Hugging Face: status {status}"):
+        await ask("hf://org/model", environ(hub))
 
 
 @pytest.mark.shows("S7")
