@@ -17,6 +17,7 @@ from grym_fetch.cli.help import Command
 from grym_fetch.cli.measured import tell_measured
 from grym_fetch.cli.new_manifest import with_manifest
 from grym_fetch.cli.options import Common, common_options, option, refuse_password, transfer_options
+from grym_fetch.cli.usage import WrongUsage
 
 if TYPE_CHECKING:
     from grym_fetch.core.digest import Checksum
@@ -182,10 +183,10 @@ def _as_short_address(source: str) -> str | None:
     from grym_fetch.cli.exit_codes import exit_code
     from grym_fetch.core.errors import UnknownSource
     from grym_fetch.core.text import redact_text, safe_text
-    from grym_fetch.manifest_files.project import expand_home
+    from grym_fetch.manifest_files.project import expand_home, names_file
     from grym_fetch.sources.registry import recognize
 
-    if ":" not in source or expand_home(source).is_file():
+    if ":" not in source or names_file(expand_home(source)):
         return None
     try:
         return recognize(source, os.environ)
@@ -237,16 +238,21 @@ def file_name(file: Path | None, address: str) -> str:
         return ""
 
 
-def _refuse_bucket_alone(address: str) -> None:
-    """Say what is wrong with an address of a bucket without an object, rather than with the name of its file."""
-    from grym_fetch.core.buckets import BucketAddress, is_bucket_address
-    from grym_fetch.core.text import safe_text
+def _refuse_address(address: str) -> None:
+    """Say what is wrong with an address, rather than with the name of its file."""
+    from grym_fetch.core.buckets import is_bucket_address
+    from grym_fetch.core.manifest_values import check_address
+    from grym_fetch.core.text import redact_url
+    from grym_fetch.sources.choice import is_pattern
 
-    if is_bucket_address(address):
-        try:
-            BucketAddress.parse(address)
-        except ValueError as error:
-            raise click.UsageError(f"{safe_text(address)} {error}") from None
+    is_bucket = is_bucket_address(address)
+    try:
+        check_address(address.rstrip("/") if is_bucket else address)
+    except ValueError as error:
+        raise click.UsageError(f"{redact_url(address)} {error}") from None
+    if is_bucket and (address.endswith("/") or is_pattern(address)):
+        hint = "if its name has such characters, say --local-path" if is_pattern(address) else ""
+        raise WrongUsage(f"{redact_url(address)}: a bucket is not listed; name one object", hint=hint)
 
 
 def _default_path(manager: AssetManager, file: Path | None, address: str) -> str:
@@ -254,8 +260,8 @@ def _default_path(manager: AssetManager, file: Path | None, address: str) -> str
     from grym_fetch.core.paths import check_local_path
 
     path = file_name(file, address)
-    if not path:
-        _refuse_bucket_alone(address)
+    if file is None:
+        _refuse_address(address)
     if file is not None:
         with suppress(ValueError):  # raised if it is elsewhere
             path = file.resolve().relative_to(manager.project.assets_dir.resolve()).as_posix()

@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem, get_completion_class
 from grym_fetch.cli import streams
 from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import Common, common_options, option
-from grym_fetch.cli.usage import WrongUsage, nearest
+from grym_fetch.cli.usage import WrongUsage, no_such_command
 
 SHELLS = ("bash", "zsh", "fish")
 _COMMAND = "grym-fetch"
@@ -22,11 +22,11 @@ _VARIABLE = "_GRYM_FETCH_COMPLETE"
 
 
 @click.command("completion", cls=Command)
-@click.argument("shell", type=click.Choice(SHELLS))
+@click.argument("shell", metavar="SHELL", type=click.Choice(SHELLS))
 @option("--install", is_flag=True, help="Write it to where the shell looks for it, in your home.")
 @common_options
 def completion_command(common: Common, shell: str, install: bool) -> int:
-    """Print the completion of commands, options, ids and tags for a shell.
+    """Print the completion of commands, options, ids and tags for a shell: bash, zsh or fish.
 
     Try it with: eval "$(grym-fetch completion bash)". With --install it is there in every new shell;
     zsh needs a line in ~/.zshrc for that, which is printed, and bash the package bash-completion.
@@ -76,7 +76,7 @@ def help_command(ctx: click.Context, command: str | None) -> int:
         return 0
     found = group.get_command(root, command)
     if found is None:
-        raise WrongUsage(f"no such command {command!r}", ctx, hint=nearest(command, group.list_commands(root)))
+        raise no_such_command(command, ctx, group.list_commands(root))
     with click.Context(found, info_name=command, parent=root) as context:
         click.echo(found.get_help(context))
     return 0

@@ -13,6 +13,7 @@ from grym_fetch.cli.adding import tell_added
 from grym_fetch.cli.help import Command
 from grym_fetch.cli.new_manifest import with_manifest
 from grym_fetch.cli.options import Common, common_options, ids_argument, option, refuse_password, transfer_options
+from grym_fetch.cli.usage import WrongUsage
 
 if TYPE_CHECKING:
     from grym_fetch.manager import AssetManager
@@ -51,10 +52,11 @@ def import_command(
     """
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from
-    from grym_fetch.manifest_files.project import expand_home
+    from grym_fetch.manifest_files.project import expand_home, names_file
 
     listing = expand_home(file)
-    if not listing.is_file():
+    if not names_file(listing):
+        _refuse_address(file, "import", "the list")
         raise click.UsageError(f"there is no file {file!r}" if not listing.exists() else f"{file!r} is not a file")
     if base_url is not None:
         refuse_password(base_url)
@@ -101,39 +103,52 @@ def export_command(common: Common, ids: tuple[str, ...], exclude: tuple[str, ...
 
 
 @click.command("convert", cls=Command)
-@click.argument("source", metavar="FROM", type=click.Path(path_type=Path))
-@click.argument("target", metavar="TO", type=click.Path(path_type=Path))
+@click.argument("source", metavar="FROM", type=click.Path())
+@click.argument("target", metavar="TO", type=click.Path())
 @option("--force", is_flag=True, help="Replace TO if it is there.")
 @common_options
-def convert_command(common: Common, source: Path, target: Path, force: bool) -> int:
+def convert_command(common: Common, source: str, target: str, force: bool) -> int:
     """Write a manifest as another kind: .json, .jsonl (an entry a line) or .parquet.
 
     A list of more than 100,000 assets, or 16 MiB, is read only as .jsonl or .parquet.
     """
     from grym_fetch.cli.runner import run_plain, short_path
-    from grym_fetch.manifest_files.project import CANDIDATES, expand_home
+    from grym_fetch.manifest_files.project import CANDIDATES, expand_home, names_file
 
-    source, target = expand_home(source), expand_home(target)
+    read, written = expand_home(source), expand_home(target)
+    _refuse_address(source, "convert", "the manifest")
     for each in (source, target):
-        if each.suffix.lower() not in (".json", ".jsonl", ".parquet"):
-            raise click.UsageError(f"the name of {str(each)!r} must end in .json, .jsonl or .parquet")
-    if not source.is_file():
-        raise click.UsageError(f"there is no file {str(source)!r}")
-    if target.exists() and not force:
-        raise click.UsageError(f"{str(target)!r} is there already; --force replaces it")
+        if Path(each).suffix.lower() not in (".json", ".jsonl", ".parquet"):
+            raise click.UsageError(f"the name of {each!r} must end in .json, .jsonl or .parquet")
+    if not names_file(read):
+        raise click.UsageError(f"there is no file {source!r}" if not read.exists() else f"{source!r} is not a file")
+    if written.exists() and not force:
+        same = written.samefile(read)
+        raise click.UsageError(
+            f"FROM and TO are both {source!r}" if same else f"{target!r} is there already; --force replaces it"
+        )
 
     def work() -> int:
         from grym_fetch.manifest_files.conversion import convert
 
-        count = convert(source, target)
+        count = convert(read, written)
         if common.json:
-            click.echo(json.dumps({"from": str(source), "to": str(target), "assets": count}))
+            click.echo(json.dumps({"from": str(read), "to": str(written), "assets": count}))
             return 0
         if not common.quiet:
-            click.echo(f"wrote {short_path(target.absolute())}: {count:,} asset{'s' if count != 1 else ''}")
+            click.echo(f"wrote {short_path(written.absolute())}: {count:,} asset{'s' if count != 1 else ''}")
             names = [Path(each).name for each in CANDIDATES]
-            if source.name in names and target.name in names and names.index(source.name) < names.index(target.name):
-                streams.say(f"{source.name} beside it comes first: remove it, or name the other with --config")
+            if read.name in names and written.name in names and names.index(read.name) < names.index(written.name):
+                streams.say(f"{read.name} beside it comes first: remove it, or name the other with --config")
         return 0
 
     return run_plain(common, work)
+
+
+def _refuse_address(name: str, command: str, what: str) -> None:
+    """Raise a `WrongUsage` that says what to do with an address where a file is meant."""
+    if "://" in name:
+        from grym_fetch.core.text import redact_url
+
+        hint = f"download {what} first, for example with `curl -O`, and name the file"
+        raise WrongUsage(f"{command} takes a file, not an address: {redact_url(name)}", hint=hint)

@@ -15,7 +15,7 @@ import click
 from grym_fetch._version import __version__
 from grym_fetch.cli import streams
 from grym_fetch.cli.help import EXAMPLES, one_screen, screen_width, short_option
-from grym_fetch.cli.usage import WrongUsage, nearest, tell_usage
+from grym_fetch.cli.usage import no_such_command, tell_usage
 from grym_fetch.core.errors import GrymFetchError
 from grym_fetch.core.text import redact_text, safe_text
 
@@ -152,7 +152,7 @@ class LazyGroup(click.Group):
         """As in click, but an unknown command gets the nearest names."""
         name = args[0] if args else ""
         if name and not name.startswith("-") and name not in COMMANDS:
-            raise WrongUsage(f"no such command {name!r}", ctx, hint=nearest(name, list(COMMANDS)))
+            raise no_such_command(name, ctx, COMMANDS)
         return super().resolve_command(ctx, args)
 
 

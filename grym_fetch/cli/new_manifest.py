@@ -56,14 +56,22 @@ def with_manifest(common: Common) -> Iterator[None]:
 
 
 def _remove_if_empty(manifest: Path, common: Common) -> None:
-    """Remove the manifest made for an asset that could not be added; otherwise a failure would leave it behind."""
+    """Remove the manifest made for an asset that could not be added; otherwise a failure would leave it behind.
+
+    Its version is forgotten, too: the next manifest here need not be newer than one that nobody has seen.
+    """
     from grym_fetch.core.errors import GrymFetchError
     from grym_fetch.core.text import safe_text
-    from grym_fetch.manifest_files.project import load_manifest
+    from grym_fetch.disk.rollback import RollbackGuard
+    from grym_fetch.manifest_files.project import find_project, load_manifest
 
     with suppress(GrymFetchError, OSError):
-        if not load_manifest(manifest).manifest.assets:
+        if not (made := load_manifest(manifest).manifest).assets:
+            project = find_project(config=manifest, assets_dir=common.assets_dir, environ=os.environ, cwd=Path.cwd())
+            guard = RollbackGuard(project.assets_dir, project.manifest_path)
             manifest.unlink()
+            if guard.read() == made.version:
+                guard.write(None)
             if not common.quiet:
                 path = safe_text(str(manifest), limit=4000)
                 streams.say(f"nothing was added: removed {path} again")

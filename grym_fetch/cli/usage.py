@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from grym_fetch.cli import streams
+from grym_fetch.core.nearest import nearest_names
 from grym_fetch.core.text import redact_text, safe_text
 from grym_fetch.core.variables import CLIENT_CERT, CLIENT_KEY
 
@@ -37,7 +38,11 @@ def tell_usage(error: click.ClickException) -> None:
         hint = error.hint
     elif isinstance(error, click.NoSuchOption):
         message = f"no such option {error.option_name!r}"
-        hint = f"did you mean {error.possibilities[0]}?" if error.possibilities else ""
+        known = error.ctx.command.get_params(error.ctx) if error.ctx is not None else []
+        names = [
+            name for each in known if not getattr(each, "hidden", False) for name in (*each.opts, *each.secondary_opts)
+        ]
+        hint = nearest(error.option_name, names, most=1)
     if isinstance(error, click.BadParameter) and error.param is not None and error.ctx is not None:
         name = error.param.name or ""
         if error.ctx.get_parameter_source(name) is not ParameterSource.ENVIRONMENT:
@@ -54,12 +59,16 @@ def tell_usage(error: click.ClickException) -> None:
     streams.complain(told, hint=safe_text(hint, limit=1000))
 
 
-def nearest(word: str, known: Iterable[str], *, likeness: float = 0.6) -> str:
+def nearest(word: str, known: Iterable[str], *, most: int = 2, likeness: float = 0.6) -> str:
     """A hint with the known words that look like this one; empty if there are none."""
-    import difflib
-
-    near = difflib.get_close_matches(word, list(known), n=2, cutoff=likeness)
+    near = nearest_names(word, known, most=most, likeness=likeness)
     return f"did you mean {' or '.join(near)}?" if near else ""
+
+
+def no_such_command(name: str, ctx: click.Context, known: Iterable[str]) -> WrongUsage:
+    """Return the error for a command that does not exist, with the nearest that do."""
+    hint = nearest(name, known) or f"`{ctx.find_root().command_path} -h` lists the commands"
+    return WrongUsage(f"no such command {name!r}", ctx, hint=hint)
 
 
 def warn_of_variables(context: click.Context) -> None:

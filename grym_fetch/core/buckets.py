@@ -22,6 +22,11 @@ _ADVICE = {
     f"GRYM_FETCH_TOKEN_STORAGE_GOOGLEAPIS_COM to a token (gcloud auth print-access-token); {_MACHINE}",
     "az": f"set AZURE_STORAGE_ACCOUNT_NAME, and AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN; {_MACHINE}",
 }
+_CHECK = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, are right, AWS_REGION is the bucket's region",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS is right",
+    "az": "AZURE_STORAGE_ACCOUNT_KEY is that of AZURE_STORAGE_ACCOUNT_NAME, or AZURE_STORAGE_SAS_TOKEN has not expired",
+}
 _FORM = re.compile(r"(?P<scheme>s3|gs|az)://(?P<bucket>[A-Za-z0-9._-]+)/(?P<key>[!-\[\]-~]+)", re.ASCII)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,221}[a-z0-9]", re.ASCII)
 _BUCKET_NAME_RULE = (
@@ -34,11 +39,18 @@ def is_bucket_address(text: str) -> bool:
     return text.startswith(("s3://", "gs://", "az://"))
 
 
-def bucket_advice(address: str, *, is_missing: bool = False) -> str:
-    """Say where the keys for a bucket are taken from; or, if the server has no such object, what may be wrong."""
-    advice = _ADVICE[address.partition(":")[0]]
-    # Some servers also answer so to those who may not know what there is.
-    return f"see that bucket and key are right; if it is not public: {advice}" if is_missing else advice
+def bucket_advice(address: str, *, is_missing: bool = False, is_signed: bool = False) -> str:
+    """Say where the keys for a bucket are taken from; or, if keys have signed the address, what may be wrong with them.
+
+    ``is_missing``: the server has no such object. Some also say so to those who may not know what there is.
+    """
+    scheme = address.partition(":")[0]
+    name = "see that bucket and key are right"
+    if is_signed and is_missing:
+        return f"{name}, and that the keys that are set may read it"
+    if is_signed:
+        return f"see that {_CHECK[scheme]}, that these keys may read it, and that this machine's clock is right"
+    return f"{name}; if it is not public: {_ADVICE[scheme]}" if is_missing else _ADVICE[scheme]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +65,10 @@ class BucketAddress:
     def parse(cls, text: str) -> BucketAddress:
         """Read an address. Raises `ValueError` with what is allowed; the address is not repeated."""
         match = _FORM.fullmatch(text)
-        if match is None or "?" in match["key"] or "#" in match["key"]:
+        if match is None:
             raise ValueError(f"is not the address of an object in a bucket; allowed: {BUCKET_RULE}")
+        if "?" in match["key"] or "#" in match["key"]:
+            raise ValueError("has a ? or a #, which an address in a bucket has only as %3F and %23, in its key")
         if not _BUCKET.fullmatch(match["bucket"]):
             raise ValueError(f"is not the address of an object in a bucket: {_BUCKET_NAME_RULE}")
         try:

@@ -8,13 +8,13 @@ forbid things; it may not allow anything that is forbidden without it.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from grym_fetch.core.errors import ConfigurationError, Problem
 from grym_fetch.core.mirror_rules import are_rules, read_mirrors
+from grym_fetch.core.nearest import as_key, nearest_names
 from grym_fetch.core.paths import check_local_path
 from grym_fetch.core.text import safe_text
 from grym_fetch.core.validation import Rule, instance_of, number, one_of, whole_number
@@ -180,7 +180,7 @@ def parse_configuration(data: bytes, source: str, origin: Origin) -> Configurati
 def _known(name: str) -> SettingKey:
     if (key := _BY_NAME.get(name)) is not None:
         return key
-    near = difflib.get_close_matches(name.replace("_", "-"), _BY_NAME, n=1)
+    near = nearest_names(name, _BY_NAME, most=1, forms=as_key)
     hint = f"did you mean {near[0]}?" if near else f"the settings are {', '.join(_BY_NAME)}"
     raise ValueError(f"is not a setting; {hint}")
 

@@ -106,7 +106,7 @@ class ManifestError(GrymFetchError):
 
     def __str__(self) -> str:
         count = len(self.problems)
-        lines = [f"{self.source}: {count} problem{'s' if count != 1 else ''}; nothing was downloaded"]
+        lines = [f"{self.source} cannot be used: {count} problem{'s' if count != 1 else ''}"]
         lines += [f"  {problem}" for problem in self.problems[:MOST_SHOWN]]
         if count > MOST_SHOWN:
             lines.append(f"  … and {count - MOST_SHOWN} more")

@@ -6,8 +6,10 @@ else knows the keys of the file: the parser, the editor's new entries and the JS
 
 from __future__ import annotations
 
+from grym_fetch.core.buckets import SCHEMES as BUCKETS
 from grym_fetch.core.digest import CHECKSUM_RULE, Checksum, parse_all_checksums
 from grym_fetch.core.freshness import EXPIRY_RULE, parse_expiry
+from grym_fetch.core.lfs_addresses import SCHEME as LFS
 from grym_fetch.core.manifest import Asset, Manifest, StandIn
 from grym_fetch.core.manifest_values import (
     ADDRESS_RULE,
@@ -57,7 +59,7 @@ _URL = text(
     check_address,
     check_all=check_all_urls,
     format="uri",
-    pattern="^([Hh][Tt][Tt][Pp][Ss]?|s3|gs|az)://",
+    pattern=f"^([Hh][Tt][Tt][Pp][Ss]?|{'|'.join((*BUCKETS, LFS))})://",
     maxLength=MAX_URL_CHARACTERS,
 )
 _URLS = list_of(_URL, f"a list of at most {MAX_FALLBACK_URLS} addresses", max_items=MAX_FALLBACK_URLS)
@@ -118,7 +120,7 @@ ASSET = Object(
         Key("id", _ID, "Unique name of the asset on the command line and in the API.", needed=True),
         Key("name", _TEXT, "Name for people. Default: the id.", same_as="id"),
         Key("description", _TEXT, "What the asset is for."),
-        Key("url", _URL, "Primary address, http or https.", needed=True),
+        Key("url", _URL, "Primary address: http, https, in a bucket or on a Git LFS server.", needed=True),
         Key("fallbackUrls", _URLS, "Mirrors of the same content, in order of preference.", explicit=True),
         Key(
             "localPath",

@@ -84,6 +84,8 @@ def check_url(text: str, rule: str = URL_RULE) -> str:
         raise ValueError("has a host that cannot be read") from None
     if parts.scheme not in ("http", "https"):
         scheme = f"starts with {parts.scheme}:" if parts.scheme else "has no scheme"
+        if parts.scheme and not text.startswith(parts.scheme):
+            scheme = f"starts with {parts.scheme}: in capitals"
         raise ValueError(f"{scheme}; allowed: {rule}")
     if not parts.hostname:
         raise ValueError(f"has no host; allowed: {rule}")

@@ -1,19 +1,63 @@
 """Which known names a mistyped one was probably meant to be.
 
-Rule: case does not count, since it is what is mistyped most and what looks least wrong.
+Rules: case does not count, since it is what is mistyped most and what looks least wrong. Lists come from strangers, so
+what is compared is bounded: neither many names nor long ones take more than a second or two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+
+Forms = Callable[[str], tuple[str, ...]]
+"""What of a name is compared."""
+
+MAX_KNOWN = 10_000
+"""Known names after this many are not looked at."""
+MAX_COMPARED = 4_000_000
+"""The most work: the characters of the name times those of the known names that are as long, or nearly."""
 
 
-def nearest_names(name: str, known: Iterable[str], *, most: int = 3) -> list[str]:
-    """Return the known names most like ``name``, the nearest first."""
+def as_typed(name: str) -> tuple[str, ...]:
+    """A name without its case."""
+    return (name.casefold(),)
+
+
+def as_key(name: str) -> tuple[str, ...]:
+    """The name of a key or an option: neither case nor separators count."""
+    return (name.casefold().replace("_", "").replace("-", ""),)
+
+
+def as_path(name: str) -> tuple[str, ...]:
+    """A path, or else what follows its last slash: the folders may be what is wrong."""
+    folded = name.casefold()
+    return (folded, folded.rpartition("/")[2]) if "/" in folded else (folded,)
+
+
+def nearest_names(
+    name: str, known: Iterable[str], *, most: int = 3, likeness: float = 0.6, forms: Forms = as_typed
+) -> list[str]:
+    """Return the known names most like ``name``, the nearest first. ``likeness``: from 0 for anything to 1."""
     import difflib  # rarely needed
 
     spellings: dict[str, list[str]] = {}
-    for each in known:
-        spellings.setdefault(each.casefold(), []).append(each)
-    near = difflib.get_close_matches(name.casefold(), spellings, n=most)
-    return [each for folded in near for each in spellings[folded]][:most]
+    for each in islice(known, MAX_KNOWN):
+        for form in forms(each):
+            spellings.setdefault(form, []).append(each)
+    found: list[str] = []
+    for form in forms(name):
+        near = difflib.get_close_matches(form, _comparable(form, spellings, likeness), n=most, cutoff=likeness)
+        found += [each for spelling in near for each in spellings[spelling]]
+    return list(dict.fromkeys(found))[:most]
+
+
+def _comparable(form: str, spellings: Iterable[str], likeness: float) -> Iterator[str]:
+    """The spellings that are long enough to be alike, and not too long; not more than can be compared."""
+    left = MAX_COMPARED
+    for each in spellings:
+        if 2 * min(len(each), len(form)) < likeness * (len(each) + len(form)):
+            continue
+        left -= len(each) * len(form)
+        if left < 0:
+            return
+        yield each

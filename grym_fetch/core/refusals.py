@@ -23,11 +23,15 @@ _EXPIRED = frozenset({400, 401, 403, 410})
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What happened, and what to do next (may be empty). ``variable`` is where a token would be read from, if any."""
+    """What happened, and what to do next (may be empty). ``variable`` is where a token would be read from, if any.
+
+    ``sent`` is where the credential is from that was sent and not accepted.
+    """
 
     reason: str
     advice: str = ""
     variable: str = ""
+    sent: str = ""
 
     def __str__(self) -> str:
         return f"{self.reason}; {self.advice}" if self.advice else self.reason
@@ -61,7 +65,8 @@ def explain_refusal(
     if status in (401, 403):
         if sent is not None:
             advice = f"renew {sent.source}, and see that the account has access"
-            return Refusal(f"{reason}; the credentials from {sent.source} were not accepted", advice)
+            reason = f"{reason}; the credentials from {sent.source} were not accepted"
+            return Refusal(reason, advice, sent=sent.source)
         reason = f"{reason}; no credentials were sent"
         if may_be_signed(first):
             return Refusal(reason, "if the address is signed or holds a token, it may have expired: put a fresh one in")

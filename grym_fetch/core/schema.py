@@ -8,7 +8,6 @@ hold a secret. The happy path builds no messages or places: 60,000 assets are re
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from itertools import chain, islice, repeat
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from grym_fetch.core.columns import Column, are_all, build_all
+from grym_fetch.core.nearest import as_key, nearest_names
 from grym_fetch.core.text import safe_text
 
 
@@ -421,10 +421,5 @@ def _predicate(value: object) -> str:
 def nearest_key(key: str, candidates: Iterable[str]) -> str | None:
     """Return the candidate that ``key`` was probably meant to be, whatever its case and separators."""
     # A typo is not longer than this, and a file written to slow us down may have millions of keys.
-    plain = {_joined(each): each for each in islice(candidates, _MAX_CANDIDATES) if len(each) <= _MAX_KEY_CHARACTERS}
-    matches = difflib.get_close_matches(_joined(key[:_MAX_KEY_CHARACTERS]), plain, n=1, cutoff=0.75)
-    return plain[matches[0]] if matches else None
-
-
-def _joined(key: str) -> str:
-    return key.lower().replace("_", "").replace("-", "")
+    plain = [each for each in islice(candidates, _MAX_CANDIDATES) if len(each) <= _MAX_KEY_CHARACTERS]
+    return next(iter(nearest_names(key[:_MAX_KEY_CHARACTERS], plain, most=1, likeness=0.75, forms=as_key)), None)

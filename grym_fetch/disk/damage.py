@@ -46,6 +46,8 @@ class Damage:
     @property
     def bytes_to_fetch(self) -> int:
         """How many bytes these are; of a guess, the least."""
+        if self.is_hidden:
+            return min(piece.stop - piece.start for piece in self.good)
         return self.size - sum(piece.stop - piece.start for piece in self.good)
 
 
@@ -76,17 +78,12 @@ def find_damage(
     else:
         length, is_good = MIB, _by_guess
     claims = _read(path, size, length, is_good, go_on)
-    if not claims:
-        return None
     pieces = piece_count(size, length)
-    return Damage(
-        path,
-        size,
-        pieces,
-        tuple(claims),
-        is_guess=sums is None and digests is None,
-        is_hidden=len(claims) == pieces and path.stat().st_size == size,
-    )
+    is_hidden = len(claims) == pieces and path.stat().st_size == size
+    if not claims or (is_hidden and pieces == 1):  # the only piece is the wrong one
+        return None
+    is_guess = sums is None and digests is None
+    return Damage(path, size, pieces, tuple(claims), is_guess=is_guess, is_hidden=is_hidden)
 
 
 _Judge = Callable[[int, memoryview], bool]

@@ -144,6 +144,14 @@ def expand_home(text: str | Path) -> Path:
         return Path(text)
 
 
+def names_file(path: Path) -> bool:
+    """Whether there is a file, or a link to one. No file has a name that is too long for the system."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def _resolved(cwd: Path, text: str | Path) -> Path:
     return (cwd / expand_home(text)).absolute()
 

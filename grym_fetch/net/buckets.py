@@ -15,9 +15,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from yarl import URL
+
 from grym_fetch.core.addresses import is_loopback, parse_address
 from grym_fetch.core.buckets import INSTANCE_ROLE, BucketAddress, bucket_advice
 from grym_fetch.core.errors import PolicyRefused
+from grym_fetch.core.text import safe_text
 from grym_fetch.core.variables import read_flag
 from grym_fetch.net.profiles import find_s3_access
 
@@ -40,6 +43,8 @@ _AZURE_KEYS = {
     "tenant_id": ("AZURE_STORAGE_TENANT_ID", "AZURE_TENANT_ID"),
     "federated_token_file": ("AZURE_FEDERATED_TOKEN_FILE",),
 }
+_SAS = re.compile(r"(?=(?:.*&)?sig=)[a-z]+=[!-~]+", re.ASCII)
+_ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "gs": "STORAGE_EMULATOR_HOST", "az": "AZURE_STORAGE_ENDPOINT"}
 _AZURE_PROOFS = ("client_secret", "federated_token_file")
 """Each proves, together with ``client_id`` and ``tenant_id``, who asks."""
 
@@ -62,9 +67,8 @@ class BucketSigner:
         except ImportError:
             raise PolicyRefused(text, INSTALL) from None
         except Exception as error:  # noqa: BLE001 - obstore's own, whose text may hold what it was given
-            raise PolicyRefused(
-                text, f"it could not be signed ({type(error).__name__}); {bucket_advice(text)}"
-            ) from None
+            advice = bucket_advice(text, is_signed=True)
+            raise PolicyRefused(text, f"it could not be signed ({type(error).__name__}); {advice}") from None
 
     async def _s3(self, address: BucketAddress) -> str:
         import obstore.store
@@ -80,6 +84,9 @@ class BucketSigner:
         if is_hosted:
             endpoint = endpoint.replace("://", f"://{address.bucket}.", 1)
         if not access.key_id and not self._may_ask_machine("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN"):
+            if access.missing_profile:
+                name = safe_text(access.missing_profile, limit=80)
+                raise PolicyRefused(str(address), f"AWS_PROFILE names {name!r}, and there is no such profile in ~/.aws")
             return f"{endpoint}/{address.path}" if is_hosted else f"{endpoint}/{address.bucket}/{address.path}"
         keys: dict[str, Any] = {"region": access.region, "aws_endpoint_url_s3": endpoint}
         if access.key_id:
@@ -101,16 +108,22 @@ class BucketSigner:
 
         base = (self._environ.get("STORAGE_EMULATOR_HOST") or GOOGLE).rstrip("/")
         base = base if "://" in base else f"http://{base}"
+        _parse_endpoint(str(address), base)
+        plain = f"{base}/{address.bucket}/{address.path}"
+        if base != GOOGLE:  # an emulator: as Google's own tools do, it is asked without keys
+            return plain
         keys: dict[str, Any] = {
             name: self._environ[variable] for name, variable in _GOOGLE_KEYS.items() if self._environ.get(variable)
         }
         path = self._environ.get("GOOGLE_SERVICE_ACCOUNT_PATH") or self._environ.get("GOOGLE_APPLICATION_CREDENTIALS")
-        if not keys and path and _is_service_account(path):
-            keys = {"service_account": path}
-        is_elsewhere = base != GOOGLE  # an emulator: as Google's own tools do, it is asked without keys
-        if is_elsewhere or (not keys and not self._may_ask_machine()):
-            # Public, or asked with a bearer token for this host.
-            return f"{base}/{address.bucket}/{address.path}"
+        if not keys and path:
+            try:
+                keys = {"service_account": path} if _is_service_account(path) else {}
+            except FileNotFoundError:
+                reason = "GOOGLE_APPLICATION_CREDENTIALS names a file that is not there"
+                raise PolicyRefused(str(address), reason) from None
+        if not keys and not self._may_ask_machine():
+            return plain  # public, or asked with a bearer token for this host
         signed = await self._signed(
             # Google wants all that is special in a name encoded in what is signed; obstore takes the name as it is.
             BucketAddress(address.scheme, address.bucket, address.path),
@@ -133,6 +146,10 @@ class BucketSigner:
         self._refuse_open(str(address), endpoint)
         plain = f"{endpoint}/{quote(address.bucket)}/{address.path}"
         if sas := (get("AZURE_STORAGE_SAS_TOKEN") or get("AZURE_STORAGE_SAS_KEY") or "").strip().lstrip("?"):
+            if not _SAS.fullmatch(sas):
+                raise PolicyRefused(
+                    str(address), "AZURE_STORAGE_SAS_TOKEN is not a SAS token: that is a query such as sv=…&se=…&sig=…"
+                )
             return f"{plain}?{sas}"
         keys: dict[str, Any] = {
             name: value for name, names in _AZURE_KEYS.items() if (value := next(filter(None, map(get, names)), None))
@@ -140,7 +157,12 @@ class BucketSigner:
         # obstore asks the machine's metadata address where something of a set is missing.
         is_client = {"client_id", "tenant_id"} <= keys.keys() and not keys.keys().isdisjoint(_AZURE_PROOFS)
         if account_key := keys.get("account_key"):
-            query = azure_signature(account, account_key, address, datetime.now(UTC))
+            try:
+                query = azure_signature(account, account_key, address, datetime.now(UTC))
+            except ValueError:
+                raise PolicyRefused(
+                    str(address), "it could not be signed: AZURE_STORAGE_ACCOUNT_KEY is not base64, as such keys are"
+                ) from None
             return f"{plain}?{query}"
         if not is_client and not self._may_ask_machine():
             return plain
@@ -173,12 +195,20 @@ class BucketSigner:
         return read_flag(self._environ, INSTANCE_ROLE) or is_named
 
     def _refuse_open(self, address: str, endpoint: str) -> None:
-        url = parse_address(endpoint)
+        url = _parse_endpoint(address, endpoint)
         if url.scheme != "https" and not is_loopback(url):
             raise PolicyRefused(address, "its endpoint is plain http, over which no signature is sent; use https")
 
     def __repr__(self) -> str:
         return "BucketSigner(…)"
+
+
+def _parse_endpoint(address: str, endpoint: str) -> URL:
+    try:
+        return parse_address(endpoint)
+    except PolicyRefused as error:
+        scheme = address.partition(":")[0]
+        raise PolicyRefused(address, f"its endpoint ({_ENDPOINTS[scheme]}) is {error.reason}") from None
 
 
 def azure_signature(account: str, account_key: str, address: BucketAddress, now: datetime) -> str:
@@ -196,12 +226,14 @@ def azure_signature(account: str, account_key: str, address: BucketAddress, now:
 
 
 def _is_service_account(path: str) -> bool:
-    """Whether this is the key file of a service account: only that can sign."""
+    """Whether this is the key file of a service account: only that can sign. Raises `FileNotFoundError`."""
     import json
 
     try:
         with open(path, encoding="utf-8") as file:
             content = json.loads(file.read(1024 * 1024))
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and content.get("type") == "service_account" and "private_key" in content

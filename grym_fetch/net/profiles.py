@@ -16,13 +16,17 @@ MAX_FILE_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class S3Access:
-    """How to reach S3. ``key_id`` is empty if there are no keys. The repr shows no secret."""
+    """How to reach S3. ``key_id`` is empty if there are no keys. The repr shows no secret.
+
+    ``missing_profile`` is the profile that is named, and would be needed, but is not there.
+    """
 
     key_id: str = field(default="", repr=False)
     secret: str = field(default="", repr=False)
     session_token: str = field(default="", repr=False)
     region: str = "us-east-1"
     endpoint: str = ""
+    missing_profile: str = ""
 
 
 def find_s3_access(environ: Mapping[str, str]) -> S3Access:
@@ -40,11 +44,16 @@ def find_s3_access(environ: Mapping[str, str]) -> S3Access:
     )
     if not (key_id and secret):
         key_id = secret = token = ""
-    return S3Access(key_id, secret, token, region.strip(), endpoint.strip().rstrip("/"))
+    missing = "" if key_id or profile else _named_profile(environ)
+    return S3Access(key_id, secret, token, region.strip(), endpoint.strip().rstrip("/"), missing)
+
+
+def _named_profile(environ: Mapping[str, str]) -> str:
+    return environ.get("AWS_PROFILE") or environ.get("AWS_DEFAULT_PROFILE") or ""
 
 
 def _profile(environ: Mapping[str, str]) -> Mapping[str, str]:
-    name = environ.get("AWS_PROFILE") or environ.get("AWS_DEFAULT_PROFILE") or "default"
+    name = _named_profile(environ) or "default"
     home = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".aws")
     config = _read(environ.get("AWS_CONFIG_FILE") or os.path.join(home, "config"))
     credentials = _read(environ.get("AWS_SHARED_CREDENTIALS_FILE") or os.path.join(home, "credentials"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 
+from grym_fetch.core.command_lines import command_line
 from grym_fetch.core.errors import EditRefused, EntryUnsuited, Locked, Problem
 from grym_fetch.core.git_folders import find_git_folders, makes_a_repository
 from grym_fetch.core.manifest import Asset, Manifest, ManifestSource
@@ -27,6 +28,8 @@ from grym_fetch.runtime.threads import WorkerThreads
 LOCK_TIMEOUT_S = 30.0
 """How long to wait for another process that is changing the manifest."""
 POLL_INTERVAL_S = 0.05
+ID_TAKEN = "is taken; choose another with --id, or remove the old asset first"
+OTHER_PATH = "choose another with --local-path"
 
 
 class Entries:
@@ -109,15 +112,20 @@ class Entries:
 
 
 def _taken(manifest: ManifestSource, assets: Sequence[Asset]) -> Iterator[Problem]:
-    taken = {other.id for other in manifest.assets}
-    for asset in assets:
-        if asset.id in taken:
-            yield Problem(where(asset), "id", "is taken; choose another id, or remove the old asset first")
+    there = {other.id: other for other in manifest.assets}
     both = [*manifest.assets, *assets]
-    for collision in find_collisions([each.local_path for each in both]):
-        if collision.second >= len(manifest.assets):
-            reason = f"clashes with that of asset '{both[collision.first].id}': {collision.why}"
-            yield Problem(where(both[collision.second]), "localPath", reason)
+    clashes = {each.second: each for each in find_collisions([each.local_path for each in both])}
+    for number, asset in enumerate(assets, len(there)):
+        clash = clashes.get(number)
+        in_place = both[clash.first] if clash is not None and clash.first < len(there) else None
+        if (listed := _listed_already(asset, there.get(asset.id), in_place)) is not None:
+            yield listed
+            continue
+        if asset.id in there:
+            yield Problem(where(asset), "id", ID_TAKEN)
+        if clash is not None:
+            reason = f"clashes with that of {where(both[clash.first])}: {clash.why}; {OTHER_PATH}"
+            yield Problem(where(asset), "localPath", reason)
     for found in find_git_folders([each.local_path for each in both]):
         for part in found.parts:
             if part >= len(manifest.assets):
@@ -128,10 +136,31 @@ def _taken(manifest: ManifestSource, assets: Sequence[Asset]) -> Iterator[Proble
 def _taken_of_many(manifest: ManifestSource, assets: Sequence[Asset]) -> Iterator[Problem]:
     """The same for a manifest that is not held. What only several assets together do is found when it is written."""
     for asset in assets:
-        if manifest.number_of(asset.id) is not None:
-            yield Problem(where(asset), "id", "is taken; choose another id, or remove the old asset first")
-        if (owner := manifest.owner_of(asset.local_path)) is not None:
-            yield Problem(where(asset), "localPath", f"clashes with that of asset '{safe_text(owner, limit=80)}'")
+        namesake = manifest.get(asset.id) if manifest.number_of(asset.id) is not None else None
+        owner = manifest.owner_of(asset.local_path)
+        in_place = manifest.get(owner) if owner is not None else None
+        if (listed := _listed_already(asset, namesake, in_place)) is not None:
+            yield listed
+            continue
+        if namesake is not None:
+            yield Problem(where(asset), "id", ID_TAKEN)
+        if in_place is not None:
+            yield Problem(where(asset), "localPath", f"clashes with that of {where(in_place)}; {OTHER_PATH}")
+
+
+def _listed_already(asset: Asset, *others: Asset | None) -> Problem | None:
+    """The problem of an asset that is in the manifest, as one of the others: it is named with what to do."""
+    for other in others:
+        if other is None:
+            continue
+        # Of one source, the addresses of two versions may differ.
+        is_same = asset.source == other.source if asset.source and other.source else asset.url == other.url
+        if is_same:
+            name = "" if other.id == asset.id else f" as '{safe_text(other.id, limit=80)}'"
+            words = ("update",) if other.source else ("pin", "--update")
+            command = command_line("grym-fetch", *words, names=(other.id,))
+            return Problem(where(asset), "", f"is listed already{name}; `{command}` takes what is there now")
+    return None
 
 
 def numbered(manifest: ManifestSource, ids: Sequence[str]) -> dict[str, tuple[int, Asset]]:

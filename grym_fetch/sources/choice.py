@@ -6,18 +6,15 @@ is percent-encoded in a short address.
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from itertools import islice
 from urllib.parse import quote, unquote
 
 from grym_fetch.core.errors import UnknownSource
+from grym_fetch.core.nearest import as_path, nearest_names
 
-MAX_CANDIDATES = 5_000
-"""The most names to compare when looking for the nearest."""
 _PATTERN = re.compile(r"[*?\[]")
 
 
@@ -64,24 +61,12 @@ def choose_paths(wanted: str, paths: Sequence[str], address: str) -> Chosen:
     if not wanted:
         raise UnknownSource(address, "there are no files")
     reason = "no file matches this pattern" if is_pattern(wanted) else f"there is no file {unquoted(wanted)!r}"
-    raise UnknownSource(address, reason, nearest(unquoted(wanted), paths))
-
-
-def nearest(name: str, known: Iterable[str], *, count: int = 3) -> list[str]:
-    """Return the known names that ``name`` was probably meant to be, whatever their case and folder."""
-    by_key: dict[str, str] = {}
-    for each in islice(known, MAX_CANDIDATES):
-        by_key.setdefault(each.lower(), each)
-        by_key.setdefault(each.lower().rpartition("/")[2], each)
-    wanted = name.lower()
-    found = difflib.get_close_matches(wanted, by_key, n=count)
-    found += difflib.get_close_matches(wanted.rpartition("/")[2], by_key, n=count)
-    return list(dict.fromkeys(by_key[key] for key in found))[:count]
+    raise UnknownSource(address, reason, nearest_names(unquoted(wanted), paths, forms=as_path))
 
 
 def nearest_version(name: str, known: Sequence[str]) -> list[str]:
     """Return the known versions that ``name`` was probably meant to be, else the first ones: they have short names."""
-    return nearest(name, known) or list(known[:3])
+    return nearest_names(name, known, forms=as_path) or list(known[:3])
 
 
 def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:

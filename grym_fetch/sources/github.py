@@ -13,8 +13,9 @@ from contextlib import suppress
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import SourceFailed, UnknownSource
+from grym_fetch.core.nearest import as_path, nearest_names
 from grym_fetch.sources.answers import HubAnswer, items
-from grym_fetch.sources.choice import choose_paths, nearest, nearest_version, quoted, unquoted
+from grym_fetch.sources.choice import choose_paths, nearest_version, quoted, unquoted
 from grym_fetch.sources.protocol import Page, Resolved, SourceFile, Web
 
 HUB = "GitHub"
@@ -112,7 +113,7 @@ class _Releases:
             )
         owner = self._repository.partition("/")[0]
         known = await self._names(f"/users/{owner}/repos?per_page=100", "full_name") or []
-        near = [f"github:{each}" for each in nearest(self._repository, known)]
+        near = [f"github:{each}" for each in nearest_names(self._repository, known, forms=as_path)]
         return UnknownSource(self._address, f"there is no such repository, or it is private: {page.refusal}", near)
 
     async def _names(self, behind: str, key: str) -> list[str] | None:

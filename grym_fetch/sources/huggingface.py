@@ -17,9 +17,10 @@ from weakref import WeakKeyDictionary
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import SourceFailed, UnknownSource
+from grym_fetch.core.nearest import as_path, nearest_names
 from grym_fetch.core.stated import StatedDigest
 from grym_fetch.sources.answers import HubAnswer, items
-from grym_fetch.sources.choice import choose_paths, is_pattern, nearest, nearest_version, quoted, unquoted
+from grym_fetch.sources.choice import choose_paths, is_pattern, nearest_version, quoted, unquoted
 from grym_fetch.sources.protocol import Page, Resolved, SourceFile, Web
 
 HUB = "Hugging Face"
@@ -57,7 +58,10 @@ class _Place:
     def read(cls, address: str) -> Self:
         """Parse a short address. Raises `UnknownSource`."""
         match = _SHORT.fullmatch(address)
-        if match is None:
+        if match is None or (
+            "/" not in match["id"] and not match["rev"] and "@" in (match["path"] or "").split("/")[0]
+        ):
+            # The second: what looks like a file of a repository without an owner is a name with an empty revision.
             raise UnknownSource(address, f"is not an address on {HUB}; allowed: {FORM}")
         try:
             revision = unquoted(match["rev"] or "main")
@@ -226,6 +230,8 @@ class _Repository:
             return SourceFailed(page.url, HUB, "the hub has disabled this repository")
         if page.status == 401 and "invalid" in page.fields.get("x-error-message", "").lower():
             return SourceFailed(page.url, HUB, f"the token is not valid; {page.refusal}")
+        if page.status not in (401, 403, 404):
+            return SourceFailed(page.url, HUB, page.refusal)
         reason = "there is no such repository"
         if page.status in (401, 403):
             reason += f", or it is private: {page.refusal}"
@@ -235,8 +241,9 @@ class _Repository:
         return SourceFailed(
             page.url,
             HUB,
-            f"{self._place.short_id} is gated: accept its conditions at {self._endpoint}/{self._place.short_id}, then "
-            f"set HF_TOKEN to a token of that account, or log in with `hf auth login` ({page.refusal})",
+            f"{page.reason}; {self._place.short_id} is gated: accept its conditions at "
+            f"{self._endpoint}/{self._place.short_id}, then set HF_TOKEN to a token of that account, or log in with "
+            "`hf auth login`",
         )
 
     async def _revisions(self) -> list[str]:
@@ -251,15 +258,17 @@ class _Repository:
     async def _similar(self) -> list[str]:
         """Short addresses that may be meant: the same name with another kind, and similar names of the same owner."""
         place = self._place
+        owner, slash, _ = place.id.partition("/")
+        if f"{owner}s" in _KINDS and place.path:
+            return [f"hf://{owner}s{self._address.removeprefix(f'hf://{owner}')}"]
         found = [
             replace(place, kind=kind)
             for kind in _KINDS
             if kind != place.kind and await self._exists(f"{self._endpoint}/api/{kind}/{place.id}")
         ]
-        owner, slash, _ = place.id.partition("/")
         if slash:
             ids = await self._repositories(owner)
-            found += [replace(place, id=each) for each in nearest(place.id, ids)]
+            found += [replace(place, id=each) for each in nearest_names(place.id, ids, forms=as_path)]
         return [f"hf://{each.short_id}" for each in found][:3]
 
     async def _exists(self, url: str) -> bool:

@@ -17,8 +17,8 @@ from urllib.parse import quote
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import UnknownSource
 from grym_fetch.core.manifest import Asset
+from grym_fetch.core.nearest import as_path, nearest_names
 from grym_fetch.core.stated import StatedDigest
-from grym_fetch.sources.choice import nearest
 from grym_fetch.sources.metalink import read_metalink, web_addresses, write_metalink
 from grym_fetch.sources.protocol import ListedFile
 
@@ -335,7 +335,7 @@ def digest_for(name: str, data: bytes, list_name: str) -> ListedFile:
     found = read_list(data, list_name)
     same = [file for file in found if file.name.rpartition("/")[2] == name and (file.checksum or file.stated)]
     if not same:
-        near = nearest(name, [file.name for file in found])
+        near = nearest_names(name, [file.name for file in found], forms=as_path)
         raise UnknownSource(list_name, f"does not list {name!r}", near)
     best = [file for file in same if file.checksum is not None] or same
     if len({(file.checksum, file.stated) for file in best}) > 1:

@@ -208,7 +208,8 @@ async def _missing(address: str, place: _Artifact, page: Page, web: Web, hub: st
         if listed.status == 200:
             found = listed.json()
             named = found.get("tags") if isinstance(found, dict) else None
-            tags = [tag for tag in named or [] if isinstance(tag, str) and re.fullmatch(_TAG, tag)][:MAX_TAGS]
+            named = named if isinstance(named, list) else []
+            tags = [tag for tag in named if isinstance(tag, str) and re.fullmatch(_TAG, tag)][:MAX_TAGS]
     if not tags:
         return UnknownSource(address, "there is no such repository or version")
     near = nearest_version(place.reference, tags)

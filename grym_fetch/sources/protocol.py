@@ -72,7 +72,7 @@ class Page:
     """A hub's answer. ``status`` is 200, or says that something does not exist or is not allowed.
 
     ``url`` is where redirects have led. ``fields`` are the header fields, names in lower case. ``refusal`` says why the
-    status is not 200, and what to do about it.
+    status is not 200, and what to do about it; ``reason`` is only why.
     """
 
     url: str
@@ -80,6 +80,7 @@ class Page:
     fields: Mapping[str, str] = field(default_factory=dict)
     body: bytes = field(default=b"", repr=False)
     refusal: str = ""
+    reason: str = ""
 
     def json(self) -> object:
         """Read the body as strict JSON. Raises `ValueError`."""

@@ -7,7 +7,6 @@ not, only that source fails, and the error names it.
 
 from __future__ import annotations
 
-import difflib
 import logging
 import re
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import GrymFetchError, SourceFailed, UnknownSource
 from grym_fetch.core.lfs_addresses import SCHEME as LFS
 from grym_fetch.core.manifest_values import MAX_SIZE_BYTES, check_address, check_label, check_source
+from grym_fetch.core.nearest import nearest_names
 from grym_fetch.core.stated import StatedDigest
 from grym_fetch.core.text import safe_text
 from grym_fetch.sources.answers import HubRefusal
@@ -40,6 +40,16 @@ GROUP = "grym_fetch.sources"
 PLAIN = ("http", "https")
 _LISTED = (*PLAIN, *BUCKETS, LFS)
 """Schemes of addresses that stand in a manifest as they are."""
+_OTHERS_SAY = {
+    "abfs": "az",
+    "abfss": "az",
+    "azure": "az",
+    "docker": "oci",
+    "gh": "github",
+    "huggingface": "hf",
+    "ms": "modelscope",
+}
+"""What other programs and people call some of them."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 
 
@@ -64,9 +74,13 @@ def source_of(address: str) -> AssetSource:
     scheme = scheme_of(address)
     known = schemes()
     if scheme not in known:
-        near = [f"{each}:" for each in difflib.get_close_matches(scheme, [*known, *_LISTED], n=1)]
+        if scheme == "file":
+            raise UnknownSource(address, "a file is named by its path, and --url says where others can fetch it")
+        meant = _OTHERS_SAY.get(scheme)
+        near = [meant] if meant is not None else nearest_names(scheme, [*known, *_LISTED], most=1)
         shown = ", ".join(f"{each}:" for each in [*known, *_LISTED])
-        raise UnknownSource(address, f"there is no source {scheme + ':'!r}; known are {shown}", near)
+        reason = f"there is no source {scheme + ':'!r}; known are {shown}"
+        raise UnknownSource(address, reason, [f"{each}:" for each in near])
     return _load(scheme)
 
 
@@ -92,7 +106,7 @@ def recognize(text: str, environ: Mapping[str, str]) -> str | None:
         return None
     if scheme not in PLAIN:
         source_of(text)
-        return text
+        return scheme + text[len(scheme) :]
     known = schemes()
     for each in known:
         try:

@@ -14,6 +14,7 @@ from grym_fetch.core.errors import BadResponse, BadStatus, GrymFetchError, Sourc
 from grym_fetch.core.http import Asked, Broken, ErrorStatus, Whole
 from grym_fetch.core.origins import Origin
 from grym_fetch.core.policy import Retry, RetryPolicy, next_step
+from grym_fetch.core.refusals import Refusal
 from grym_fetch.core.world import Clock, Connection, Response
 from grym_fetch.sources.protocol import MAX_ANSWER_BYTES, Page
 from grym_fetch.transfer.request import JudgedResponse, Requester
@@ -122,7 +123,8 @@ class HubWeb:
                 case Whole():
                     return Page(where, 200, fields, await self._read(answer.response, url, deadline))
                 case ErrorStatus(status=status) if status in _ANSWERS and not _asks_to_wait(answer):
-                    return Page(where, status, fields, refusal=str(answer.refusal or answer.verdict.reason))
+                    refusal = answer.refusal or Refusal(answer.verdict.reason)
+                    return Page(where, status, fields, refusal=str(refusal), reason=refusal.reason)
                 case ErrorStatus(status=status, reason=reason, retry_after=retry_after):
                     if answer.verdict.is_throttling:
                         raise Throttled(where, status, reason, retry_after)

@@ -59,7 +59,7 @@ def _read(address: str) -> tuple[str, str]:
     match = _SHORT.fullmatch(address)
     if match is None:
         is_doi = address.lower().startswith("doi:") and not address.lower().startswith("doi:10.5281/zenodo.")
-        reason = "only DOIs of Zenodo (10.5281/zenodo.…) are understood" if is_doi else f"is no address on {HUB}"
+        reason = "only DOIs of Zenodo (10.5281/zenodo.…) are understood" if is_doi else f"is not an address on {HUB}"
         raise UnknownSource(address, f"{reason}; allowed: {FORM}")
     try:
         unquoted(match["path"] or "")

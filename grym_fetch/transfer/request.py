@@ -139,11 +139,7 @@ class Requester:
         try:
             answer = await self._open(connection, origin, asked, sent_ahead)
             if answer.refusal is not None and is_bucket_address(origin.url) and answer.response.head.status in _EXPIRED:
-                # It was signed just now, so what is wrong are the keys, or the name.
-                status = answer.response.head.status
-                is_missing = status in (404, 410)
-                advised = Refusal(status_text(status), bucket_advice(origin.url, is_missing=is_missing))
-                return replace(answer, refusal=advised)
+                return replace(answer, refusal=_bucket_refusal(origin, answer.refusal, answer.response.head.status))
             return answer
         except GrymFetchError as error:
             self.secrets.hide_in(error)
@@ -413,6 +409,16 @@ class Requester:
         else:
             self._tokens[place] = token
         return token
+
+
+def _bucket_refusal(origin: Origin, refusal: Refusal, status: int) -> Refusal:
+    """What it means that an object is refused: a signed address was signed just now, so the keys or name are wrong."""
+    if refusal.sent and status in (401, 403):
+        return refusal
+    was_signed = origin.target is not None and bool(origin.target.raw_query_string)
+    return Refusal(
+        status_text(status), bucket_advice(origin.url, is_missing=status in (404, 410), is_signed=was_signed)
+    )
 
 
 async def _get(connection: Connection, address: str, fields: Mapping[str, str]) -> Response:

@@ -22,7 +22,22 @@ def test_it_names_a_bucket_and_a_key(text: str, bucket: str, key: str) -> None:
     assert BucketAddress.parse(str(found)) == found
     assert is_bucket_address(text)
     assert bucket_advice(text).startswith("set ")
-    assert bucket_advice(text, is_missing=True).startswith("see that bucket and key are right")
+    assert bucket_advice(text, is_missing=True).startswith("see that bucket and key are right; if it is not public")
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
+def test_keys_that_are_set_are_not_asked_for_again(scheme: str) -> None:
+    """What was signed and is refused all the same has keys: they may be wrong."""
+    advice = bucket_advice(f"{scheme}://models/a", is_signed=True)
+    assert advice.startswith("see that ")
+    assert "set " not in bucket_advice(f"{scheme}://models/a", is_signed=True, is_missing=True).replace("are set", "")
+
+
+@pytest.mark.parametrize("text", ["s3://models/a?versionId=1", "gs://models/a#x"])
+def test_a_query_is_named_as_the_cause(text: str) -> None:
+    """It has no meaning there, but may be part of a name."""
+    with pytest.raises(ValueError, match=r"has a \? or a #, .* as %3F and %23"):
+        BucketAddress.parse(text)
 
 
 @pytest.mark.parametrize(

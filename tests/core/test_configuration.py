@@ -108,6 +108,7 @@ def test_a_project_loosens_nothing(text: str) -> None:
     ("text", "told"),
     [
         ("paralel = 8", "paralel: is not a setting; did you mean parallel?"),
+        ("NO_PIPELINING = true", "NO_PIPELINING: is not a setting; did you mean no-pipelining?"),
         ("max_per_host = 8", "did you mean max-per-host?"),
         ("zzz = 8", "zzz: is not a setting; the settings are assets-dir, "),
         ("token = 'x'", "token: is not a setting"),

@@ -174,11 +174,11 @@ def test_a_manifest_error_has_every_problem() -> None:
     problems = [errors.Problem("assets[0]", "url", "is missing"), errors.Problem("top", "", "is no object")]
     error = errors.ManifestError("assets.json", problems)
     assert str(error).splitlines() == [
-        "assets.json: 2 problems; nothing was downloaded",
+        "assets.json cannot be used: 2 problems",
         "  assets[0]: url: is missing",
         "  top: is no object",
     ]
-    assert str(errors.ManifestError("m", problems[:1])).startswith("m: 1 problem;")
+    assert str(errors.ManifestError("m", problems[:1])).startswith("m cannot be used: 1 problem\n")
 
 
 def test_an_unpinned_asset_says_what_to_do() -> None:

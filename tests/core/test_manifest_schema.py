@@ -30,9 +30,13 @@ from tests.core.manifest_files import (
 
 # --- One line a key -------------------------------------------------------------------------------------------
 
+ELSEWHERE = [
+    *("s3://models/a.bin", "gs://models/a.bin", "az://models/a.bin"),
+    f"lfs://git.example/org/repo.git/info/lfs/{'0' * 64}/5",
+]
 GOOD: dict[str, list[Any]] = {
     "id": ["base", "a b", "é"],
-    "url": [URL, "HTTPS://h.example/", "http://[::1]:80/x?y#z"],
+    "url": [URL, "HTTPS://h.example/", "http://[::1]:80/x?y#z", *ELSEWHERE],
     "localPath": ["models/a.zip", "e\u0301.zip", "a b/c.zip"],
     "name": ["Base", "", None],
     "description": ["", "A model", None],
@@ -181,6 +185,14 @@ def test_the_schema_accepts_what_the_parser_accepts(value: object) -> None:
         return
     schema: dict[str, Any] = manifest_json_schema()
     assert fits(value, schema, schema)
+
+
+@pytest.mark.parametrize("url", ELSEWHERE)
+def test_the_schema_knows_every_kind_of_address(url: str) -> None:
+    """Our own entries for buckets and Git LFS are right in an editor, too."""
+    schema: dict[str, Any] = manifest_json_schema()
+    assert fits({"assets": [entry(url=url, fallbackUrls=[url])]}, schema, schema)
+    assert parse(entry(url=url)).manifest.assets[0].url == url
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import pytest
 
-from grym_fetch.core.nearest import nearest_names
+from grym_fetch.core.nearest import MAX_COMPARED, MAX_KNOWN, Forms, as_key, as_path, as_typed, nearest_names
 
 
 @pytest.mark.parametrize(
@@ -21,3 +23,36 @@ def test_nearest_names(name: str, found: list[str]) -> None:
     known = ["Alpha", "alpha", "gamma", *(f"model-{n}" for n in range(9))]
     assert nearest_names(name, known) == found
     assert len(nearest_names("model", known)) == 3
+
+
+@pytest.mark.parametrize(
+    ("forms", "name", "known", "found"),
+    [
+        (as_key, "NO_PIPELINING", ["no-pipelining"], ["no-pipelining"]),
+        (as_key, "fallbackURLs", ["fallback_urls", "url"], ["fallback_urls"]),
+        (as_path, "Model.bin", ["deep/below/model.bin", "readme"], ["deep/below/model.bin"]),
+        (as_path, "onx/model.bin", ["onnx/model.bin"], ["onnx/model.bin"]),
+        (as_path, "other/place/model.bin", ["model.bin"], ["model.bin"]),
+        (as_typed, "Model.bin", ["far/below/all/that/model.bin"], []),
+    ],
+)
+def test_what_is_compared(forms: Forms, name: str, known: list[str], found: list[str]) -> None:
+    """Of a key neither case nor separators count; of a path the folders may be wrong."""
+    assert nearest_names(name, known, forms=forms) == found
+
+
+def test_only_so_many_are_looked_at() -> None:
+    """A list without end takes no time without end."""
+    assert nearest_names("file-7", (f"file-{number}" for number in count()), most=1) == ["file-7"]
+    assert nearest_names("zebra", [*map(str, range(MAX_KNOWN)), "zebra"]) == []
+
+
+@pytest.mark.shows("C15")
+def test_only_so_much_is_compared() -> None:
+    """Long names are many characters to compare; those whose length says that they are others cost nothing."""
+    name = "n" * 2000
+    enough = MAX_COMPARED // len(name) ** 2
+    others = [f"{number:04}" * 500 for number in range(enough)]
+    assert nearest_names(name, [*others[:-1], name]) == [name]
+    assert nearest_names(name, [*others, name]) == []
+    assert nearest_names(name, ["n" * 200, "n" * 20_000, *others[:-1], name]) == [name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -79,6 +80,15 @@ def test_a_guess_without_digests(tmp_path: Path, cut: int, holes: tuple[int, ...
     assert damage.is_guess
     assert [piece.start for piece in damage.good] == good
     assert damage.is_hidden == (len(good) == 3)
+    assert damage.bytes_to_fetch == (MIB if damage.is_hidden else size - len(good) * MIB)
+
+
+@pytest.mark.parametrize("digests", [None, PieceDigests(LENGTH, (hashlib.sha256(CONTENT[:LENGTH]).hexdigest(),))])
+def test_a_single_piece_is_the_wrong_one(tmp_path: Path, digests: PieceDigests | None) -> None:
+    """Nothing of the file can be used, whatever is said of the piece."""
+    path = tmp_path / "damaged"
+    path.write_bytes(CONTENT[:LENGTH])
+    assert find_damage(path, LENGTH, digests=digests) is None
 
 
 def test_what_is_too_long_hides_nothing(tmp_path: Path) -> None:

@@ -432,6 +432,22 @@ def test_the_catalogue_invents_no_checksum() -> None:
     assert [asset.id for asset in assets if asset.required] == ["audioldm-s-full"]
 
 
+def test_the_catalogue_says_where_its_facts_are_from() -> None:
+    """Each entry names an origin for each of its facts, and for no others."""
+    for asset in parse_manifest((ROOT / "assets.json").read_bytes(), "assets.json").manifest.assets:
+        facts = {
+            "url": asset.url,
+            "fallbackUrls": asset.fallback_urls,
+            "version": asset.version,
+            "checksum": asset.checksum,
+            "size": asset.size,
+        }
+        origins = asset.metadata["from"]
+        assert isinstance(origins, dict)
+        assert set(origins) == {name for name, value in facts.items() if value}, asset.id
+        assert all(origins.values())
+
+
 def test_the_catalogue_is_documented() -> None:
     """The page on the catalogue lists its assets in order."""
     assets = parse_manifest((ROOT / "assets.json").read_bytes(), "assets.json").manifest.assets

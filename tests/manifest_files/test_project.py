@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from grym_fetch.core.errors import ForeignManifest, ManifestError, ManifestMissing, StorageError, UnsafePath
-from grym_fetch.manifest_files.project import Project, find_project, load_manifest
+from grym_fetch.manifest_files.project import Project, find_project, load_manifest, names_file
 from tests.support.other_user import ANNA, as_user, needs_root
 
 
@@ -29,6 +29,15 @@ def manifest_at(path: Path) -> Path:
 
 def find(cwd: Path, environ: Mapping[str, str] | None = None, **named: str | Path) -> Project:
     return find_project(environ=environ or {}, cwd=cwd, **named)
+
+
+def test_what_names_a_file(tmp_path: Path) -> None:
+    """No file has a name that is too long for the system: it may be an address."""
+    there = manifest_at(tmp_path / "a")
+    assert names_file(there)
+    assert not names_file(tmp_path)
+    assert not names_file(tmp_path / "b")
+    assert not names_file(Path("https://h.example/" + "a" * 5000))
 
 
 @pytest.mark.parametrize("place", ["assets.json", "config/assets.json"])

@@ -19,7 +19,7 @@ from grym_fetch import AssetManager
 from grym_fetch.core.buckets import BucketAddress
 from grym_fetch.core.signatures import is_signed
 from grym_fetch.errors import PolicyRefused
-from grym_fetch.net.buckets import AZURE_VERSION, CLOCK_SKEW, SIGNED_FOR, BucketSigner, azure_signature
+from grym_fetch.net.buckets import CLOCK_SKEW, SIGNED_FOR, BucketSigner, azure_signature
 from grym_fetch.testing import seeded_bytes
 from tests.support.hubs import HubRequest, LoopbackServer, Reply, ranged
 from tests.support.project import Project
@@ -134,17 +134,81 @@ def test_a_signature_for_azure_is_that_of_its_own_library(key: str) -> None:
     assert (ours["sv"], ours["sp"], ours["sr"]) == (theirs["sv"], theirs["sp"], theirs["sr"])
 
 
-def test_azure_wants_the_name_of_a_blob_decoded_in_a_signature() -> None:
-    """These signatures were accepted by Azurite, Microsoft's own emulator."""
-    now = datetime(2026, 1, 1, 12, tzinfo=UTC)
-    address = BucketAddress.parse("az://models/v1/my%20w%C3%BC.bin")
-    query = URL("?" + azure_signature("acct", AZURE_KEY, address, now)).query
-    signed = (
-        f"r\n{query['st']}\n{query['se']}\n/blob/acct/models/v1/my w\u00fc.bin\n\n\n\n{AZURE_VERSION}\nb" + "\n" * 7
-    )
-    digest = hmac.digest(base64.b64decode(AZURE_KEY), signed.encode(), "sha256")
-    assert query["sig"] == base64.b64encode(digest).decode()
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("key", "signature"),
+    [
+        ("v1/a.bin", "ikDW+7FLAFrxtu6SnGRwlxJkeu+xn4o+51LGk2Hc7UA="),
+        ("a b+c/é.bin", "vfIWvpF/2YZfoDonAe33TOhbV2QUxd4D8Omvy8LxNfk="),
+        ("100%.bin", "HUYPCw/aSQR4ZWSD5CldmfyPZAOmsV0tgoilemcPn+A="),
+        ("a%20b", "99VUdEj5QiERG4KpL1bI6hU1KptWE/CrVNGH9bFppqg="),
+        ("a,b@c:d'(e)*!~[=].bin", "1Hlt1jEjIhKupAcER1J0PsfrOrbUzWYim23BAsmxmic="),
+        ("a?b#c", "/Bd7TcmqIRp27TYXhD3kOGxcX/SG7/+eyhvrxauvHhA="),
+    ],
+)
+def test_a_signature_for_azure_is_what_microsofts_library_signs(key: str, signature: str) -> None:
+    """These were made by azure-storage-blob 12.19.0, of the name as it is, and are accepted by Azurite."""
+    query = URL("?" + azure_signature("acct", AZURE_KEY, BucketAddress("az", "models", key), NOON)).query
+    assert query["sig"] == signature
     assert (query["st"], query["se"]) == ("2026-01-01T11:45:00Z", "2026-01-01T13:00:00Z")
+
+
+@pytest.mark.parametrize("key", ["my voices+1.bin", "wü/100%.bin"])
+async def test_a_signature_for_azure_is_checked_by_a_server(key: str, tmp_path: Path) -> None:
+    """An imitation that has the key serves what is asked for with it, and nothing is sent beside."""
+    content = seeded_bytes(300_000, seed=9)
+
+    def answer(request: HubRequest) -> Reply:
+        is_shared = shared_by(AZURE_KEY, request, datetime.now(UTC))
+        return ranged(request, content, ETag='"1"') if is_shared else Reply(403)
+
+    server = LoopbackServer(answer)
+    project = Project(tmp_path)
+    final = project.add("voices", [str(BucketAddress("az", "models", key))], content)
+    try:
+        environ = {
+            "AZURE_STORAGE_ACCOUNT_NAME": "acct",
+            "AZURE_STORAGE_ACCOUNT_KEY": AZURE_KEY,
+            "AZURE_STORAGE_ENDPOINT": f"{server.url}/acct",
+        }
+        async with AssetManager(config=project.manifest, environ=environ) as manager:
+            await manager.sync()
+    finally:
+        server.close()
+    assert final.read_bytes() == content
+    assert all("authorization" not in request.fields for request in server.requests)
+
+
+def test_the_imitation_of_azure_is_strict() -> None:
+    """Another name, another key, another time and more rights than were signed are refused."""
+    query = azure_signature("acct", AZURE_KEY, BucketAddress("az", "models", "a"), NOON)
+    other = base64.b64encode(b"another key").decode()
+
+    def is_shared(target: str, key: str = AZURE_KEY, now: datetime = NOON) -> bool:
+        return shared_by(key, HubRequest("GET", target, {}), now)
+
+    assert is_shared(f"/acct/models/a?{query}")
+    assert not is_shared(f"/acct/models/b?{query}")
+    assert not is_shared(f"/acct/models/a?{query.replace('sp=r', 'sp=rw')}")
+    assert not is_shared(f"/acct/models/a?{query}", key=other)
+    assert not is_shared(f"/acct/models/a?{query}", now=NOON + SIGNED_FOR)
+    assert not is_shared(f"/acct/models/a?{query}", now=NOON - 2 * CLOCK_SKEW)
+
+
+def shared_by(account_key: str, request: HubRequest, now: datetime) -> bool:
+    """Whether a request to read a blob bears a service SAS of this key that holds now.
+
+    https://learn.microsoft.com/rest/api/storageservices/create-service-sas
+    """
+    query = request.query
+    text = [query.get("sp"), query.get("st"), query.get("se"), f"/blob{request.path}", "", "", "", query.get("sv"), "b"]
+    signed_text = "\n".join([part or "" for part in text] + [""] * 7)
+    digest = hmac.digest(base64.b64decode(account_key), signed_text.encode(), "sha256")
+    if query.get("sig") != base64.b64encode(digest).decode():
+        return False
+    return datetime.fromisoformat(query["st"]) <= now < datetime.fromisoformat(query["se"])
 
 
 @pytest.mark.shows("S9")
@@ -278,6 +342,44 @@ async def test_without_the_extra_one_line_says_how_to_install_it(scheme: str, mo
 async def test_a_key_that_cannot_be_used_is_not_shown() -> None:
     """What the signing library says of it is not repeated."""
     environ = {"AZURE_STORAGE_ACCOUNT_NAME": "acct", "AZURE_STORAGE_ACCOUNT_KEY": "not-base64-but-secret!"}
-    with pytest.raises(PolicyRefused, match="could not be signed") as refused:
+    with pytest.raises(PolicyRefused, match="could not be signed: AZURE_STORAGE_ACCOUNT_KEY is not base64") as refused:
         await signed("az://models/a", **environ)
     assert "secret!" not in str(refused.value)
+
+
+@pytest.mark.shows("S7")
+@pytest.mark.parametrize(
+    "token", ["secret!", "two secret!", "https://acct.blob.example/?sv=1&sig=secret!", "sv=1&signature=secret!", "sig="]
+)
+async def test_a_token_for_shared_access_that_is_none(token: str) -> None:
+    """It is not sent anywhere, and not shown; the address of a container with a token is none, either."""
+    environ = {"AZURE_STORAGE_ACCOUNT_NAME": "acct", "AZURE_STORAGE_SAS_TOKEN": token}
+    with pytest.raises(PolicyRefused, match="AZURE_STORAGE_SAS_TOKEN is not a SAS token") as refused:
+        await signed("az://models/a", **environ)
+    assert "secret!" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "variable", "environ"),
+    [
+        ("s3://models/a", "AWS_ENDPOINT_URL", {}),
+        ("gs://models/a", "STORAGE_EMULATOR_HOST", {}),
+        ("az://models/a", "AZURE_STORAGE_ENDPOINT", {"AZURE_STORAGE_ACCOUNT_NAME": "acct"}),
+    ],
+)
+async def test_an_endpoint_that_is_none_is_named(address: str, variable: str, environ: dict[str, str]) -> None:
+    """The error says which variable is wrong."""
+    with pytest.raises(PolicyRefused, match=rf"its endpoint \({variable}\) is not an http"):
+        await signed(address, **environ, **{variable: "ftp://store.example"})
+
+
+async def test_keys_that_are_named_and_not_there(tmp_path: Path) -> None:
+    """Whoever names a profile or a key file does not mean to ask without keys."""
+    with pytest.raises(PolicyRefused, match="AWS_PROFILE names 'work', and there is no such profile"):
+        await signed("s3://models/a", HOME=str(tmp_path), AWS_PROFILE="work")
+    assert is_signed(await signed("s3://models/a", HOME=str(tmp_path), AWS_PROFILE="work", **KEYS))
+    missing = str(tmp_path / "key.json")
+    with pytest.raises(PolicyRefused, match="GOOGLE_APPLICATION_CREDENTIALS names a file that is not there"):
+        await signed("gs://models/a", GOOGLE_APPLICATION_CREDENTIALS=missing)
+    emulator = {"STORAGE_EMULATOR_HOST": "127.0.0.1:9"}
+    assert await signed("gs://models/a", GOOGLE_APPLICATION_CREDENTIALS=missing, **emulator)

@@ -51,5 +51,7 @@ def test_where_the_files_are_and_which_part_is_read(tmp_path: Path, monkeypatch:
     assert found(home | {"AWS_PROFILE": "work"}) == ("B", "eu-2", "https://s3.example")
     assert found(home | {"AWS_DEFAULT_PROFILE": "work", "AWS_REGION": "x"}) == ("B", "x", "https://s3.example")
     assert found(home | {"AWS_CONFIG_FILE": str(tmp_path / "other")}) == ("A", "us-1", "")
+    assert find_s3_access(home | {"AWS_PROFILE": "wrok"}).missing_profile == "wrok"
+    assert not find_s3_access(home | {"AWS_PROFILE": "work"}).missing_profile
     monkeypatch.setenv("HOME", str(tmp_path))
     assert found({"AWS_DEFAULT_REGION": "y", "AWS_ENDPOINT_URL": "https://e"}) == ("A", "y", "https://e")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from dataclasses import replace
 
 import pytest
 
@@ -18,8 +20,8 @@ from tests.support.project import Project
 @pytest.mark.parametrize(
     ("asset", "named"),
     [
-        (Asset("a", "https://h.example/b", "b"), "id: is taken"),
-        (Asset("b", "https://h.example/b", "models/A.bin"), "asset 'a'"),
+        (Asset("a", "https://h.example/b", "b"), "id: is taken; choose another with --id"),
+        (Asset("b", "https://h.example/b", "models/A.bin"), "asset 'a': .*; choose another with --local-path"),
         (Asset("b", "https://h.example/b", "models"), "folder"),
         (Asset("b", "ftp://h.example/b", "b"), "url"),
         (Asset("b", "https://h.example/b", "../b"), r"\.\."),
@@ -72,3 +74,20 @@ async def test_a_password_never_gets_into_the_manifest(project: Project) -> None
                 await manager.add_asset(asset)
             assert "hunter2" not in str(caught.value)
     assert project.manifest.read_bytes() == before
+
+
+async def test_what_is_listed_already(project: Project, server: AssetServer) -> None:
+    """The entry is named, and what to do instead; nothing is fetched."""
+    async with project.manager() as manager:
+        listed = manager.manifest.get("a")
+        again = "asset 'a': is listed already; `grym-fetch pin --update a` takes what is there now"
+        with pytest.raises(EditRefused, match=re.escape(again)) as refused:
+            await manager.add_asset(replace(listed), fetch=True)
+        assert len(refused.value.problems) == 1
+        with pytest.raises(EditRefused, match="asset 'b': is listed already as 'a'"):
+            await manager.add_asset(replace(listed, id="b"), fetch=True)
+        await manager.add_asset(Asset("c d", "https://h.example/v1", "c", source="hf://org/model@main/c"))
+        new = Asset("c d", "https://h.example/v2", "c", source="hf://org/model@main/c")
+        with pytest.raises(EditRefused, match=r"is listed already; `grym-fetch update 'c d'` takes"):
+            await manager.add_asset(new)
+    assert not server.stats.requests

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grym_fetch.errors import UnknownSource
-from grym_fetch.sources.choice import Chosen, choose_paths, is_pattern, nearest, numbered, quoted, unquoted
+from grym_fetch.sources.choice import Chosen, choose_paths, is_pattern, numbered, quoted, unquoted
 
 PATHS = ["README.md", "config.json", "model.safetensors", "onnx/model.onnx", "onnx/fp16/model.onnx", "a b[1].txt"]
 
@@ -55,11 +55,6 @@ def test_nothing_at_all() -> None:
     """An empty repository has no files to choose from."""
     with pytest.raises(UnknownSource, match="no files"):
         choose_paths("", [], "hf://a/b")
-
-
-def test_the_nearest_of_very_many() -> None:
-    """Only a bounded part of a long list is compared."""
-    assert nearest("file-7", (f"file-{number}" for number in range(1_000_000)), count=1) == ["file-7"]
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))

@@ -169,6 +169,9 @@ def test_pages(page: str, address: str | None) -> None:
         ("hf://org/model/*.gguf", "no file matches", []),
         ("hf://", "allowed: hf://ORG/REPO", []),
         ("hf://../../x", "allowed: hf://ORG/REPO", []),
+        ("hf://org/model@", "allowed: hf://ORG/REPO", []),
+        ("hf://org/model@@main", "allowed: hf://ORG/REPO", []),
+        ("hf://dataset/org/data/x", "no such repository", ["hf://datasets/org/data/x"]),
         ("hf://org/model@%FF/x", "UTF-8", []),
     ],
 )
@@ -179,6 +182,14 @@ async def test_what_is_not_there(hub: HuggingFaceHub, address: str, reason: str,
     assert list(caught.value.suggestions)[: len(near)] == near
 
 
+@pytest.mark.parametrize("status", [410, 451])
+async def test_what_is_withdrawn(hub: HuggingFaceHub, status: int) -> None:
+    """There is such a repository: the hub says why nobody gets it."""
+    hub.override = lambda _: Reply(status)
+    with pytest.raises(SourceFailed, match=f"Hugging Face: status {status}"):
+        await ask("hf://org/model", environ(hub))
+
+
 @pytest.mark.shows("S7")
 async def test_private_and_gated(hub: HuggingFaceHub) -> None:
     """Without a token the message says what to do; with one, they are like any other. It goes only to the hub."""
@@ -186,8 +197,9 @@ async def test_private_and_gated(hub: HuggingFaceHub) -> None:
     hub.add("models/org/gated", FILES, gated=True)
     with pytest.raises(UnknownSource, match=r"or it is private: .*no credentials were sent; set HF_TOKEN"):
         await ask("hf://org/private", environ(hub))
-    with pytest.raises(SourceFailed, match=r"gated: accept its conditions at .*/org/gated, then set HF_TOKEN"):
+    with pytest.raises(SourceFailed, match=r"gated: accept its conditions at .*/org/gated, then set HF_TOKEN") as gated:
         await ask("hf://org/gated", environ(hub))
+    assert str(gated.value).count("HF_TOKEN") == 1
     for name in ("private", "gated"):
         assert (await ask(f"hf://org/{name}", environ(hub, HF_TOKEN=TOKEN))).files
 

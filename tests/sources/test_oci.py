@@ -166,3 +166,17 @@ async def test_what_is_not_there(status: int, reason: str) -> None:
     gone = {f"{base}/manifests/latest": [ScriptedResponse(status)], f"{base}/tags/list": [ScriptedResponse(404)]}
     with pytest.raises(UnknownSource, match=reason):
         await answered("oci://r.example/m", gone)
+
+
+@pytest.mark.parametrize(
+    ("tags", "near"),
+    [(["v1", "latest", 5, "no tag"], ["oci://r.example/m:latest"]), ("latest", []), (5, []), (None, [])],
+)
+async def test_the_nearest_version(tags: object, near: list[str]) -> None:
+    """Of the registry's tags, as far as they are some: nonsense there does not hide what is missing."""
+    base = "https://r.example/v2/m"
+    listed = ScriptedResponse(200, {}, [json.dumps({"tags": tags}).encode()])
+    answers = {f"{base}/manifests/lates": [ScriptedResponse(404)], f"{base}/tags/list": [listed]}
+    with pytest.raises(UnknownSource, match="there is no") as caught:
+        await answered("oci://r.example/m:lates", answers)
+    assert list(caught.value.suggestions) == near

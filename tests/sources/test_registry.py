@@ -90,13 +90,32 @@ def test_ours_are_entry_points() -> None:
 
 @pytest.mark.parametrize(
     ("text", "near"),
-    [("hff://a/b", ["hf:"]), ("htps://h.example/", ["https:"]), ("xyzzy:a", [])],
+    [
+        ("hff://a/b", ["hf:"]),
+        ("htps://h.example/", ["https:"]),
+        ("huggingface:a/b", ["hf:"]),
+        ("gh:a/b", ["github:"]),
+        ("docker://a/b", ["oci:"]),
+        ("abfss://a/b", ["az:"]),
+        ("xyzzy:a", []),
+    ],
 )
 def test_an_unknown_scheme(text: str, near: list[str]) -> None:
     """The error names the existing ones, and the nearest."""
     with pytest.raises(UnknownSource, match=r"known are .*hf:.*https:") as caught:
         recognize(text, {})
     assert list(caught.value.suggestions) == near
+
+
+def test_the_address_of_a_file_on_this_machine() -> None:
+    """It is not a source, and the error says how a file is added."""
+    with pytest.raises(UnknownSource, match="a file is named by its path"):
+        recognize("file:///srv/a.bin", {})
+
+
+def test_a_scheme_in_capitals() -> None:
+    """It is the same one."""
+    assert recognize("HF://a/B", {}) == "hf://a/B"
 
 
 @pytest.mark.usefixtures("_plugins")

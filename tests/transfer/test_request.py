@@ -593,8 +593,29 @@ async def test_keys_that_are_refused_are_not_tried_again() -> None:
     signer = Signer()
     answer = await Requester(Credentials({}), sign=signer).open(connection, Origin(0, BUCKET), ASKED)
     assert answer.refusal is not None
-    assert "AWS_ACCESS_KEY_ID" in str(answer.refusal)
+    assert "see that AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in str(answer.refusal)
     assert signer.count == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "token", "advice"),
+    [
+        (403, "", "access denied; set AWS_ACCESS_KEY_ID"),
+        (404, "", "not found; see that bucket and key are right; if it is not public: set AWS_ACCESS_KEY_ID"),
+        (403, "s3cr3t", "the credentials from GRYM_FETCH_TOKEN_MODELS_S3_EXAMPLE were not accepted; renew"),
+        (404, "s3cr3t", "not found; see that bucket and key are right; if it is not public"),
+    ],
+)
+async def test_why_an_object_is_refused_that_nobody_signed(status: int, token: str, advice: str) -> None:
+    """Without keys it says where they are taken from; a token that was sent is named."""
+
+    async def sign(_: str) -> str:
+        return OBJECT
+
+    connection = ScriptedConnection({OBJECT: [ScriptedResponse(status, {}, [])]})
+    credentials = Credentials({"GRYM_FETCH_TOKEN_MODELS_S3_EXAMPLE": token} if token else {})
+    answer = await Requester(credentials, sign=sign).open(connection, Origin(0, BUCKET), ASKED)
+    assert advice in str(answer.refusal)
 
 
 async def test_a_plain_address_of_a_bucket_gets_the_token_of_its_host() -> None:
