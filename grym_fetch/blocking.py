@@ -138,7 +138,8 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     def download_asset(self, asset_id: str, force: bool = False) -> Path:
         """Download and verify the asset if needed, and return its path. ``force``: fetch it again even if it is valid.
 
-        Raises `MirrorsExhausted`, `IntegrityError` or `StorageError`; what has arrived is kept for the next call.
+        Raises `MirrorsExhausted`, `IntegrityError` or `StorageError`; what has arrived is kept for the next call,
+        except after an `IntegrityError`.
         Raises `UnknownAsset`, `UnpinnedAsset`, `AssetMissing` if it is not there and nothing may be fetched, and
         `StaleManifest` if the manifest must no longer be used.
         """
@@ -170,7 +171,8 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
 
         The damaged file stays until the right one, verified as a whole, takes its place. Which pieces are wrong is
         known from the manifest's ``pieces``, or where this content was fetched, adopted or read in this project before.
-        Otherwise pieces are compared with an origin until the whole is right, which costs no more than the file.
+        Otherwise pieces are compared with an origin until the whole is right, which costs no more than the file; if the
+        origin is wrong, with another one.
 
         Raises `AssetMissing` if no file is there, and what `download_asset` raises.
         """
@@ -259,7 +261,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     ) -> Collection[Asset]:
         """Return the assets that `sync` would take, in the manifest's order. Raises `UnknownAsset` or `UnknownTag`.
 
-        A tuple, but of a very long manifest a collection that reads its assets anew each time.
+        A tuple, but of very many assets a collection that reads them anew each time.
 
         ``ids`` and ``exclude`` take ids and globs, such as ``voice-*``; one that matches nothing is an `UnknownAsset`.
         """

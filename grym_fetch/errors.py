@@ -1,4 +1,4 @@
-"""Every error that this package raises on purpose. `grym_fetch.core.errors` draws the hierarchy."""
+"""Every error of this package's own. `grym_fetch.core.errors` draws the hierarchy."""
 
 from __future__ import annotations
 

@@ -174,6 +174,7 @@ class AssetManager:
     async def aclose(self) -> None:
         """Stop downloads (what has arrived is kept), close connections, end event streams. Idempotent.
 
+        Whoever waits for one of these, or for a file to be read, is cancelled.
         Callbacks get their remaining events; one that takes longer than 2 s for a single event is abandoned. The
         manager cannot be used afterwards.
         """
@@ -285,7 +286,8 @@ class AssetManager:
     async def download_asset(self, asset_id: str, force: bool = False) -> Path:
         """Download and verify the asset if needed, and return its path. ``force``: fetch it again even if it is valid.
 
-        Raises `MirrorsExhausted`, `IntegrityError` or `StorageError`; what has arrived is kept for the next call.
+        Raises `MirrorsExhausted`, `IntegrityError` or `StorageError`; what has arrived is kept for the next call,
+        except after an `IntegrityError`.
         Raises `UnknownAsset`, `UnpinnedAsset`, `AssetMissing` if it is not there and nothing may be fetched, and
         `StaleManifest` if the manifest must no longer be used.
         """
@@ -322,13 +324,14 @@ class AssetManager:
 
         The damaged file stays until the right one, verified as a whole, takes its place. Which pieces are wrong is
         known from the manifest's ``pieces``, or where this content was fetched, adopted or read in this project before.
-        Otherwise pieces are compared with an origin until the whole is right, which costs no more than the file.
+        Otherwise pieces are compared with an origin until the whole is right, which costs no more than the file; if the
+        origin is wrong, with another one.
 
         Raises `AssetMissing` if no file is there, and what `download_asset` raises.
         """
         coordinator = self._ready()
         async with self._freshness.using(self.manifest):
-            return await repairing.repair(coordinator, self._asset(asset_id), dry_run=dry_run)
+            return await self._do(repairing.repair(coordinator, self._asset(asset_id), dry_run=dry_run))
 
     async def adopt_assets(
         self,
@@ -353,19 +356,20 @@ class AssetManager:
         chosen = self.manifest.pick(ids, exclude=exclude)
         assets = [asset.stand_in() for asset in chosen] if self.minimal else list(chosen)
         async with self._freshness.using(self.manifest):
-            return await adopting.adopt(
-                coordinator.engine, assets, [Path(place) for place in places], on_adopted or (lambda _: None)
-            )
+            folders = [Path(place) for place in places]
+            return await self._do(adopting.adopt(coordinator.engine, assets, folders, on_adopted or (lambda _: None)))
 
     async def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:
         """Return whether the asset is there and valid; fetches nothing. ``full`` reads every byte again.
 
         If a file is read, events report it. Raises `UnknownAsset`.
         """
-        engine = self._ready().engine
-        return await checking.check(
-            engine, self._asset(asset_id), self.project.assets_dir, full=full, emit=self._bus.emit
-        )
+        self._ready()
+        return await self._do(self._check(asset_id, full=full))
+
+    async def _check(self, asset_id: str, *, full: bool) -> AssetStatus:
+        engine, asset = self._ready().engine, self._asset(asset_id)
+        return await checking.check(engine, asset, self.project.assets_dir, full=full, emit=self._bus.emit)
 
     async def check_all_assets(self, *, full: bool = False) -> list[AssetStatus]:
         """Call `check_asset` for every asset, in the manifest's order."""
@@ -387,8 +391,19 @@ class AssetManager:
 
         Raises `UnknownAsset`.
         """
-        engine = self._ready().engine
+        self._ready()
         chosen = self.manifest.pick(ids, exclude=exclude)
+        return await self._do(self._check_each(chosen, full=full, on_status=on_status, keep=keep))
+
+    async def _check_each(
+        self,
+        chosen: Collection[Asset],
+        *,
+        full: bool,
+        on_status: Callable[[AssetStatus], object] | None,
+        keep: bool,
+    ) -> list[AssetStatus]:
+        engine = self._ready().engine
         if full:
             self._bus.emit(RunStarted(assets=len(chosen), bytes=known_bytes(chosen)))
         statuses = []
@@ -399,7 +414,7 @@ class AssetManager:
             seen = checking.seen_at_once(engine, assets, self.project.assets_dir) if is_long else {}
 
             async def check(asset: Asset, seen: Mapping[str, AssetStatus] = seen) -> AssetStatus:
-                return seen.get(asset.id) or await self.check_asset(asset.id, full=full)
+                return seen.get(asset.id) or await self._check(asset.id, full=full)
 
             async with aclosing(checking.in_order(batch, check)) as each:
                 async for status in each:
@@ -442,7 +457,7 @@ class AssetManager:
     ) -> Collection[Asset]:
         """Return the assets that `sync` would take, in the manifest's order. Raises `UnknownAsset` or `UnknownTag`.
 
-        A tuple, but of a very long manifest a collection that reads its assets anew each time.
+        A tuple, but of very many assets a collection that reads them anew each time.
 
         ``ids`` and ``exclude`` take ids and globs, such as ``voice-*``; one that matches nothing is an `UnknownAsset`.
         """
@@ -908,7 +923,7 @@ class AssetManager:
             return await editor.remover.prune(self.manifest, dry_run=dry_run, orphans=orphans)
 
     async def _do(self, work: Coroutine[Any, Any, R]) -> R:
-        """Do what asks others: it ends with the manager at the latest."""
+        """Do what may take long: it ends with the manager at the latest, and whoever waits for it is cancelled."""
         return await self._ready().run(work)
 
     @asynccontextmanager

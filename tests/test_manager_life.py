@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 import pytest
 
 from grym_fetch import Asset, AssetManager
+from grym_fetch.disk import local_files
 from grym_fetch.errors import ManifestMissing
 from grym_fetch.events import RunStarted
 from grym_fetch.testing import AssetServer, create_mock_asset_manager, seeded_bytes
@@ -55,6 +58,41 @@ USES: dict[str, Callable[[AssetManager], object]] = {
     "on_progress": lambda m: m.on_progress(print),
 }
 every_use = pytest.mark.parametrize("use", USES.values(), ids=USES)
+
+READS: dict[str, Callable[[AssetManager], Coroutine[object, object, object]]] = {
+    "check_asset": lambda m: m.check_asset("a", full=True),
+    "check_all_assets": lambda m: m.check_all_assets(full=True),
+    "repair_asset": lambda m: m.repair_asset("a", dry_run=True),
+    "adopt_assets": lambda m: m.adopt_assets(),
+    "pin": lambda m: m.pin(),
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+async def test_what_reads_ends_with_the_manager(
+    project: Project, monkeypatch: pytest.MonkeyPatch, read: Callable[[AssetManager], Coroutine[object, object, object]]
+) -> None:
+    """Closing it cancels whoever waits for a file to be read, as it does with downloads."""
+    begun = threading.Event()
+
+    def endless(_: int, __: object, go_on: Callable[[int], bool]) -> os.stat_result:
+        begun.set()
+        while go_on(1):
+            pass
+        return os.stat(project.manifest)
+
+    monkeypatch.setattr(local_files, "hash_open", endless)
+    for place in (*project.finals().values(), project.root.parent / "assets" / "another-name"):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(CONTENT)
+    if read is READS["adopt_assets"]:
+        project.finals()["a"].unlink()
+    project.add("unpinned", ["https://h.example/u"], CONTENT, pinned=False).write_bytes(CONTENT)
+    async with project.manager() as manager:
+        reading = asyncio.create_task(read(manager))
+        await asyncio.to_thread(begun.wait)
+    with pytest.raises(asyncio.CancelledError):
+        await reading
 
 
 @pytest.fixture

@@ -25,7 +25,9 @@ _ALIKE = {"lock": "files", "pieces": "files", "project": "folders"}
 
 @click.command("remove", cls=Command)
 @click.argument("asset_id", metavar="ID", shell_complete=complete_ids)
-@option("--delete-file", is_flag=True, help="Also delete its file, its stand-in and what was unpacked.")
+@option(
+    "--delete-file", is_flag=True, help="Also delete its file, its stand-in and what was unpacked and is unchanged."
+)
 @option("-y", "--yes", is_flag=True, help="Delete the file without asking.")
 @common_options
 def remove_command(common: Common, asset_id: str, delete_file: bool, yes: bool) -> int:

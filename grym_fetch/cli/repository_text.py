@@ -123,7 +123,7 @@ def history_lines(history: History, limit: int) -> Iterator[str]:
         commit = (blob.commit or "no commit")[:12]
         day = f"{blob.committed:%Y-%m-%d}" if blob.committed is not None else "          "
         where = ", ".join(map(shown, blob.paths)) or blob.blob
-        gone = "" if blob.is_current else "  (in no branch or tag any more)"
+        gone = "" if blob.is_current else "  (no branch or tag ends with it)"
         yield f"{format_size(blob.size):>9}  {format_size(blob.packed):>9}  {commit}  {day}  {where}{gone}"
     saved = format_size(sum(blob.packed for blob in blobs))
     yield f"without {counted(len(blobs), 'version', 'versions')} of large files the repository is {saved} smaller"
@@ -141,7 +141,7 @@ def weight_of(found: Survey, past: History | None, prefix: str, limit: int) -> s
             Weight(
                 blob.paths[0] if blob.paths else blob.blob,
                 blob.packed,
-                f"{format_size(blob.size)} unpacked{'' if blob.is_current else ', in no branch or tag any more'}",
+                f"{format_size(blob.size)} unpacked{'' if blob.is_current else ', no branch or tag ends with it'}",
             )
             for blob in past.blobs
         ]

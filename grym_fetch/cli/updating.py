@@ -78,7 +78,7 @@ def update_command(
     """Move assets to what their sources have now: those named, or all that were added from a source.
 
     With an ID and an ADDRESS, plain or short, the asset moves to what is there. Old and new are shown, then all entries
-    are written, or none. Files whose source states no digest are fetched at once, all others by the next sync; an old
+    are written, or none. Files whose source states no SHA-256 are fetched at once, all others by the next sync; an old
     file stays until its new one is there.
     """
     from grym_fetch.cli.runner import run

@@ -2,7 +2,7 @@
 
 Rules: an engine (Dask, Ray) hands out tasks, gives those of a lost worker to another one, and carries messages; that is
 all it knows. On a worker it calls two functions of `node.py`, `run_task` and `answer`, with packets (`packets.py`). The
-driver asks: it sends an `Order` to each node a few times a second, and the `Reply` has what the node has to tell. So
+driver asks: it sends an `Order` to each node twice a second, and the `Reply` has what the node has to tell. So
 both ends know that the other one is there, nothing is lost that was not acknowledged, and an engine needs no channel of
 its own for events.
 

@@ -326,7 +326,10 @@ class BadStatus(TransferError):
 
 
 class Throttled(BadStatus):
-    """The server asks us to wait (429, 503). ``retry_after`` is in seconds; None if it does not say how long."""
+    """The server asks us to wait: 429, 503 and the like, or any status with a time.
+
+    ``retry_after`` is in seconds; None if it does not say how long.
+    """
 
     def __init__(self, url: str, status: int, reason: str, retry_after: float | None) -> None:
         super().__init__(url, status, reason)
@@ -465,7 +468,7 @@ class DiskFull(StorageError):
 
 
 class NotWritable(StorageError):
-    """Permission denied, a read-only file system, or a device error."""
+    """Permission denied, a read-only file system, a device error, or a file that somebody else changes or put there."""
 
 
 class UnsafePath(StorageError):

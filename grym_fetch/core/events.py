@@ -123,7 +123,9 @@ class AssetRepaired(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetPlanned(Event):
-    """The asset will be fetched. ``size`` is null while unknown; ``resumed_bytes`` are already on disk."""
+    """The asset will be fetched. ``size`` is null while unknown; ``resumed_bytes`` are already on disk, from an earlier
+    run or in a damaged file.
+    """
 
     type: ClassVar[str] = "asset_planned"
     size: int | None
@@ -211,7 +213,7 @@ class AssetVerifying(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetVerified(Event):
-    """The file is in place. ``seconds`` since it was planned. ``unverified`` is true for an unpinned asset.
+    """The file is in place. ``seconds`` since it was planned. ``unverified``: no digest was known to compare it with.
 
     ``wrong_origins``: the addresses that sent other bytes on the way, which were replaced. ``link``: how the store got
     the file, if there is one and it took it.

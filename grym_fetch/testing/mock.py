@@ -171,6 +171,7 @@ class MockAssetManager(AssetManager):
 
     get_asset_path = _recorded(AssetManager.get_asset_path)
     download_asset = _recorded(AssetManager.download_asset)
+    check_asset = _recorded(AssetManager.check_asset)
     check_all_assets = _recorded(AssetManager.check_all_assets)
     check_assets = _recorded(AssetManager.check_assets)
     download_required_assets = _recorded(AssetManager.download_required_assets)
@@ -209,10 +210,8 @@ class MockAssetManager(AssetManager):
         """As `sync_assets`: no cluster is asked."""
         return await super().sync_assets(assets, force=force)
 
-    @_recorded
-    async def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:
-        """Say whether the asset is there. Raises `UnknownAsset`."""
-        return replace(await super().check_asset(asset_id, full=full), path=self.path_of(asset_id))
+    async def _check(self, asset_id: str, *, full: bool) -> AssetStatus:
+        return replace(await super()._check(asset_id, full=full), path=self.path_of(asset_id))
 
     @_recorded_at_once
     def open_asset(self, asset_id: str, *, unverified_ok: bool = False, keep_downloading: bool = False) -> AssetReader:

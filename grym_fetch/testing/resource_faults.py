@@ -60,7 +60,10 @@ class LyingTotal(PartFault):
 
 @dataclass(frozen=True)
 class ShiftRange(PartFault):
-    """Answers 206 with bytes this much further on (or back), and admits it only if ``truthful``."""
+    """Answers 206 with bytes this much further on (or back), and admits it only if ``truthful``.
+
+    Only as far as the file goes: a range of all of it is answered truly.
+    """
 
     by: int
     truthful: bool = True

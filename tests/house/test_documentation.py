@@ -31,7 +31,7 @@ from grym_fetch.core.buckets import INSTANCE_ROLE
 from grym_fetch.core.configuration import KEYS, RULES, parse_configuration
 from grym_fetch.core.manifest_parser import parse_manifest
 from grym_fetch.core.manifest_schema import ASSET, MANIFEST, STAND_IN
-from grym_fetch.core.variables import CLIENT_CERT, CLIENT_KEY
+from grym_fetch.core.variables import CLIENT_CERT, CLIENT_KEY, VARIABLES
 from grym_fetch.manager import AssetManager
 from grym_fetch.settings import Settings
 from grym_fetch.testing import SeededContent, serve_in_thread
@@ -204,6 +204,12 @@ def test_shared_options_and_their_documentation_agree(heading: str, command: cli
     """The two tables of shared options list all of them and no others."""
     documented = {word.split()[0] for word in first_cells(section(read("docs/command-line.md"), heading))}
     assert documented == options_of(command)
+
+
+def test_which_options_for_fetching_hold_for_programs() -> None:
+    """Their variables do, but those of the two about progress, as both pages say."""
+    given = {str(p.envvar) for p in only_transfer.params} - {variable.name for variable in VARIABLES}
+    assert given == {"GRYM_FETCH_PROGRESS", "GRYM_FETCH_PROGRESS_INTERVAL"}
 
 
 def test_who_takes_the_options_for_fetching_is_said() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import tests.support
 from grym_fetch._version import __version__
 from tests.house.hygiene import faults
 from tests.house.test_documentation import files_of_the_repository
@@ -119,6 +120,12 @@ def test_the_list_of_other_places_is_true() -> None:
     """Every place it names exists."""
     assert ELSEWHERE.keys() - set(modules()) == set()
     assert [place for place in ELSEWHERE.values() if not (TESTS / f"{place}.py").exists()] == []
+
+
+def test_what_tests_share_is_said() -> None:
+    """The docstring of `tests.support` says what each of its modules is for."""
+    there = {path.stem for path in (TESTS / "support").iterdir() if not path.name.startswith(("_", ".", "test_"))}
+    assert there - set(re.findall(r"`(\w+)`", str(tests.support.__doc__))) == set()
 
 
 def test_no_property_makes_terms_of_its_own() -> None:

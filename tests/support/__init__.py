@@ -11,6 +11,10 @@
 - `nginx`, `tinyproxy`: real programs, as a second opinion on what a server or a proxy does.
 - `authority`: the TLS of a server that this process trusts.
 
+What others run, or an imitation of it: `buckets`, `registry`, `git_lfs` and `hubs` (real servers where there are such);
+`dask_cluster` and `ray_head` (real), `fake_cluster` (in memory); `other_user` works as somebody else. `darwin` and
+`windows` take from Linux what those systems lack, and `as_darwin` does it for a whole run. `terminal` is a screen.
+
 Around them: `invariants` checks a run against all that must hold of every run (`checked_sync`, `Rules`); `power_cut`
 works out what a disk may hold after a power failure; `transports` are the two ways over which HTTP goes;
 `example_errors` has one of each error; `properties` says how many examples a property gets, `sweeps` which cases run
