@@ -1,9 +1,9 @@
 """The secrets that this run has sent, so that a server cannot get them printed by repeating them.
 
 Rule: text from a server is shown, logged or stored only after every one of them has been removed, in any case and
-percent-encoded or not. They are kept only in memory, and never shown. Of the secrets that each file may
-have of its own (in its address, or lent by a Git LFS server) only the latest are kept: a server can repeat only what it
-was just sent.
+percent-encoded or not. A login is one of them if it may be a token, as in ``https://TOKEN@host``. They are kept only in
+memory, and never shown. Of the secrets that each file may have of its own (in its address, or lent by a Git LFS server)
+only the latest are kept: a server can repeat only what it was just sent.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ from grym_fetch.core.signatures import query_secrets
 
 MIN_SECRET_CHARS = 4
 """Anything shorter would be found in any text, and is not a secret."""
+MIN_LOGIN_CHARS = 8
+"""A login of this length is a secret if it has no password that is as long."""
+MIN_TOKEN_CHARS = 20
+"""A login of this length is one in any case: GitHub takes tokens with the password ``x-oauth-basic``."""
 HIDDEN = "…"
 MAX_OF_FILES = 100
 """How many secrets of single files to keep: far more than there are requests under way at once."""
@@ -47,7 +51,10 @@ class SentSecrets:
             return
         words = {secret}
         if authorization.startswith("Basic "):
-            words.add(base64.b64decode(secret).decode("utf-8", "replace").partition(":")[2])
+            login, _, password = base64.b64decode(secret).decode("utf-8", "replace").partition(":")
+            words.add(password)
+            if len(login) >= (MIN_LOGIN_CHARS if len(password) < MIN_LOGIN_CHARS else MIN_TOKEN_CHARS):
+                words.add(login)
         self._known |= words
         if long_enough := [word for word in self._known if len(word) >= MIN_SECRET_CHARS]:
             self._pattern = _spelt(long_enough)

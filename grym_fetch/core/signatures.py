@@ -71,10 +71,12 @@ _SECRETS = frozenset(
 """Names whose value gives access, alone or with others. Not `md5` and `hash`: an ETag may be the same."""
 _GUESSED = frozenset({"access_token", "auth_key", "sig", "sign", "signature", "token", "verify"})
 """Names that by themselves make a signature or token likely."""
-_WORDS = frozenset(
-    {"apikey", "auth", "credential", "credentials", "expires", "hmac", "jwt", "key", "password", "secret", "sig"}
+_SECRET_WORDS = frozenset(
+    {"apikey", "auth", "credential", "credentials", "hmac", "jwt", "key", "passwd", "password", "secret", "sig"}
     | {"sign", "signature", "token"}
 )
+"""Words in a name that make it likely that the value gives access."""
+_WORDS = _SECRET_WORDS | {"expires"}
 """Words in a name that make it likely that the address is personal or temporary."""
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 MIN_VALUE_CHARS = 8
@@ -95,16 +97,23 @@ def may_be_signed(url: URL) -> bool:
 def is_not_for_all(url: URL) -> bool:
     """Whether somebody should think twice before writing the address where everyone can read it."""
     names = [unquote(part.partition("=")[0]) for part in url.raw_query_string.split("&")]
-    words = {word.lower() for name in names for word in _WORD.findall(name)}
-    return may_be_signed(url) or not words.isdisjoint(_WORDS)
+    return may_be_signed(url) or any(not _words(name).isdisjoint(_WORDS) for name in names)
 
 
 def query_secrets(url: URL) -> list[str]:
-    """Return the values in the query that give access, as they are sent."""
+    """Return the values in the query that give access, as they are sent; in doubt, also others."""
     if not url.raw_query_string:
         return []
     pairs = (part.partition("=") for part in url.raw_query_string.split("&"))
-    return [value for name, _, value in pairs if unquote(name).lower() in _SECRETS and len(value) >= MIN_VALUE_CHARS]
+    return [value for name, _, value in pairs if len(value) >= MIN_VALUE_CHARS and _is_secret(unquote(name))]
+
+
+def _is_secret(name: str) -> bool:
+    return name.lower() in _SECRETS or not _words(name).isdisjoint(_SECRET_WORDS)
+
+
+def _words(name: str) -> set[str]:
+    return {word.lower() for word in _WORD.findall(name)}
 
 
 def _names(url: URL) -> frozenset[str]:

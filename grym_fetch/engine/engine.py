@@ -212,6 +212,7 @@ class Engine:
         from grym_fetch.core.policy import RetryPolicy, TokenBucket
         from grym_fetch.net.buckets import BucketSigner
         from grym_fetch.net.credentials import find_credentials
+        from grym_fetch.net.settings import proxy_credentials
         from grym_fetch.runtime.buffers import Buffers
         from grym_fetch.transfer.context import TransferContext, TransferSettings
         from grym_fetch.transfer.request import Requester
@@ -232,6 +233,7 @@ class Engine:
                 on_lost_ahead=self._scheduler.hosts.lost_ahead,
                 on_led=self._scheduler.kick,
                 sign=BucketSigner(self._environ).sign,
+                also_sent=proxy_credentials(),
             ),
             threads=self._hashers,
             buffers=Buffers(settings.sizes.piece, self.connections),

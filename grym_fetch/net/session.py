@@ -75,7 +75,7 @@ class SessionConnection:
     def __init__(self, session: aiohttp.ClientSession, connect_timeout: float, stall_timeout: float) -> None:
         self._session = session
         self._connect_timeout = connect_timeout
-        self._stall_timeout = stall_timeout
+        self.stall_timeout = stall_timeout
         self._timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=connect_timeout, sock_read=stall_timeout, ceil_threshold=60.0
         )
@@ -118,7 +118,7 @@ class SessionConnection:
             case aiohttp.ConnectionTimeoutError():
                 return ConnectFailed(url, f"no connection within {self._connect_timeout:g} s")
             case aiohttp.SocketTimeoutError() | asyncio.TimeoutError():
-                return Stalled(url, stall_reason(self._stall_timeout))
+                return Stalled(url, stall_reason(self.stall_timeout))
             case aiohttp.ClientConnectorCertificateError():
                 why = error.certificate_error
                 reason = (
@@ -171,7 +171,9 @@ class SessionResponse:
         """Fill the front of ``buffer`` with the next bytes, at least one. Return how many; 0 at the end."""
         if not self._rest:
             try:
-                self._rest = memoryview(await self._response.content.readany())
+                # aiohttp's own time-out begins anew with each byte, even one that is no part of the content.
+                async with asyncio.timeout(self._connection.stall_timeout):
+                    self._rest = memoryview(await self._response.content.readany())
             except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
                 raise self._connection.mapped(error, self._url, in_body=True) from None
         count = min(len(self._rest), len(buffer))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import ssl
+from contextlib import suppress
 
 from yarl import URL
 
 from grym_fetch.core.addresses import is_exempt
-from grym_fetch.core.errors import CertificateRejected
+from grym_fetch.core.errors import CertificateRejected, ProxyRefused
 from grym_fetch.core.variables import CLIENT_CERT, CLIENT_KEY
 from grym_fetch.net.errors import os_reason
 from grym_fetch.net.places import Places
@@ -99,3 +100,13 @@ def _proxies() -> dict[str, str]:
     from urllib.request import getproxies  # takes 8 ms, and most users have no proxy
 
     return getproxies()
+
+
+def proxy_credentials() -> list[str]:
+    """What the proxies that the environment names are sent as ``Proxy-Authorization``."""
+    found: list[str] = []
+    for name, text in _proxies().items():
+        if name != "no":
+            with suppress(ProxyRefused):  # said where it would be used
+                found += read_proxy(text, "").fields.values()
+    return found

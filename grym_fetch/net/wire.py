@@ -5,8 +5,8 @@ hashed and written; a chunked body goes through the parser.
 
 Rules: answers come one at a time, in the order of the requests; a request may be sent ahead of its turn. Bytes after
 the end of a body are never taken for a body: they begin the next answer, or end the connection if none is due. If a
-connection breaks off, the bytes before that are delivered first, then the error. A head has its own deadline: a byte
-now and then does not keep a connection alive.
+connection breaks off, the bytes before that are delivered first, then the error. A byte now and then keeps no
+connection alive: a head has its own deadline, and of a chunked body only the content counts, not what is around it.
 """
 
 from __future__ import annotations
@@ -137,7 +137,8 @@ class Wire(asyncio.BufferedProtocol):
 
     def buffer_updated(self, count: int) -> None:
         """``count`` bytes have come."""
-        self._last_arrival = self._loop.time()
+        if self.state is not CHUNKED:
+            self._last_arrival = self._loop.time()
         if self.state in RAW:
             self._receive_body(count)
         elif self.state in PARSED:
@@ -184,6 +185,7 @@ class Wire(asyncio.BufferedProtocol):
         parser = self._parser
         if self.state is SENT:
             self._move(HEAD)
+        was_head = self.state is HEAD
         problem = parser.feed(data)
         if problem is not None:
             self._fail(BadResponse(self._url, problem))
@@ -198,7 +200,8 @@ class Wire(asyncio.BufferedProtocol):
                 self._move(CHUNKED if parser.is_chunked else is_sized)
             if self._kept and self._target is None:
                 self._transport.pause_reading()
-        if self._kept or parser.head is not None:
+        if self._kept or parser.is_complete or (was_head and parser.head is not None):
+            self._last_arrival = self._loop.time()
             self._wake()
 
     def _receive_body(self, count: int) -> None:

@@ -49,7 +49,7 @@ from grym_fetch.net.client import HttpTransport
 from grym_fetch.net.credentials import find_credentials
 from grym_fetch.net.proxies import ADVICE as SOCKS_ADVICE
 from grym_fetch.net.proxies import read_proxy
-from grym_fetch.net.settings import HttpSettings
+from grym_fetch.net.settings import HttpSettings, proxy_credentials
 from grym_fetch.transfer.request import Requester
 
 Level = Literal["ok", "warn", "fail"]
@@ -260,7 +260,8 @@ async def origin_findings(
             user_agent=f"grym-fetch/{version}",
         )
     )
-    prober = _Prober(transport, Requester(find_credentials(environ), sign=BucketSigner(environ).sign), clock)
+    requester = Requester(find_credentials(environ), sign=BucketSigner(environ).sign, also_sent=proxy_credentials())
+    prober = _Prober(transport, requester, clock)
     places = asyncio.Semaphore(MAX_PROBES)
 
     async def probe(asset: Asset, number: int, url: str) -> _Probe:

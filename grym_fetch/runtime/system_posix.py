@@ -132,9 +132,12 @@ def allow_files(count: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (count, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
 
-def memory_limit() -> int | None:
-    """Bytes of address space that this process may have; None: without limit."""
-    return _known(resource.getrlimit(resource.RLIMIT_AS)[0])
+def memory_limits() -> dict[str, int]:
+    """How many bytes of memory this process may reserve, by the letter that ``ulimit`` has for the limit."""
+    # On Linux, RLIMIT_DATA counts whatever is private and writable, the stacks of threads included.
+    kinds = {"v": resource.RLIMIT_AS, "d": resource.RLIMIT_DATA}
+    found = {letter: _known(resource.getrlimit(kind)[0]) for letter, kind in kinds.items()}
+    return {letter: limit for letter, limit in found.items() if limit is not None}
 
 
 def process_limit() -> int | None:

@@ -198,9 +198,9 @@ def allow_files(count: int) -> None:
     """Nothing: there is no limit to raise."""
 
 
-def memory_limit() -> int | None:
-    """None: without limit."""
-    return None
+def memory_limits() -> dict[str, int]:
+    """Empty: without limit."""
+    return {}
 
 
 def process_limit() -> int | None:

@@ -146,8 +146,8 @@ _NO_MEMORY = ("failed to map segment", "cannot allocate memory")
 
 
 def is_memory_limited() -> bool:
-    """Whether this process's address space is limited (``ulimit -v``)."""
-    return system.memory_limit() is not None
+    """Whether this process can reserve only so much memory (``ulimit -v``, ``ulimit -d``)."""
+    return bool(system.memory_limits())
 
 
 def has_room() -> bool:
@@ -200,8 +200,7 @@ def limits() -> list[str]:
     found = []
     if (most := system.process_limit()) is not None:
         found.append(f"ulimit -u {most}")
-    if (most := system.memory_limit()) is not None:
-        found.append(f"ulimit -v {most // 1024}")
+    found += (f"ulimit -{letter} {most // 1024}" for letter, most in system.memory_limits().items())
     if (pids := _pids("pids.max")) is not None:
         found.append(f"pids.max {pids}")
     return found

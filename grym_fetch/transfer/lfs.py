@@ -11,6 +11,7 @@ from grym_fetch.core.lfs import MAX_BATCH_ANSWER_BYTES, Lead, read_batch_answer
 from grym_fetch.core.lfs_addresses import LfsAddress
 from grym_fetch.core.refusals import Refusal
 from grym_fetch.core.world import Response
+from grym_fetch.transfer.answers import read_answer
 
 
 async def read_lead(
@@ -18,11 +19,14 @@ async def read_lead(
 ) -> Lead:
     """Return where the object is now; ``url`` is where that was asked.
 
-    Raises `BadStatus` or `Throttled` if the server refuses, `BadResponse` if its answer makes no sense.
+    Raises `BadStatus` or `Throttled` if the server refuses, `BadResponse` if its answer makes no sense, `Stalled` if it
+    takes too long.
     """
     match verdict:
         case Whole():
-            return read_batch_answer(await _read(response, url), address, url)
+            return read_batch_answer(
+                await read_answer(response, url, whose="the Git LFS server", most=MAX_BATCH_ANSWER_BYTES), address, url
+            )
         case ErrorStatus(status=status, reason=reason, retry_after=retry_after):
             if verdict.is_throttling:
                 raise Throttled(url, status, reason, retry_after)
@@ -31,12 +35,3 @@ async def read_lead(
             raise BadResponse(url, reason)
         case _:
             raise BadResponse(url, "an answer that was not asked for")
-
-
-async def _read(response: Response, url: str) -> bytes:
-    data, buffer = bytearray(), memoryview(bytearray(16 * 1024))
-    while count := await response.readinto(buffer):
-        data += buffer[:count]
-        if len(data) > MAX_BATCH_ANSWER_BYTES:
-            raise BadResponse(url, f"the answer of the Git LFS server is longer than {MAX_BATCH_ANSWER_BYTES:,} bytes")
-    return bytes(data)

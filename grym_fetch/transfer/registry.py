@@ -14,7 +14,8 @@ from grym_fetch.core.addresses import MAX_REDIRECTS, follow_redirect, is_loopbac
 from grym_fetch.core.challenges import MAX_TOKEN_RESPONSE_BYTES, read_token
 from grym_fetch.core.errors import GrymFetchError
 from grym_fetch.core.http import REDIRECTS, ResponseHead
-from grym_fetch.core.world import Connection, Response
+from grym_fetch.core.world import Connection
+from grym_fetch.transfer.answers import read_answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,8 @@ async def fetch_token(connection: Connection, realm: URL, authorization: str | N
             response = await connection.get(str(here.with_fragment(None)), fields)
             try:
                 if response.head.status == 200:
-                    return read_token(await _read_all(response))
+                    data = await read_answer(response, str(here), whose="the registry", most=MAX_TOKEN_RESPONSE_BYTES)
+                    return read_token(data)
                 location = response.head.get("location")
                 if response.head.status not in REDIRECTS or location is None:
                     return None
@@ -53,13 +55,3 @@ async def fetch_token(connection: Connection, realm: URL, authorization: str | N
     except GrymFetchError:
         pass
     return None
-
-
-async def _read_all(response: Response) -> bytes:
-    """The body; empty if it is too long for an answer with a token."""
-    data, buffer = b"", memoryview(bytearray(MAX_TOKEN_RESPONSE_BYTES))
-    while count := await response.readinto(buffer):
-        data += buffer[:count]
-        if len(data) > MAX_TOKEN_RESPONSE_BYTES:
-            return b""
-    return data

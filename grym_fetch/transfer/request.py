@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -107,7 +107,7 @@ class Requester:
 
     ``on_lost_ahead`` is called with a host that turns out not to take requests ahead of their turn,
     ``on_led`` whenever a redirect says where an origin leads. ``sign`` makes an address that can be asked from that of
-    an object in a bucket.
+    an object in a bucket. ``also_sent``: what the transport itself sends as authorization, to proxies.
     """
 
     def __init__(
@@ -116,6 +116,7 @@ class Requester:
         on_lost_ahead: Callable[[str], None] = lambda _: None,
         on_led: Callable[[], None] = lambda: None,
         sign: Callable[[str], Awaitable[str]] | None = None,
+        also_sent: Iterable[str] = (),
     ) -> None:
         self._sign = sign
         self._credentials = credentials
@@ -123,6 +124,8 @@ class Requester:
         self._on_lost_ahead = on_lost_ahead
         self.secrets = SentSecrets()
         """The secrets sent in this run. A server that repeats one must not get it shown."""
+        for authorization in also_sent:
+            self.secrets.note(authorization)
         self._realms: dict[URL, _Realm] = {}
         """Where the token for each address of a registry was fetched."""
         self._tokens: dict[_Realm, str] = {}
@@ -248,13 +251,13 @@ class Requester:
     ) -> JudgedResponse:
         here, address, fields, token = request.here, request.address, request.fields, request.token
         server = server_mark(here)
-        response = await _get(connection, address, fields)
+        response = await self._get(connection, address, fields)
         is_ahead = self._is_ahead(connection, here)
         head, verdict = self._judge(asked, response, server)
         if is_ahead and not (_is_content(asked, verdict) or _says_wait(verdict)):
             response.close()
             await connection.aclose()
-            response = await _get(connection, address, fields)
+            response = await self._get(connection, address, fields)
             is_ahead = False
             head, verdict = self._judge(asked, response, server)
             if _is_content(asked, verdict):
@@ -269,7 +272,7 @@ class Requester:
                 else:
                     fields["Authorization"] = f"Bearer {fresh}"
                     self._note(fields)
-                    response = await _get(connection, address, fields)
+                    response = await self._get(connection, address, fields)
                 head, verdict = self._judge(asked, response, server)
         return self._judged(response, head, verdict, request, first, is_ahead=is_ahead)
 
@@ -389,6 +392,22 @@ class Requester:
             return head
         return replace(head, fields={name: values for name, values in head.fields.items() if name not in bad})
 
+    async def _get(self, connection: Connection, address: str, fields: Mapping[str, str]) -> Response:
+        """`Connection.get`, with a log line of what was asked, what came, and how long that took."""
+        if not log.isEnabledFor(logging.DEBUG):
+            return await connection.get(address, fields)
+        loop = asyncio.get_running_loop()
+        # A redirect may have put a secret into the path.
+        shown = self.secrets.hide(redact_url(address))
+        asked, began = f"GET {shown} {fields.get('Range', '')}".rstrip(), loop.time()
+        try:
+            response = await connection.get(address, fields)
+        except GrymFetchError as error:
+            log.debug("%s: %s after %d ms", asked, type(error).__name__, (loop.time() - began) * 1000)
+            raise
+        log.debug("%s: %d in %d ms", asked, response.head.status, (loop.time() - began) * 1000)
+        return response
+
     async def _fresh_token(self, connection: Connection, realm: URL, first: URL, *, stale: str | None) -> str | None:
         """Return a token other than ``stale`` from a registry's realm, or None if it sends none.
 
@@ -419,21 +438,6 @@ def _bucket_refusal(origin: Origin, refusal: Refusal, status: int) -> Refusal:
     return Refusal(
         status_text(status), bucket_advice(origin.url, is_missing=status in (404, 410), is_signed=was_signed)
     )
-
-
-async def _get(connection: Connection, address: str, fields: Mapping[str, str]) -> Response:
-    """`Connection.get`, with a log line of what was asked, what came, and how long that took."""
-    if not log.isEnabledFor(logging.DEBUG):
-        return await connection.get(address, fields)
-    loop = asyncio.get_running_loop()
-    asked, began = f"GET {redact_url(address)} {fields.get('Range', '')}".rstrip(), loop.time()
-    try:
-        response = await connection.get(address, fields)
-    except GrymFetchError as error:
-        log.debug("%s: %s after %d ms", asked, type(error).__name__, (loop.time() - began) * 1000)
-        raise
-    log.debug("%s: %d in %d ms", asked, response.head.status, (loop.time() - began) * 1000)
-    return response
 
 
 def _sent(here: URL, asked: Asked, request: Request | None) -> Request | None:

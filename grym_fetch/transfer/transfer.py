@@ -547,7 +547,7 @@ class Transfer:
             return False
         origin, host = again
         self._origins.turn_to(origin)
-        self._reporter.waits(safe_text(f"{host} to be free, to ask it again: {origin.last_reason}"))
+        self._tell_wait(f"{host} to be free, to ask it again: {origin.last_reason}")
         self._changed()
         return True
 
@@ -583,7 +583,11 @@ class Transfer:
             return
         if not self._waits_for.startswith(host):
             self._waits_for = holder
-            self._reporter.waits(safe_text(holder))
+            self._tell_wait(holder)
+
+    def _tell_wait(self, holder: str) -> None:
+        # A redirect may have led to a host that has a secret in its name.
+        self._reporter.waits(safe_text(self._context.requester.secrets.hide(holder)))
 
     def _turn_to(self, chosen: Origin, left: Origin, reason: str) -> None:
         self._origins.turn_to(chosen)

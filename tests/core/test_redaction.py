@@ -61,6 +61,24 @@ def test_the_signatures_that_are_known_are_bounded() -> None:
     assert sent.hide("signature0001 signature0100") == "… …"
 
 
+@pytest.mark.shows("S8")
+@pytest.mark.parametrize(
+    ("login", "is_secret"),
+    [
+        ("glpat-1234567890:", True),
+        ("glpat-1234567890:api", True),
+        ("ghp_123456789012345678901234567890123456:x-oauth-basic", True),
+        ("glpat-1234567890:a-password", False),
+        ("models:", False),
+    ],
+)
+def test_a_login_that_may_be_a_token(login: str, is_secret: bool) -> None:
+    """Some servers take a token as the login, with no password or a word in its place."""
+    sent = secrets("Basic " + base64.b64encode(login.encode()).decode())
+    name = login.partition(":")[0]
+    assert sent.hide(f"user {name}") == ("user …" if is_secret else f"user {name}")
+
+
 def test_short_and_no_secrets() -> None:
     """A one-letter password does not remove that letter from every word."""
     assert secrets().hide("abc") == "abc"

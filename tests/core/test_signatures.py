@@ -88,6 +88,13 @@ def test_an_address_that_is_not_for_all(query: str, warned: bool) -> None:
     assert is_not_for_all(parse_address(f"{BASE}?{query}" if query else BASE)) is warned
 
 
+@pytest.mark.shows("S8")
+@pytest.mark.parametrize("name", ["key", "apiKey", "X-Api-Key", "pass%77ord", "my_auth_token", "sessionToken"])
+def test_a_value_that_may_be_a_secret(name: str) -> None:
+    """A whole word in its name is enough for a value to be removed from what a server says."""
+    assert query_secrets(parse_address(f"{BASE}?x=1&{name}=AbCdEfGhIj&monkey=AbCdEfGhIk")) == ["AbCdEfGhIj"]
+
+
 def test_what_is_no_secret() -> None:
     """Short words, and values that may also be an ETag, are not removed from every message."""
     assert query_secrets(parse_address(f"{BASE}?token=main&md5=d41d8cd98f00b204e980&hash=d41d8cd98f00b204e980")) == []

@@ -79,11 +79,14 @@ def test_few_threads_suffice_or_are_named(tmp_path: Path, threads: int) -> None:
 
 
 @pytest.mark.shows("D16")
-@pytest.mark.parametrize("mib", typical([40, 80, 120, 240, 480], 120))
-def test_little_memory_for_threads(tmp_path: Path, mib: int) -> None:
-    """A small `ulimit -v` is enough; a smaller one is named, and nothing aborts, hangs, or is called a bug."""
-    project = Project(tmp_path / "project")
-    done = sync(project, limit=lambda: resource.setrlimit(resource.RLIMIT_AS, (mib * MIB, mib * MIB)))
+@pytest.mark.parametrize(
+    "limit", typical([(kind, mib) for kind in "vd" for mib in (40, 80, 120, 240, 480)], ("v", 120), ("d", 120)), ids=str
+)
+def test_little_memory_for_threads(tmp_path: Path, limit: tuple[str, int]) -> None:
+    """A small `ulimit -v` or `-d` is enough; a smaller one is named, and nothing aborts, hangs, or is called a bug."""
+    project, (letter, mib) = Project(tmp_path / "project"), limit
+    kind = {"v": resource.RLIMIT_AS, "d": resource.RLIMIT_DATA}[letter]
+    done = sync(project, limit=lambda: resource.setrlimit(kind, (mib * MIB, mib * MIB)))
     assert "a bug in grym-fetch" not in done.err
     assert done.code == (0 if mib >= 120 else done.code), done.err
-    assert done.code == 0 or f"ulimit -v {mib * 1024}" in done.err
+    assert done.code == 0 or f"ulimit -{letter} {mib * 1024}" in done.err

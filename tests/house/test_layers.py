@@ -111,7 +111,8 @@ ORDER: dict[str, list[set[str]]] = {
         {"choice"},
     ],
     "transfer": [
-        {"hashing", "lfs", "outcome", "posting", "registry", "result", "openings", "readers"},
+        {"answers", "hashing", "outcome", "posting", "result", "openings", "readers"},
+        {"lfs", "registry"},
         {"scheduler", "request"},
         {"attempt", "context", "state"},
         {"first_asks", "locking", "pieces", "reporter", "rivals", "small_files", "blame", "second_looks"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import socket
 import ssl
 import sys
@@ -34,6 +35,7 @@ from grym_fetch.core.policy import is_permanent
 from grym_fetch.core.world import Connection, Response
 from grym_fetch.net.client import HttpTransport
 from grym_fetch.net.proxies import read_proxy
+from grym_fetch.net.settings import proxy_credentials
 from grym_fetch.net.wire import Wire
 from grym_fetch.testing import (
     AssetServer,
@@ -998,6 +1000,21 @@ def test_which_proxy(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], u
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     assert HttpTransport().settings.proxy_for(URL(url)) == (expected and read_proxy(expected, url))
+
+
+@pytest.mark.shows("S8")
+def test_what_proxies_are_sent_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also to SOCKS proxies, and whatever else the environment names; what cannot be read is said where it is used."""
+    for name, proxy in {
+        "http_proxy": "me:first@p:1",
+        "https_proxy": "http://p:2",
+        "all_proxy": "socks5h://me:second@p:3",
+        "ftp_proxy": "http://[",
+        "no_proxy": "me:third@p",
+    }.items():
+        monkeypatch.setenv(name, proxy)
+    logins = {base64.b64decode(field.removeprefix("Basic ")).decode() for field in proxy_credentials()}
+    assert logins == {"me:first", "me:second"}
 
 
 @pytest.mark.shows("A27")

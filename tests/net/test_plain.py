@@ -312,6 +312,42 @@ async def test_a_head_that_comes_byte_by_byte_ends(monkeypatch: pytest.MonkeyPat
         await ended.wait()
 
 
+@pytest.mark.shows("N13", "N3")
+@pytest.mark.parametrize(
+    ("begin", "drop"), [(b"", b"0"), (b"4;x=", b"x"), (b"0\r\n", b"X: 1\r\n")], ids=["length", "extension", "trailers"]
+)
+async def test_what_is_around_the_chunks_keeps_no_connection_alive(
+    monkeypatch: pytest.MonkeyPatch, begin: bytes, drop: bytes
+) -> None:
+    """Bytes come again and again, but none of the content: that is a stall, or it would take days to come to an end."""
+    loop, real, ahead = asyncio.get_running_loop(), asyncio.get_running_loop().time, 0.0
+    monkeypatch.setattr(loop, "time", lambda: real() + ahead)
+    dropped, ended = 0, asyncio.Event()
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal ahead, dropped
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n" + begin)
+        with suppress(ConnectionError):
+            while dropped < 20:
+                dropped += 1
+                ahead += 5  # half a stall timeout between two of them
+                writer.write(drop)
+                await writer.drain()
+                await some_turns()
+        writer.close()
+        ended.set()
+
+    async with listening(drip, stall_timeout=10.0) as (connection, url):
+        response = await connection.get(url, {})
+        assert await read_some(response, 4) == b"body"
+        with pytest.raises(Stalled, match="nothing arrived for 10 s"):
+            await read_some(response, 4)
+        assert dropped < 10
+        response.close()
+        await ended.wait()
+
+
 @pytest.mark.shows("M11", "S7")
 @pytest.mark.parametrize("path", ["/a b", "/a\r\nX: y", "/\0", "/ä", "/a\x7f"])
 async def test_nothing_can_be_smuggled_into_a_request(path: str) -> None:

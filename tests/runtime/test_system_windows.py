@@ -242,7 +242,7 @@ def test_the_rest_says_what_is_known(system: ModuleType, tmp_path: Path) -> None
     assert system.allocated_bytes(figures) == 3
     assert (system.user_id(), system.user_name(0), system.boot_id()) == (0, None, "")
     assert system.process_start(os.getpid()) == system.process_start(os.getpid()) != ""
-    assert (system.file_limits(), system.memory_limit(), system.process_limit()) == ((None, None), None, None)
+    assert (system.file_limits(), system.memory_limits(), system.process_limit()) == ((None, None), {}, None)
     assert not system.exchange(3, "a", 4, "b")
     assert system.copy_in_kernel(3, 4, 5, 6) == 0
     with pytest.raises(OSError) as caught:  # noqa: PT011 - any text will do

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -549,6 +550,22 @@ async def test_the_log_of_requests_holds_no_query(
         await manager.get_asset_path("a")
     assert "/a bytes=0-6: 206 in " in caplog.text
     assert "s3cr3t" not in caplog.text
+
+
+@pytest.mark.shows("S8", "U4")
+async def test_a_secret_in_the_path_of_a_redirect_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A server may put the token that it was sent, or the password of a proxy before it, into a path or a host."""
+    caplog.set_level("DEBUG", "grym_fetch.transfer.request")
+    places = ["https://cdn.example/x/hub-token/a", "https://hub-token.example/a", "https://cdn.example/of-the-proxy/a"]
+    connection = ScriptedConnection(
+        {HUB: [to(places[0])], places[0]: [to(places[1])], places[1]: [to(places[2])], places[2]: [part()]}
+    )
+    proxy = "Basic " + base64.b64encode(b"me:of-the-proxy").decode()
+    await Requester(Credentials(TOKENS), also_sent=[proxy]).open(connection, Origin(0, HUB), ASKED)
+    assert "GET https://cdn.example/x/…/a bytes=10-19: 302 in " in caplog.text
+    assert "GET https://….example/a bytes=10-19: 302 in " in caplog.text
+    assert "GET https://cdn.example/…/a bytes=10-19: 206 in " in caplog.text
+    assert "hub-token" not in caplog.text
 
 
 # -- buckets --------------------------------------------------------------------------------------------------------
