@@ -23,9 +23,10 @@ from grym_fetch.disk.prune import prune as prune_folder
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.state import StateFolder
 from grym_fetch.manifest_files.neighbours import READERS, USERS, Neighbours, named_paths
-from grym_fetch.manifest_files.project import Project
+from grym_fetch.manifest_files.project import Project, project_root
 from grym_fetch.project.entries import Entries
 from grym_fetch.project.orphans import find_orphans
+from grym_fetch.repo.git import GitUnusable
 from grym_fetch.runtime.threads import WorkerThreads
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,13 @@ class Remover:
         report = await self._threads.compute(partial(prune_folder, self._root, wanted, dry_run=dry_run))
         if not dry_run and orphans is False:
             return report
-        found = await self._threads.compute(self._find_orphans, manifest)
+        try:
+            found = await self._threads.compute(self._find_orphans, manifest)
+        except GitUnusable as error:
+            if orphans is not False:
+                raise
+            log.warning("files that no asset names are not listed: %s", error)
+            return report
         if orphans is False:
             return replace(report, orphans=found)
         if orphans is not True:
@@ -94,10 +101,11 @@ class Remover:
     def _find_orphans(self, manifest: ManifestSource) -> tuple[Pruned, ...]:
         state = StateFolder(self._root)
         lists = [Neighbours(state, self._manifest_path, name=name) for name in (USERS, READERS)]
-        others = [other for each in lists for _, other in each.others(strict=True)]
-        named = {path for each in (manifest, *others) for path in named_paths(each)}
+        others = [other for each in lists for other in each.others(strict=True)]
+        named = {path for each in (manifest, *(other for _, other in others)) for path in named_paths(each)}
+        homes = {project_root(each) for each in (self._manifest_path, *(place for place, _ in others))}
         with storage_errors(self._root):
-            return tuple(find_orphans(self._root, named))
+            return tuple(find_orphans(self._root, named, homes))
 
 
 def deletable(root: Path, asset: Asset) -> list[Path]:
