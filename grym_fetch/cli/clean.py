@@ -54,7 +54,14 @@ def clean_command(
     Each is copied, read back and compared, recorded in TARGET/asset-manifest.json, and only then replaced by a small
     text, FILE.asset-ref. Interrupted, it loses nothing; run it again. Git's history is not touched.
     """
-    from grym_fetch.cli.repository_text import clean_record, kept_record, plan_lines, plan_records, shown
+    from grym_fetch.cli.repository_text import (
+        clean_record,
+        counted,
+        kept_record,
+        plan_lines,
+        plan_records,
+        shown,
+    )
     from grym_fetch.cli.runner import run_plain
     from grym_fetch.core.manifest_values import check_url
     from grym_fetch.repo.clean import plan_clean
@@ -86,7 +93,7 @@ def clean_command(
             Path(to) if to is not None else external_dirs(common, root)[0],
             least,
             allow_dirty=allow_dirty,
-            assets_dirs=_assets_dirs(common),
+            needed=_needed(common),
         )
         if not common.json and not (common.quiet and yes):
             for line in plan_lines(plan, least):
@@ -101,7 +108,8 @@ def clean_command(
         if plan.moves and not yes:
             if not sys.stdin.isatty():
                 raise click.UsageError("there is no terminal to ask on; use -y to move these files without asking")
-            click.confirm(f"Move {len(plan.moves)} to {shown(str(plan.target))}?", abort=True, err=True)
+            files = counted(len(plan.moves), "file", "files")
+            click.confirm(f"Move {files} to {shown(str(plan.target))}?", abort=True, err=True)
         if common.json:
             for kept in plan.kept:
                 click.echo(json.dumps(kept_record(kept)))
@@ -114,15 +122,16 @@ def clean_command(
     return run_plain(common, work)
 
 
-def _assets_dirs(common: Common) -> list[Path]:
-    """The assets folders: the project's, and the one that was named, with or without a manifest."""
+def _needed(common: Common) -> list[Path]:
+    """The manifest, and the assets folders: the project's, and the one that was named, with or without a manifest."""
     from grym_fetch.core.errors import GrymFetchError
     from grym_fetch.manifest_files.project import expand_home, find_project
 
-    folders = [Path.cwd() / expand_home(common.assets_dir)] if common.assets_dir else []
+    needed = [Path.cwd() / expand_home(common.assets_dir)] if common.assets_dir else []
     with suppress(GrymFetchError):
-        folders.append(find_project(config=common.config, environ=os.environ, cwd=Path.cwd()).assets_dir)
-    return folders
+        project = find_project(config=common.config, environ=os.environ, cwd=Path.cwd())
+        needed += [project.assets_dir, project.manifest_path]
+    return needed
 
 
 def _manifest_path(common: Common, root: Path) -> Path:

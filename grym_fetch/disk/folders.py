@@ -286,6 +286,25 @@ def delete_file(root: Path, local_path: str) -> bool:
     return True
 
 
+def check_deletable(root: Path, local_path: str) -> None:
+    """Raise the `StorageError` with which `delete_file` would end, as far as that can be known; delete nothing."""
+    *parents, name = local_path.split("/")
+    with storage_errors(root / local_path):
+        try:
+            folder = open_folder(root, tuple(parents), create=False)
+        except FileNotFoundError:
+            return
+        try:
+            figures = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if stat.S_ISDIR(figures.st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            _check_writable(folder, root.joinpath(*parents))
+        except FileNotFoundError:
+            return
+        finally:
+            os.close(folder)
+
+
 def closed_folders(root: Path, folders: Iterable[str]) -> set[str]:
     """Return the folders, relative to ``root``, in which nothing can be put: see `check_destination`."""
     closed: set[str] = set()

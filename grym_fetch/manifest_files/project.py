@@ -80,8 +80,7 @@ def find_project(
         )
     if not named:
         _check_owner(manifest, environ)
-    folder = manifest.parent.absolute()
-    root = folder.parent if folder.name == "config" else folder
+    root = project_root(manifest)
     configuration = read_configuration(root, environ, is_named=bool(named))
     local = _named_folder(assets_dir, ASSETS_DIR, environ, configuration, cwd=cwd, root=root)
     external = _named_folder(external_assets_dir, EXTERNAL_DIR, environ, configuration, cwd=cwd, root=root)
@@ -93,6 +92,12 @@ def find_project(
         is_external_named=external is not None,
         is_named=bool(named),
     )
+
+
+def project_root(manifest: Path) -> Path:
+    """The root of the project whose manifest this is."""
+    folder = manifest.parent.absolute()
+    return folder.parent if folder.name == "config" else folder
 
 
 def _named_folder(

@@ -17,15 +17,16 @@ from grym_fetch.core.fingerprint import content_fingerprint
 from grym_fetch.core.manifest import Asset, ManifestSource
 from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.core.text import safe_text
-from grym_fetch.disk.folders import delete_file, is_taken, storage_errors
+from grym_fetch.disk.folders import check_deletable, delete_file, is_taken, storage_errors
 from grym_fetch.disk.prune import Pruned, PruneReport
 from grym_fetch.disk.prune import prune as prune_folder
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.state import StateFolder
 from grym_fetch.manifest_files.neighbours import READERS, USERS, Neighbours, named_paths
-from grym_fetch.manifest_files.project import Project
+from grym_fetch.manifest_files.project import Project, project_root
 from grym_fetch.project.entries import Entries
 from grym_fetch.project.orphans import find_orphans
+from grym_fetch.repo.git import GitUnusable
 from grym_fetch.runtime.threads import WorkerThreads
 
 log = logging.getLogger(__name__)
@@ -48,8 +49,14 @@ class Remover:
         delete_files: bool,
         on_change: Callable[[ParsedManifest[ManifestSource]], None],
     ) -> tuple[Path, ...]:
-        """Remove an entry, and with ``delete_files`` its files; return those deleted. Raises `UnknownAsset`."""
+        """Remove an entry, and with ``delete_files`` its files; return those deleted. Raises `UnknownAsset`.
+
+        Raises `StorageError` before anything is removed, if a file can be seen not to be deletable.
+        """
         asset = manifest.get(asset_id)
+        if delete_files:
+            for place in _files_of(asset):
+                await self._threads.compute(check_deletable, self._root, place)
         on_change(await self._entries.remove(asset_id))
         return await self._delete_files(asset) if delete_files else ()
 
@@ -63,8 +70,7 @@ class Remover:
         for each in (asset, asset.stand_in()) if asset.extract else ():
             if left := await self._threads.compute(forget_unpacked, root, each.local_path):
                 log.warning("%s: %d changed or added files were left (%s)", asset.id, len(left), safe_text(left[0]))
-        places = dict.fromkeys((asset.local_path, asset.stand_in().local_path))
-        deleted = [root / each for each in places if await self._threads.compute(delete_file, root, each)]
+        deleted = [root / each for each in _files_of(asset) if await self._threads.compute(delete_file, root, each)]
         return (*deleted, *(tree for tree in trees if not is_taken(tree)))
 
     async def prune(self, manifest: ManifestSource, *, dry_run: bool, orphans: bool | Collection[str]) -> PruneReport:
@@ -81,7 +87,13 @@ class Remover:
         report = await self._threads.compute(partial(prune_folder, self._root, wanted, dry_run=dry_run))
         if not dry_run and orphans is False:
             return report
-        found = await self._threads.compute(self._find_orphans, manifest)
+        try:
+            found = await self._threads.compute(self._find_orphans, manifest)
+        except GitUnusable as error:
+            if orphans is not False:
+                raise
+            log.warning("files that no asset names are not listed: %s", error)
+            return report
         if orphans is False:
             return replace(report, orphans=found)
         if orphans is not True:
@@ -94,19 +106,24 @@ class Remover:
     def _find_orphans(self, manifest: ManifestSource) -> tuple[Pruned, ...]:
         state = StateFolder(self._root)
         lists = [Neighbours(state, self._manifest_path, name=name) for name in (USERS, READERS)]
-        others = [other for each in lists for _, other in each.others(strict=True)]
-        named = {path for each in (manifest, *others) for path in named_paths(each)}
+        others = [other for each in lists for other in each.others(strict=True)]
+        named = {path for each in (manifest, *(other for _, other in others)) for path in named_paths(each)}
+        homes = {project_root(each) for each in (self._manifest_path, *(place for place, _ in others))}
         with storage_errors(self._root):
-            return tuple(find_orphans(self._root, named))
+            return tuple(find_orphans(self._root, named, homes))
 
 
 def deletable(root: Path, asset: Asset) -> list[Path]:
     """What removing an asset with its files would delete from the assets folder ``root``."""
-    files = [root / path for path in dict.fromkeys((asset.local_path, asset.stand_in().local_path))]
+    files = [root / path for path in _files_of(asset)]
     return [
         *(file for file in files if is_taken(file)),
         *(root / path for path in _unpacked_folders(root, asset)),
     ]
+
+
+def _files_of(asset: Asset) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((asset.local_path, asset.stand_in().local_path)))
 
 
 def _unpacked_folders(root: Path, asset: Asset) -> list[str]:

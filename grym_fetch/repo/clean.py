@@ -18,25 +18,27 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum, auto
 from pathlib import Path
 from typing import Self
 
+from grym_fetch.core.command_lines import command_line
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import DiskFull, Locked, RepositoryError, StorageError, UnsafePath
 from grym_fetch.core.events import RunStarted
 from grym_fetch.core.figures import lacking
-from grym_fetch.core.paths import check_local_path
+from grym_fetch.core.paths import check_local_path, collision_key, why_equal
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import free_bytes, open_folder, open_regular, storage_errors, sync
 from grym_fetch.disk.moved_files import MovedFile
 from grym_fetch.disk.verified import FileSignature
 from grym_fetch.repo.errors import NotMoved
 from grym_fetch.repo.git import Git, GitUnusable
-from grym_fetch.repo.identify import Survey, survey
-from grym_fetch.repo.moving import Draft, digest_of, lock, remove_dead_draft, write_file
+from grym_fetch.repo.identify import survey
+from grym_fetch.repo.moving import DRAFT_SUFFIX, Draft, digest_of, draft_name, lock, remove_dead_draft, write_file
 from grym_fetch.repo.own_folders import OwnFolders
 from grym_fetch.repo.placeholder import SUFFIX, Placeholder, distinct_id
 from grym_fetch.repo.places import placeholders, read_placeholder
@@ -125,11 +127,11 @@ def plan_clean(
     limit: int,
     *,
     allow_dirty: bool = False,
-    assets_dirs: Iterable[Path] = (),
+    needed: Iterable[Path] = (),
 ) -> Plan:
     """Find the files in ``source`` with more than ``limit`` bytes, and decide about each. Changes nothing.
 
-    ``assets_dirs`` are folders that the user says hold assets; others are recognised by their content.
+    ``needed`` are the assets folders and the manifest that the user has chosen; others are recognised by their content.
 
     Raises `RepositoryError` if the folders make no sense together or the target is not a place for large files, and
     `GitUnusable` if git cannot say what it ignores and what is committed.
@@ -144,18 +146,19 @@ def plan_clean(
         )
     check_target(root, source, target)
     recorded = {(file.original_path, file.size) for file in MovedFiles(target).files}
+    prefix = below(root, source)
     try:
         found = survey(source, limit, root, is_strict=True, recorded=recorded)
-        dirty = set() if allow_dirty else _uncommitted(root, source, found)
+        dirty, unseen = _ask(root, [prefix + file.path for file in found.files], allow_dirty=allow_dirty)
     except GitUnusable as error:
         hint = "So it is not known what git ignores and what is committed, and nothing was moved"
         raise GitUnusable(f"{error}. {hint}") from error
-    prefix = below(root, source)
-    own = OwnFolders(folder.resolve() for folder in assets_dirs)
+    clashes = _Clashes(file.storage_path for file in MovedFiles(target).files)
+    own = OwnFolders(path.resolve() for path in needed)
     moves, kept = [], []
     for file in found.files:
         move = Move(prefix + file.path, file.path, file.size)
-        judged = _judge(move, root, target, dirty, own)
+        judged = _judge(move, root, target, dirty, own) or _judge_names(move, unseen, clashes)
         if judged is None:
             moves.append(move)
         else:
@@ -174,12 +177,41 @@ def plan_clean(
     )
 
 
-def _uncommitted(root: Path, source: Path, found: Survey) -> set[str]:
-    git = Git.of(root) if found.files else None
+def _ask(root: Path, paths: list[str], *, allow_dirty: bool) -> tuple[set[str], set[str]]:
+    """Which of these files have changes that are not committed, and of which git would ignore the placeholders."""
+    git = Git.of(root) if paths else None
     if git is None:
-        return set()
-    prefix = below(root, source)
-    return git.uncommitted(git.index(), [prefix + file.path for file in found.files])
+        return set(), set()
+    dirty = set() if allow_dirty else git.uncommitted(git.index(), paths)
+    return dirty, {path.removesuffix(SUFFIX) for path in git.ignored("", [path + SUFFIX for path in paths])}
+
+
+class _Clashes:
+    """Notes paths in the target, and finds those that some file system takes for one that was noted before."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._noted: dict[str, str] = {}
+        for path in paths:
+            self.note(path)
+
+    def note(self, path: str) -> str | None:
+        """Note a path, unless it clashes with another: then return that."""
+        other = self._noted.setdefault(collision_key(path), path)
+        return None if other == path else other
+
+
+def _judge_names(move: Move, unseen: Collection[str], clashes: _Clashes) -> Kept | None:
+    """Why a file stays that could be moved, but that not everybody could bring back."""
+    if move.path in unseen:
+        asked = command_line("git", "check-ignore", "-v", names=(move.path + SUFFIX,))
+        reason = (
+            f"git would ignore its placeholder, so that nobody else could bring it back; `{asked}` names the line of "
+            ".gitignore to be changed"
+        )
+        return Kept(move.path, Why.UNSAFE, reason)
+    if (other := clashes.note(move.storage_path)) is not None:
+        return Kept(move.path, Why.UNSAFE, f"{why_equal(other, move.storage_path)}; rename it to have it moved")
+    return None
 
 
 def _judge(move: Move, root: Path, target: Path, dirty: Collection[str], own: OwnFolders) -> Kept | None:
@@ -198,6 +230,9 @@ def _judge(move: Move, root: Path, target: Path, dirty: Collection[str], own: Ow
         return Kept(move.path, Why.UNSAFE, f"its name is longer than {MAX_NAME_BYTES} bytes; rename it")
     if name.endswith(SUFFIX):
         return Kept(move.path, Why.UNSAFE, "its name is that of a placeholder")
+    if name.startswith(".") and name.endswith(DRAFT_SUFFIX):
+        reason = "its name is that of an unfinished copy: remove it if an interrupted restore has left it, or rename it"
+        return Kept(move.path, Why.UNSAFE, reason)
     if (target / move.storage_path).is_relative_to(root):
         return Kept(move.path, Why.UNSAFE, "its place in the target lies inside the repository")
     if move.path in dirty:
@@ -287,13 +322,26 @@ class Cleaner:
 
     def _check_space(self) -> None:
         """Each file is removed after it is copied, so on one file system only the largest needs space twice."""
-        sizes = [move.size for move in self._plan.moves]
+        sizes = [self._bytes_to_copy(move) for move in self._plan.moves]
         shares = os.stat(self._plan.root).st_dev == os.stat(self._plan.target).st_dev
         needed = max(sizes, default=0) if shares else sum(sizes)
         free = free_bytes(self._plan.target)
         if needed > free:
             reason = f"not enough space: {lacking(needed, free)}; nothing was moved"
             raise DiskFull(safe_text(str(self._plan.target)), reason)
+
+    def _bytes_to_copy(self, move: Move) -> int:
+        """What the copy takes on the disk, less what is there from an earlier run; holes take nothing."""
+        place = self._plan.target / move.storage_path
+        with suppress(OSError):
+            if os.lstat(place).st_size == move.size:
+                return 0
+        size = move.size
+        with suppress(OSError):
+            size = min(size, system.allocated_bytes(os.lstat(self._plan.root / move.path)))
+        with suppress(OSError):
+            size -= system.allocated_bytes(os.lstat(place.with_name(draft_name(place.name))))
+        return size
 
     def moves(self) -> Iterator[Moved | Kept]:
         """Move one file after the other; one that cannot be moved does not stop the others.
@@ -333,6 +381,7 @@ class Cleaner:
 
     def _move_open(self, move: Move, here: int, name: str, source: int, told: Told) -> Placeholder:
         signature = FileSignature.of(os.fstat(source))
+        _check_unchanged(source, here, name, signature)
         checksum = self._store(move, source, lambda: _check_unchanged(source, here, name, signature), told)
         entry = self._record_move(move, signature.size, checksum)
         placeholder = self._placeholder(move, entry)
@@ -456,14 +505,20 @@ def _is_of_one_file(error: StorageError) -> bool:
 
 
 def _check_unchanged(source: int, folder: int, name: str, signature: FileSignature) -> None:
-    """Raise `FileChanged` unless the open file and the file with its name both still have this signature."""
+    """Raise `FileChanged` unless the open file and the file with its name both still have this signature.
+
+    Also if somebody has it open for writing: what is written later would go to a file without a name.
+    """
     try:
         named = FileSignature.of(os.stat(name, dir_fd=folder, follow_symlinks=False))
     except FileNotFoundError:
         raise FileChanged("went away while it was moved") from None
     if named != signature or FileSignature.of(os.fstat(source)) != signature:
         raise FileChanged("changed while it was moved; it stays, run the command again once nothing writes to it")
+    if system.is_open_for_writing(source):
+        raise FileChanged("is open for writing in some program; it stays, run the command again once that has ended")
 
 
 def _taken(path: Path) -> str:
-    return f"{safe_text(str(path), limit=4000)} has this name already and other content; rename one of the two"
+    advice = "rename one of the two, or name another TARGET"
+    return f"{safe_text(str(path), limit=4000)} has this name already and other content; {advice}"

@@ -31,9 +31,12 @@ _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | system.O_NOFOLLOW
 _READ = os.O_RDONLY | system.O_NOFOLLOW | system.O_NONBLOCK
 
 
+DRAFT_SUFFIX = ".grym-part"
+
+
 def draft_name(name: str) -> str:
     """The name of a file's draft."""
-    return f".{name}.grym-part"
+    return f".{name}{DRAFT_SUFFIX}"
 
 
 OnBytes = Callable[[int], None]

@@ -2,7 +2,8 @@
 
 Rules: every folder above a file is checked up to the root, wherever the search began. An assets folder is one that has
 a state folder, is next to a manifest, or was named; everything in it stays. In an external folder, the files that its
-record lists stay. A manifest or a record that cannot be read may list anything.
+record lists stay. A manifest or a record that cannot be read may list anything. A file that git or grym-fetch itself
+reads where it is stays, too: git's rules, manifests, and settings.
 """
 
 from __future__ import annotations
@@ -13,15 +14,26 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from grym_fetch.core.paths import MOVED_FILES, STATE_FOLDER
+from grym_fetch.core.configuration import TABLE
+from grym_fetch.core.paths import MOVED_FILES, STATE_FOLDER, collision_key
 from grym_fetch.core.text import safe_text
-from grym_fetch.disk.folders import read_regular
+from grym_fetch.disk.configuration import PROJECT_FILE
+from grym_fetch.disk.folders import open_regular, read_regular
 from grym_fetch.disk.moved_files import MAX_RECORD_BYTES, parse_storage
 from grym_fetch.manifest_files.project import ASSETS_NAME, CANDIDATES, MAX_MANIFEST_BYTES
 
+_READ_BY_GIT = frozenset(
+    {".gitattributes", ".gitignore", ".gitmodules", ".git-blame-ignore-revs", ".mailmap", ".lfsconfig"}
+)
+"""What git, its usual settings and Git LFS read in a work tree."""
+_READ_BY_US = frozenset({PROJECT_FILE, MOVED_FILES, *(Path(each).name for each in CANDIDATES)})
+_LOCAL_PATH = b"localPath"
+"""A key that every entry of a manifest has, and a column of one in Parquet."""
+_MAX_LOOK_BYTES = 1024 * 1024
+
 
 class OwnFolders:
-    """Each folder is checked once. ``named`` are assets folders that the user has named, without symlinks."""
+    """Each folder is checked once. ``named``: assets folders and manifests that the user chose, without symlinks."""
 
     def __init__(self, named: Iterable[Path] = ()) -> None:
         self._named = frozenset(named)
@@ -30,6 +42,10 @@ class OwnFolders:
 
     def why_not(self, file: Path) -> str | None:
         """Why a file (an absolute path without symlinks) stays; None if nothing of ours needs it."""
+        if collision_key(file.name) in _READ_BY_GIT:
+            return "git reads it where it is"
+        if file in self._named or (file.name in _READ_BY_US and _is_ours(file)):
+            return "grym-fetch reads it where it is"
         for folder in file.parents:
             if self._is_assets_dir(folder):
                 shown = safe_text(str(folder), limit=4000)
@@ -63,6 +79,28 @@ def _is_beside_manifest(folder: Path) -> bool:
     except OSError:
         return False
     return any(_is_manifest(folder.parent / name) for name in CANDIDATES)
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether a file with such a name is a manifest, a record, or has settings of ours."""
+    match file.suffix:
+        case ".toml":
+            return TABLE.encode() in _part(file)
+        case ".jsonl":
+            return _LOCAL_PATH in _part(file)
+        case ".parquet":
+            return _LOCAL_PATH in _part(file, from_end=True)
+        case _:
+            return _is_manifest(file)
+
+
+def _part(file: Path, *, from_end: bool = False) -> bytes:
+    """The beginning of a file, or its end, where Parquet names its columns."""
+    with suppress(OSError), open(open_regular(os.fspath(file)), "rb") as opened:
+        if from_end:
+            opened.seek(max(0, os.fstat(opened.fileno()).st_size - _MAX_LOOK_BYTES))
+        return opened.read(_MAX_LOOK_BYTES)
+    return b""
 
 
 def _is_manifest(path: Path) -> bool:

@@ -45,7 +45,7 @@ class Tree:
                 self.unreadable.append(prefix or ".")
                 continue
             names = {entry.name for entry in entries}
-            if (prefix and ".git" in names) or _is_store(folder, names):
+            if (prefix and ".git" in names) or is_store(folder, names):
                 self.repositories.append(prefix or ".")
                 continue
             for entry in entries:
@@ -60,7 +60,7 @@ class Tree:
                     yield path, entry
 
 
-def _is_store(folder: str, names: Collection[str]) -> bool:
+def is_store(folder: str, names: Collection[str]) -> bool:
     """Whether a folder with these names is a repository without a work tree, or the objects of one."""
     if _REPOSITORY.issubset(names):
         return True
@@ -91,7 +91,7 @@ def git_folder_above(path: Path) -> Path | None:
             names = set(os.listdir(candidate))
         except OSError:  # it does not exist, or may be entered but not read
             names = set()
-        if candidate.name == ".git" or _is_store(os.fspath(candidate), names):
+        if candidate.name == ".git" or is_store(os.fspath(candidate), names):
             found = candidate
         elif ".git" in names:
             break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import socket
 import struct
 import sys
@@ -85,6 +86,22 @@ def boot_id() -> str:
     except OSError:
         return ""
     return f"{boot}{namespace}"
+
+
+def is_open_for_writing(descriptor: int) -> bool:
+    """Whether any process has the file open for writing; ``descriptor`` is open for reading. False if that is unknown.
+
+    A read lease is given only if nobody has (fcntl(2)); it is returned at once. SIGURG, which would ask for it back
+    in between, does nothing unless it is handled.
+    """
+    with suppress(OSError):
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        except BlockingIOError:
+            return True
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
 
 
 def current_umask() -> int:

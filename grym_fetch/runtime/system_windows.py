@@ -242,6 +242,11 @@ def is_in_foreground(terminal: int) -> bool:  # noqa: ARG001
     return True
 
 
+def is_open_for_writing(descriptor: int) -> bool:  # noqa: ARG001
+    """False: a file that is open elsewhere cannot be removed here anyway."""
+    return False
+
+
 def lost_its_reader(code: int) -> bool:  # noqa: ARG001
     """False: no exit code says so."""
     return False

@@ -15,6 +15,7 @@ import pytest
 from grym_fetch.core.errors import DiskFull, Locked, NotWritable, StorageError, UnsafePath
 from grym_fetch.disk import folders
 from grym_fetch.disk.folders import (
+    check_deletable,
     check_destination,
     closed_folders,
     free_bytes,
@@ -401,3 +402,23 @@ def test_what_is_no_file_of_ours_is_not_read(tmp_path: Path) -> None:
         assert descriptors() == before
     finally:
         os.close(above)
+
+
+@pytest.mark.parametrize("trouble", ["", "nothing there", "a folder", "a symlink above"])
+def test_what_can_be_seen_not_to_be_deletable(tmp_path: Path, trouble: str) -> None:
+    """The error comes before anything is deleted; what is not there is no error, as for `delete_file`."""
+    (tmp_path / "deep").mkdir()
+    if trouble == "a folder":
+        (tmp_path / "deep/a").mkdir()
+    elif trouble == "a symlink above":
+        (tmp_path / "deep").rename(tmp_path / "real")
+        (tmp_path / "deep").symlink_to("real")
+    elif not trouble:
+        (tmp_path / "deep/a").touch()
+    if trouble.startswith("a "):
+        with pytest.raises(UnsafePath):
+            check_deletable(tmp_path, "deep/a")
+    else:
+        check_deletable(tmp_path, "deep/a")
+        check_deletable(tmp_path, "nowhere/a")
+        assert (tmp_path / "deep/a").exists() == (not trouble)

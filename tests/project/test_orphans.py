@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from grym_fetch.errors import ManifestError, StorageError, UnsafePath
+from grym_fetch.errors import ManifestError, RepositoryError, StorageError, UnsafePath
 from grym_fetch.testing import seeded_bytes
 from tests.cli.running import invoke
+from tests.repo.story import git, repository
 from tests.support.project import Project
 from tests.support.small_world import SmallWorld
 
@@ -182,3 +183,46 @@ def test_what_has_no_name_of_its_own_is_counted(project: Project, monkeypatch: p
     assert [line for line in invoke("prune").stdout.splitlines() if line.startswith("lock")] == [
         "lock      3 files  0 B  nobody holds it"
     ]
+
+
+@pytest.mark.shows("X5")
+async def test_a_project_in_the_assets_folder_has_none(project: Project, tmp_path: Path) -> None:
+    """Its manifest and its sources are no assets: they stay, and so does all where the folder is the project's own."""
+    for assets_dir in (project.root, tmp_path):
+        (tmp_path / "beside.bin").write_bytes(b"x")
+        async with SmallWorld(WORLD).manager(project, assets_dir=assets_dir) as manager:
+            await manager.sync()
+            orphans = [each.name for each in (await manager.prune(orphans=True)).orphans]
+        assert orphans == ([] if assets_dir == project.root else ["beside.bin"])
+    assert project.manifest.exists()
+    assert "models/old.bin" in files(project)
+
+
+@pytest.mark.parametrize("kind", ["inside", "without a work tree", "itself"])
+@pytest.mark.shows("S17")
+async def test_what_is_in_a_repository_is_none(project: Project, kind: str) -> None:
+    """Nobody can say what a repository in the assets folder is for, wherever git keeps its own files."""
+    inner = repository(project.assets / "inner")
+    (inner / "file.bin").write_bytes(b"x")
+    if kind == "without a work tree":
+        for each in (inner / ".git").iterdir():
+            each.rename(inner / each.name)
+    elif kind == "itself":
+        (inner / ".git").rename(project.assets / ".git")
+    assert await prune(project, orphans=True) == ([] if kind == "itself" else ["gone/deep/b.bin", "models/old.bin"])
+    assert (inner / "file.bin").exists()
+
+
+@pytest.mark.shows("S17")
+async def test_what_git_tracks_is_none(project: Project) -> None:
+    """It is wanted, though no manifest names it. If git does not say what it tracks, nothing is deleted."""
+    repository(project.root / "made")
+    (project.root / "made/.git").rename(project.root / ".git")
+    git(project.root, "add", "assets/models/old.bin")
+    assert await prune(project, dry_run=True) == ["gone/deep/b.bin"]
+    assert await prune(project, orphans=True) == ["gone/deep/b.bin"]
+    (project.root / ".git/index").write_bytes(b"damaged")
+    with pytest.raises(RepositoryError, match="index"):
+        await prune(project, orphans=True)
+    assert await prune(project, dry_run=True) == []
+    assert "models/old.bin" in files(project)

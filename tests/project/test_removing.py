@@ -62,6 +62,16 @@ async def test_remove_follows_no_symlink(project: Project, tmp_path: Path) -> No
     assert (outside / "a.bin").exists()
 
 
+async def test_remove_drops_no_entry_whose_file_stays(project: Project) -> None:
+    """If the file can be seen not to be deletable, nothing changes: nobody would know of it any more."""
+    (project.assets / "models/a.bin").mkdir(parents=True)
+    async with project.manager() as manager:
+        with pytest.raises(UnsafePath, match="a folder is in the way"):
+            await manager.remove_asset("a", delete_file=True)
+        assert manager.manifest.get("a").id == "a"
+    assert set(entries(project)) == {"a"}
+
+
 async def test_prune_leaves_what_is_under_way(project: Project, server: AssetServer) -> None:
     """The stage of a running manager stays; prune reports how many there are."""
     server.add("/a.bin", CONTENT, faults=[Reset(after=0, covering=200 * KIB)])

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,39 @@ def test_a_file_that_changes_last_of_all_stays(root: Path, tmp_path: Path, monke
     assert not (root / "b.bin.asset-ref").exists()
 
 
+@pytest.mark.shows("S21")
+@pytest.mark.linux
+@pytest.mark.parametrize("when", ["before", "while copied", "last of all"])
+def test_a_file_that_is_open_for_writing_stays(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """What is written later would go to a file that has no name any more."""
+    writers = ExitStack()
+    real_copy, real_write = Draft.copy, moving.write_file
+
+    def copy(draft: Draft, source: int, **telling: Any) -> Checksum:
+        if when == "while copied" and os.fstat(source).st_size == len(B):
+            writers.callback(os.close, os.open(root / "b.bin", os.O_WRONLY))
+        return real_copy(draft, source, **telling)
+
+    def write_file(folder: int, name: str, data: bytes) -> None:
+        real_write(folder, name, data)
+        if when == "last of all" and name == "b.bin.asset-ref":
+            writers.callback(os.close, os.open(root / "b.bin", os.O_WRONLY))
+
+    with writers, monkeypatch.context() as patch:
+        patch.setattr(Draft, "copy", copy)
+        patch.setattr(clean_module, "write_file", write_file)
+        if when == "before":
+            writers.callback(os.close, os.open(root / "b.bin", os.O_WRONLY))
+        (kept,) = (each for each in clean(root, tmp_path / "out") if isinstance(each, Kept))
+        assert (kept.path, kept.why) == ("b.bin", Why.CHANGED)
+        assert "open for writing" in kept.reason
+        assert not (root / "b.bin.asset-ref").exists()
+        assert (tmp_path / "out/b.bin").exists() == (when == "last of all")
+    assert [type(each) for each in clean(root, tmp_path / "out")] == [Moved]
+
+
 def test_a_name_with_other_content_is_taken(root: Path, tmp_path: Path) -> None:
     """A different file in the target is never replaced, even if its size is the same; an equal one is fine."""
     target = tmp_path / "out"
@@ -289,12 +323,36 @@ def test_symlinks_are_reported(root: Path, tmp_path: Path) -> None:
     assert "link.bin" not in {move.path for move in plan.moves}
 
 
-@pytest.mark.parametrize("name", ["a:b", "minimal/a", "asset-manifest.json", "e\u0301.bin", "x" * 235, "a.asset-ref"])
+@pytest.mark.parametrize(
+    "name",
+    ["a:b", "minimal/a", "asset-manifest.json", "e\u0301.bin", "x" * 235, "a.asset-ref", ".a.bin.grym-part"],
+)
 def test_names_that_could_not_come_back_stay(tmp_path: Path, name: str) -> None:
     """A file whose path is not safe on every system stays where it is, with the reason."""
     write(tmp_path / "root", name, A)
     plan = plan_clean(tmp_path / "root", tmp_path / "root", tmp_path / "out", LIMIT)
     assert reasons(list(plan.kept)) == {name: Why.UNSAFE}
+
+
+@pytest.mark.shows("S21")
+def test_an_unfinished_copy_is_no_file_to_be_moved(root: Path, tmp_path: Path) -> None:
+    """What a killed restore leaves has the name of a draft: in the target, the next run would remove it as its own."""
+    write(root, draft_name("b.bin"), A)
+    assert reasons(clean(root, tmp_path / "out")) == {}
+    plan = plan_clean(root, root, tmp_path / "out", LIMIT)
+    assert reasons(list(plan.kept)) == {draft_name("b.bin"): Why.UNSAFE}
+    assert (root / draft_name("b.bin")).read_bytes() == A
+
+
+@pytest.mark.shows("S22")
+def test_names_that_are_one_elsewhere_do_not_both_go(root: Path, tmp_path: Path) -> None:
+    """Where case is not told apart, only one of them could come back; it does not matter when the other was moved."""
+    write(root, "B.bin", A)
+    kept = plan_clean(root, root, tmp_path / "out", LIMIT).kept
+    assert [(each.path, each.why) for each in kept] == [("b.bin", Why.UNSAFE)]
+    assert "'B.bin' and 'b.bin' are one file where case" in kept[0].reason
+    clean(root, tmp_path / "out")
+    assert reasons(list(plan_clean(root, root, tmp_path / "out", LIMIT).kept)) == {"b.bin": Why.UNSAFE}
 
 
 def test_an_assets_folder_stays(root: Path, tmp_path: Path) -> None:
@@ -310,6 +368,26 @@ def test_two_at_once(root: Path, tmp_path: Path) -> None:
     plan = plan_clean(root, root, tmp_path / "out", LIMIT)
     with Cleaner(plan, lambda: NOON), pytest.raises(Locked), Cleaner(plan, lambda: NOON):
         pass
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("there", ["a dead draft", "the copy", "holes"])
+def test_room_for_what_is_still_to_be_copied(tmp_path: Path, there: str) -> None:
+    """What an earlier run has left in the target needs no more room, and holes need none."""
+    root, target = tmp_path / "root", tmp_path / "out"
+    content = seeded_bytes(600_000, seed=5)
+    file = write(root, "a.bin", content if there != "holes" else b"x")
+    if there == "holes":
+        os.truncate(file, 64 * 1024 * 1024)
+    target.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", target], check=True)
+    try:
+        if there != "holes":
+            write(target, draft_name("a.bin") if there == "a dead draft" else "a.bin", content)
+        assert [type(result) for result in clean(root, target)] == [Moved]
+        assert (target / "a.bin").stat().st_size == (64 * 1024 * 1024 if there == "holes" else len(content))
+    finally:
+        subprocess.run(["umount", target], check=True)
 
 
 def test_no_room(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -411,6 +489,24 @@ async def test_a_file_that_was_brought_back_is_moved_again(tmp_path: Path) -> No
         assert [result.path for result in clean(root, target)] == ["models/a.bin"]
         assert read_placeholder(root / "models/a.bin.asset-ref") is not None
         assert (root / "mine.bin").exists()
+
+
+@pytest.mark.shows("S21")
+@pytest.mark.parametrize("rules", ["models/*\n!models/*.bin\n", "models/\n", "*.asset-ref\n"])
+def test_a_file_whose_placeholder_git_would_ignore_stays(tmp_path: Path, rules: str) -> None:
+    """Its removal would be committed without its placeholder, and no clone could bring it back."""
+    root = repository(tmp_path / "repo")
+    write(root, ".gitignore", rules.encode())
+    write(root, "models/a.bin", A)
+    git(root, "add", "-f", "models/a.bin")
+    commit(root)
+    (kept,) = plan_clean(root, root, tmp_path / "out", LIMIT).kept
+    assert (kept.path, kept.why) == ("models/a.bin", Why.UNSAFE)
+    assert "`git check-ignore -v models/a.bin.asset-ref` names the line" in kept.reason
+    # Whoever adds it nevertheless has it committed.
+    write(root, "models/a.bin.asset-ref", b"")
+    git(root, "add", "-f", "models/a.bin.asset-ref")
+    assert plan_clean(root, root, tmp_path / "out", LIMIT).kept[0].why is Why.TAKEN
 
 
 @pytest.mark.shows("S17")

@@ -17,9 +17,9 @@ A, B = seeded_bytes(5000, seed=1), seeded_bytes(3000, seed=2)
 MANIFEST = b'{"version": "1.0", "assets": []}'
 
 
-def planned(root: Path, source: Path, *assets_dirs: Path) -> tuple[list[str], list[str]]:
+def planned(root: Path, source: Path, *needed: Path) -> tuple[list[str], list[str]]:
     """Which files would be moved, and which are kept because they are needed."""
-    plan = plan_clean(root, source, root.parent / "out", LIMIT, assets_dirs=assets_dirs)
+    plan = plan_clean(root, source, root.parent / "out", LIMIT, needed=needed)
     assert {kept.why for kept in plan.kept} <= {Why.UNSAFE}
     return [move.path for move in plan.moves], [kept.path for kept in plan.kept]
 
@@ -44,7 +44,7 @@ def test_assets_of_a_project_stay(tmp_path: Path, mark: str, start: str) -> None
 
 
 def test_what_other_programs_call_so_is_theirs(tmp_path: Path) -> None:
-    """An ``assets.json`` or ``asset-manifest.json`` that is not a list of assets protects nothing."""
+    """A file of such a name that lists no assets and has no settings of ours protects nothing, not even itself."""
     root = tmp_path / "root"
     write(root, "web/assets.json", b'{"assets": {"main.js": "x"}}')
     write(root, "web/assets/a.bin", A)
@@ -52,7 +52,11 @@ def test_what_other_programs_call_so_is_theirs(tmp_path: Path) -> None:
     write(root, "build/b.bin", B)
     write(root, "assets.json/odd", b"")
     write(root, "assets/c.bin", B)
-    assert sorted(planned(root, root)[0]) == ["assets/c.bin", "build/b.bin", "web/assets/a.bin"]
+    files = ["deep/assets.jsonl", "deep/assets.parquet", "deep/config/assets.json", "deep/pyproject.toml"]
+    for name in files:
+        write(root, name, b'{"files": []}' + b" " * 2000)
+    moved = ["assets/c.bin", "build/b.bin", *files, "web/assets/a.bin"]
+    assert sorted(planned(root, root)[0]) == moved
 
 
 def test_a_folder_that_was_named(tmp_path: Path) -> None:
@@ -72,6 +76,35 @@ def test_what_an_earlier_clean_has_moved_stays(tmp_path: Path) -> None:
     assert planned(tmp_path / "top", tmp_path / "top") == (["code/assets/other.bin"], ["code/assets/a.bin"])
     (root.parent / "assets/asset-manifest.json").write_bytes(b'{"assets": [')
     assert sorted(planned(tmp_path / "top", tmp_path / "top")[1]) == ["code/assets/a.bin", "code/assets/other.bin"]
+
+
+@pytest.mark.shows("S17")
+@pytest.mark.parametrize("name", [".gitattributes", ".gitignore", ".gitmodules", ".mailmap", "deep/.GitAttributes"])
+def test_what_git_reads_stays(tmp_path: Path, name: str) -> None:
+    """Elsewhere, git would not find its rules, however large they are."""
+    write(tmp_path / "root", name, b"#" * 5000)
+    assert planned(tmp_path / "root", tmp_path / "root") == ([], [name])
+
+
+ENTRY = b'{"id": "a", "url": "https://example.org/a", "localPath": "a"}'
+READ_BY_US = {
+    "assets.json": b'{"assets": [%b]}' % b",".join([ENTRY] * 50),
+    "deep/config/assets.json": b'{"assets": [' + b" " * 2000,
+    "assets.jsonl": b'{"version": "1.0"}\n' + ENTRY + b" " * 2000,
+    "assets.parquet": b"PAR1" + bytes(2000) + b"localPath" + b"PAR1",
+    "deep/asset-manifest.json": b'{"assets": []}' + b" " * 2000,
+    "pyproject.toml": b"[tool.grym-fetch]\n" + b"#" * 2000,
+    "other.json": b" " * 2000,
+}
+
+
+@pytest.mark.shows("S21")
+@pytest.mark.parametrize("name", READ_BY_US)
+def test_what_grym_fetch_reads_stays(tmp_path: Path, name: str) -> None:
+    """Without its manifest, its record or its settings there would be no project; a manifest may have any name."""
+    file = write(tmp_path / "root", name, READ_BY_US[name])
+    chosen = [file] if name == "other.json" else []
+    assert planned(tmp_path / "root", tmp_path / "root", *chosen) == ([], [name])
 
 
 def test_each_folder_is_looked_at_once(tmp_path: Path) -> None:

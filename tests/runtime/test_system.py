@@ -6,6 +6,7 @@ import errno
 import fcntl
 import importlib
 import inspect
+import mmap
 import os
 import signal
 import socket
@@ -152,3 +153,27 @@ def test_ctrl_c_is_held_back() -> None:
         assert child.communicate("\n")[0] == "there\n"
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_who_has_a_file_open_for_writing(tmp_path: Path) -> None:
+    """Anybody, even one who only has it in memory; readers do not count, and no writer is held up afterwards."""
+    path = tmp_path / "file"
+    path.write_bytes(b"1")
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        assert not system.is_open_for_writing(descriptor)
+        with open(path, "ab"):
+            assert system.is_open_for_writing(descriptor)
+        with open(path, "r+b") as file:
+            mapped = mmap.mmap(file.fileno(), 1)
+        assert system.is_open_for_writing(descriptor)
+        mapped.close()
+        assert not system.is_open_for_writing(descriptor)
+        os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))  # no lease is left, which would hold this up
+    finally:
+        os.close(descriptor)
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        assert not system.is_open_for_writing(folder), "nobody can say"
+    finally:
+        os.close(folder)
