@@ -77,6 +77,8 @@ class Row:
     """Whether it was already there and is being read to verify it: its bytes are then those read so far."""
     is_compared: bool = False
     """Whether it is wrong somewhere, and its bytes are those compared so far: the rest may turn out to be right."""
+    is_worker: bool = False
+    """Whether it is a worker of a cluster, of whose bytes no total is known."""
     begun_at: float | None = None
     """When it stopped waiting for a connection."""
 
@@ -272,7 +274,10 @@ class DisplayModel:
                 files = f"{node.files:,} file{'' if node.files == 1 else 's'}"
                 rate = node.meter.read(now).rate
                 shown = f"{safe_text(name, limit=_MAX_NAME_CHARS)} · {files}"
-                yield Row(name, shown, Phase.DOWNLOADING, bytes=node.bytes, rate=rate, read_at=now, moved_at=now)
+                yield Row(
+                    name, shown, Phase.DOWNLOADING, bytes=node.bytes, rate=rate, read_at=now, moved_at=now,
+                    is_worker=True,
+                )  # fmt: skip
 
     def _totals(self, now: float) -> Totals:
         seen = self._ended_count + len(self._working) + len(self._queued)
