@@ -72,8 +72,11 @@ def picture() -> str:
     for line in lines:
         console.print(line, no_wrap=True, highlight=False)
     drawn = console.export_svg(title="grym-fetch", theme=_THEME, unique_id="screen")
-    # Nothing from elsewhere: the reader's own monospaced font.
-    drawn = re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.DOTALL).replace("Fira Code, monospace", "ui-monospace")
+    # Nothing from elsewhere: the reader's own fonts. Only some browsers know ui-monospace.
+    drawn = re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.DOTALL)
+    drawn = drawn.replace("Fira Code, monospace", "ui-monospace, monospace").replace(
+        ": arial", ": system-ui, sans-serif"
+    )
     return "\n".join(line.rstrip() for line in drawn.rstrip().split("\n")) + "\n"
 
 

@@ -44,13 +44,16 @@ def restore_command(common: Common, paths: tuple[str, ...], everything: bool, fo
         raise click.UsageError("name what to restore, or use --all")
     settings = settings_from(transfer)
     root = find_root(Path.cwd(), Path.cwd())
+    advice: list[str] = []
+    """Said after everything else: results appear only once the display is gone."""
 
     async def with_manager(manager: AssetManager) -> int:
         async def get(asset: Any) -> Path:
             return await manager.get_asset_path(asset.id)
 
         fetch = fetch_from(manager.manifest.assets, get)
-        return await _restore(common, _restorer(common, root, manager.emit, fetch), paths, everything, force)
+        restorer = _restorer(common, root, manager.emit, fetch)
+        return await _restore(common, restorer, paths, everything, force, manager.emit, advice)
 
     def without_manager() -> int:
         import anyio
@@ -58,17 +61,24 @@ def restore_command(common: Common, paths: tuple[str, ...], everything: bool, fo
         from grym_fetch.cli.local_work import showing
 
         with showing(common) as emit:
-            return anyio.run(_restore, common, _restorer(common, root, emit), paths, everything, force)
+            return anyio.run(_restore, common, _restorer(common, root, emit), paths, everything, force, emit, advice)
 
+    has_project = True
     try:
         find_project(config=common.config, assets_dir=common.assets_dir, environ=os.environ, cwd=Path.cwd())
     except (ForeignManifest, ManifestMissing) as error:
         if common.config:
             raise click.UsageError(str(error)) from None
-        return run_plain(common, without_manager)
+        has_project = False
     except GrymFetchError:
         pass  # the manager finds the same, and is told there
-    return run(common, with_manager, settings=settings, minimal=False, tells="news")
+    if has_project:
+        code = run(common, with_manager, settings=settings, minimal=False, tells="news")
+    else:
+        code = run_plain(common, without_manager)
+    for line in advice:
+        streams.say(line)
+    return code
 
 
 def _restorer(common: Common, root: Path, emit: Callable[[Event], None], fetch: Fetch | None = None) -> Restorer:
@@ -78,12 +88,21 @@ def _restorer(common: Common, root: Path, emit: Callable[[Event], None], fetch: 
     return Restorer(root, folders, fetch, only_there=bool(common.external_assets_dir), emit=emit)
 
 
-async def _restore(common: Common, restorer: Restorer, paths: Sequence[str], everything: bool, force: bool) -> int:
-    """Restore one file after the other; a failure does not stop the others."""
+async def _restore(
+    common: Common,
+    restorer: Restorer,
+    paths: Sequence[str],
+    everything: bool,
+    force: bool,
+    emit: Callable[[Event], None],
+    advice: list[str],
+) -> int:
+    """Restore one file after the other; a failure does not stop the others. ``advice`` gets what is to be done next."""
     from grym_fetch.cli import exit_codes
     from grym_fetch.cli.repository_text import counted, restored_lines, shown
     from grym_fetch.cli.runner import print_error
     from grym_fetch.core.errors import GrymFetchError
+    from grym_fetch.core.events import RunStarted
 
     wanted: dict[str, Wanted] = {}
     for each in [*(found for path in paths for found in restorer.find(path, Path.cwd()))]:
@@ -97,6 +116,8 @@ async def _restore(common: Common, restorer: Restorer, paths: Sequence[str], eve
         advice = "`git sparse-checkout add FOLDER` brings them here"
         streams.say(f"this sparse checkout leaves out {count}, such as {shown(left_out[0])}; {advice}")
     codes, back = set(), []
+    if wanted:
+        emit(RunStarted(assets=len(wanted), bytes=sum(each.size for each in wanted.values())))
     for each in wanted.values():
         try:
             _say_restored(common, each, await restorer.restore(each, force=force))
@@ -105,8 +126,7 @@ async def _restore(common: Common, restorer: Restorer, paths: Sequence[str], eve
             print_error(error)
             codes.add(exit_codes.exit_code(error))
     if back and not common.json and not common.quiet:
-        for line in restored_lines(*restorer.left_to_git(back)):
-            streams.say(line)
+        advice += restored_lines(*restorer.left_to_git(back))
     return exit_codes.worst(codes) if codes else exit_codes.DONE
 
 

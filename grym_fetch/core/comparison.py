@@ -34,6 +34,8 @@ class Comparison:
     def __init__(self, pieces: Iterable[ByteRange]) -> None:
         self._pieces = sorted(pieces, key=lambda piece: piece.start)
         self._states = [_Is.UNKNOWN] * len(self._pieces)
+        self.unasked_bytes = sum(piece.length for piece in self._pieces)
+        """What has not been asked for yet."""
         self._spread_out: list[int] = []
         """What was asked for without a reason."""
         self._has_news = False
@@ -69,6 +71,7 @@ class Comparison:
         chosen = unknown if self._is_hopeless() else (self._beside() or self._spread(unknown))
         for index in chosen:
             self._states[index] = _Is.ASKED
+            self.unasked_bytes -= self._pieces[index].length
         return IntervalSet(self._pieces[index] for index in chosen)
 
     def _indices(self, state: _Is) -> Iterator[int]:

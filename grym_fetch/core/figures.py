@@ -39,6 +39,11 @@ def format_seconds(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def format_delay(seconds: float) -> str:
+    """Return when something happens that is due in so many seconds: ``in 3.0 s``, or ``at once``."""
+    return f"in {format_seconds(seconds)}" if seconds >= 0.05 else "at once"
+
+
 def format_clock(seconds: float) -> str:
     """Return time left in at most 8 characters: ``12 s``, ``3:05``, ``1:02:03``, ``4 days``."""
     whole = math.ceil(seconds)

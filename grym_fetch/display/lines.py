@@ -15,7 +15,7 @@ from typing import Literal
 
 from grym_fetch.core import events
 from grym_fetch.core.events import Event
-from grym_fetch.core.figures import count_files, format_clock, format_rate, format_seconds, format_size
+from grym_fetch.core.figures import count_files, format_clock, format_delay, format_rate, format_seconds, format_size
 from grym_fetch.core.text import redact_url, safe_text
 from grym_fetch.display.model import DisplayModel
 
@@ -127,7 +127,7 @@ class Chronicle:
                     self._holders[event.asset or ""] = event.holder
                     yield _line(Mark.NEWS, name, f"waiting for {safe_text(event.holder)}")
             case events.RetryScheduled():
-                when = f"in {format_seconds(event.delay)}" if event.delay else "at once"
+                when = format_delay(event.delay)
                 number = retry_number(event.attempt, self._telling.retries, delay=event.delay)
                 yield _line(Mark.NEWS, name, f"{number} {when}: {_first(event.reason)}")
             case events.MirrorSwitched():

@@ -1,7 +1,8 @@
 """What the display knows: a row for each asset in progress, and totals. Pure: events and times in, values out.
 
-Rules: the bytes shown never go back and never exceed the total. `DisplayModel.apply` takes constant time, however many
-assets there are. Rows keep their order: active ones by when they started, then those still queued.
+Rules: the bytes shown never go back, unless a file was read and is damaged, and never exceed the total.
+`DisplayModel.apply` takes constant time, however many assets there are. Rows keep their order: active ones by when they
+started, then those still queued.
 """
 
 from __future__ import annotations
@@ -74,6 +75,10 @@ class Row:
     resumed: int = 0
     is_read: bool = False
     """Whether it was already there and is being read to verify it: its bytes are then those read so far."""
+    is_compared: bool = False
+    """Whether it is wrong somewhere, and its bytes are those compared so far: the rest may turn out to be right."""
+    is_worker: bool = False
+    """Whether it is a worker of a cluster, of whose bytes no total is known."""
     begun_at: float | None = None
     """When it stopped waiting for a connection."""
 
@@ -269,7 +274,10 @@ class DisplayModel:
                 files = f"{node.files:,} file{'' if node.files == 1 else 's'}"
                 rate = node.meter.read(now).rate
                 shown = f"{safe_text(name, limit=_MAX_NAME_CHARS)} · {files}"
-                yield Row(name, shown, Phase.DOWNLOADING, bytes=node.bytes, rate=rate, read_at=now, moved_at=now)
+                yield Row(
+                    name, shown, Phase.DOWNLOADING, bytes=node.bytes, rate=rate, read_at=now, moved_at=now,
+                    is_worker=True,
+                )  # fmt: skip
 
     def _totals(self, now: float) -> Totals:
         seen = self._ended_count + len(self._working) + len(self._queued)
@@ -355,6 +363,10 @@ class DisplayModel:
 
 def _next_row(row: Row, event: Event, now: float) -> Row:
     match event:
+        case events.AssetDamaged():
+            if row.is_read:  # what was read is not what is on hand
+                row = replace(row, is_read=False, phase=Phase.QUEUED, bytes=0, hashed=None)
+            return replace(row, is_compared=bool(event.guess) and not event.bad)
         case events.AssetPlanned():
             phase = Phase.RESUMING if event.resumed_bytes else Phase.QUEUED
             row = replace(row, phase=phase, resumed=event.resumed_bytes)
@@ -397,6 +409,8 @@ def _progressed(row: Row, event: events.ProgressMade, now: float) -> Row:
     if phase not in _ALL_THERE and (grew or (phase is Phase.RETRYING and rate > 0 and now >= row.retry_at)):
         phase = Phase.DOWNLOADING
     moved_at = now if grew or rate > 0 or phase is not row.phase else row.moved_at
+    if row.is_compared and event.bytes == event.total:  # what was not compared is right: it did not come
+        row = replace(row, resumed=row.resumed + max(0, event.bytes - row.bytes))
     row = replace(row, phase=phase, rate=rate, eta=_finite(event.eta), read_at=now, moved_at=moved_at)
     return _with_bytes(row, event.bytes, event.total)
 

@@ -237,6 +237,9 @@ class _Pen:
             if columns.note and row.mirror:
                 cells.append((columns.note, Text("mirror {} of {}".format(*row.mirror), "dim")))
         space = columns.name
+        if row.is_worker and columns.bar:  # its name says more than a bar without an end
+            space += 2 + columns.bar
+            cells[0] = (0, Text())
         if state:
             space = min(space, max(_LEAST_NAME_CELLS, self._width - 4 - cell_len(state)))
             cells = self._with_state(cells, Text(state, style), space)

@@ -12,6 +12,7 @@ from typing import Literal
 
 from grym_fetch.core import events
 from grym_fetch.core.events import Event
+from grym_fetch.core.figures import format_delay
 
 LEAST_S, LEAST_BYTES = 0.2, 1024 * 1024
 """Of less no speed is told."""
@@ -153,8 +154,7 @@ class Report:
                 self._share(event.url).retries += 1
                 life.enter("waits", event.time)
                 number = f"retry {event.attempt}" if event.attempt else "next try"
-                when = f"in {event.delay:.1f} s" if event.delay else "at once"
-                life.note(event.time, f"{number} {when}: {event.reason}")
+                life.note(event.time, f"{number} {format_delay(event.delay)}: {event.reason}")
             case events.MirrorSwitched():
                 life.switches += 1
                 self._share(event.from_).left += 1

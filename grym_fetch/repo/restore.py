@@ -68,6 +68,8 @@ class Wanted:
     id: str
     checksum: Checksum
     stored: tuple[str, ...]
+    size: int = 0
+    """In bytes, as the placeholder or the record says."""
     folders: tuple[Path, ...] = ()
 
 
@@ -209,6 +211,7 @@ class Restorer:
             id=placeholder.id,
             checksum=placeholder.checksum,
             stored=tuple(dict.fromkeys(stored)),
+            size=placeholder.size,
             folders=tuple(self._elsewhere(place)),
         )
 
@@ -380,6 +383,7 @@ def _of_entry(entry: MovedFile) -> Wanted:
         id=asset_id(entry.original_path),
         checksum=entry.checksum,
         stored=(entry.storage_path,),
+        size=entry.size,
     )
 
 

@@ -1,7 +1,7 @@
 """The events of one transfer, from its plan until every byte is here.
 
 Rules: progress is measured only here. The arrival of everything is reported once, and no progress after it, unless the
-transfer starts over.
+transfer starts over. While a content that is wrong somewhere is compared, only what was asked for counts as on hand.
 """
 
 from __future__ import annotations
@@ -28,15 +28,26 @@ TOLD_EVERY_BYTES = 64 * MIB
 
 
 class Reporter:
-    """Reports on one asset. ``now`` is a monotonic time in seconds; ``emit`` emits an event."""
+    """Reports on one asset. ``now`` is a monotonic time in seconds; ``emit`` emits an event.
 
-    def __init__(self, asset_id: str, state: DownloadState, emit: Callable[[Event], None], *, now: float) -> None:
+    ``is_wrong``: if all of it is on hand at first, that is known to be wrong somewhere, and counts for nothing.
+    """
+
+    def __init__(
+        self,
+        asset_id: str,
+        state: DownloadState,
+        emit: Callable[[Event], None],
+        *,
+        now: float,
+        is_wrong: bool = False,
+    ) -> None:
         self.received = 0
         """Bytes that have come, whatever became of them."""
         self._asset = asset_id
         self._state = state
         self._emit = emit
-        self._resumed = state.segments.on_hand_bytes
+        self._resumed = 0 if is_wrong and state.segments.is_complete else state.segments.on_hand_bytes
         self._meter = Meter(now=now, total=state.size, on_hand=self._resumed)
         self._is_full = False
         self._told_hashed = 0
@@ -48,9 +59,10 @@ class Reporter:
     def arrived(self, count: int, now: float) -> float | None:
         """This many bytes have come. Returns the speed in bytes per second whenever progress is reported."""
         self.received += count
-        segments = self._state.segments
-        self._meter.advance(now, on_hand=segments.on_hand_bytes, received=self.received, total=self._state.size)
-        if segments.is_complete:
+        segments, comparison = self._state.segments, self._state.comparison
+        on_hand = segments.on_hand_bytes - (0 if comparison is None else comparison.unasked_bytes)
+        self._meter.advance(now, on_hand=on_hand, received=self.received, total=self._state.size)
+        if segments.is_complete and comparison is None:
             self.full(now)
         elif self._meter.is_due(now):
             self.progress(now)

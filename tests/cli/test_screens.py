@@ -149,6 +149,16 @@ def ended(width: int) -> str:
     return drawn(width, *happened)
 
 
+def clustered(width: int) -> str:
+    """Two workers of one machine, which their ports tell apart, and what is there of all files."""
+    happened: list[events.Event] = [events.RunStarted(assets=3, bytes=3 * MIB)]
+    for name, node in (("base", "127.0.0.1:41233"), ("vocoder", "127.0.0.1:41877"), ("labels", "127.0.0.1:41877")):
+        happened.append(events.AssetPlanned(asset=name, size=MIB, resumed_bytes=0, node=node))
+        happened.append(events.ProgressMade(asset=name, bytes=MIB // 2, total=MIB, rate=1.0, node=node))
+    done = events.AssetVerified(asset="base", path="p", checksum="c", size=MIB, seconds=2.0, downloaded_bytes=MIB)
+    return drawn(width, *happened, replace(done, node="127.0.0.1:41233"))
+
+
 def failed(_: int) -> None:
     """Each failure is a block; what to do is a line of its own."""
 
@@ -284,7 +294,7 @@ def stopped(_: int) -> None:
 
 
 SCENES: tuple[Callable[[int], str | None], ...] = (
-    many, waiting, checked, ended, failed, planned, listed, identified, measured, found, stored, newer,
+    many, waiting, checked, clustered, ended, failed, planned, listed, identified, measured, found, stored, newer,
     repaired, warned, helped, exemplified, explained, mistyped, stopped,
 )  # fmt: skip
 

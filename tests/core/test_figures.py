@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from grym_fetch.core.figures import (
     count_files,
     format_clock,
+    format_delay,
     format_left,
     format_part,
     format_rate,
@@ -99,3 +100,11 @@ def test_time_left_is_said_in_words(seconds: float, shown: str) -> None:
 def test_one_file_is_no_plural() -> None:
     """One file is singular, and thousands are separated."""
     assert [count_files(count) for count in (0, 1, 10_000)] == ["0 files", "1 file", "10,000 files"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.0, "at once"), (0.04, "at once"), (0.06, "in 0.1 s"), (75, "in 1 min 15 s")]
+)
+def test_a_delay_that_nobody_notices_is_none(seconds: float, shown: str) -> None:
+    """It is never ``in 0.0 s``."""
+    assert format_delay(seconds) == shown

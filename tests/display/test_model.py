@@ -47,7 +47,7 @@ def test_what_is_not_verified_is_not_counted_as_verified() -> None:
 @given(st.lists(st.tuples(any_event, st.floats(0, 3)), max_size=60))
 @pytest.mark.shows("U8")
 def test_bytes_never_go_back_nor_pass_the_total(happened: list[tuple[Event, float]]) -> None:
-    """Whatever is published, no bytes of a row or of the run decrease or exceed the total."""
+    """Whatever is published, no bytes of a row or of the run exceed the total or decrease, unless there is damage."""
     model, now = DisplayModel(NAMES), 0.0
     seen: dict[str, int] = {}
     in_all = 0
@@ -55,6 +55,9 @@ def test_bytes_never_go_back_nor_pass_the_total(happened: list[tuple[Event, floa
         now += pause
         if isinstance(event, events.RunStarted):
             seen, in_all = {}, 0
+        if isinstance(event, events.AssetDamaged):  # what was read of it is not on hand
+            seen.pop(event.asset or "", None)
+            in_all = 0
         model.apply(event, now)
         snapshot = model.snapshot(now)
         for row in snapshot.rows:
@@ -151,6 +154,20 @@ def test_resuming_saves_what_was_kept() -> None:
     for event in (planned("b", resumed=400), discarded, verified("b", downloaded=1000), planned("c", resumed=300)):
         model.apply(event, 0.0)
     assert model.saved_bytes == 400
+
+
+@pytest.mark.shows("C17")
+def test_a_comparison_shows_how_far_it_is() -> None:
+    """What was read before counts for nothing; what was not compared did not come, and is saved."""
+    damaged = events.AssetDamaged(asset="a", path="p", pieces=10, bad=0, bytes=0, guess=True, at_most=1000)
+    read = events.AssetVerifying(asset="a", bytes=1000, total=1000)
+    model = model_after(events.RunStarted(assets=1, bytes=1000), read, damaged, planned(), progress(200), at=0.0)
+    row = only_row(model)
+    assert (row.phase, row.bytes, row.total) == (Phase.DOWNLOADING, 200, 1000)
+    model.apply(progress(1000), 1.0)
+    assert model.snapshot(1.0).totals.rate == 200
+    model.apply(verified(downloaded=200), 1.0)
+    assert model.saved_bytes == 800
 
 
 @pytest.mark.shows("U1")

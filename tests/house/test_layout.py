@@ -94,7 +94,6 @@ ELSEWHERE = {
     "transfer/context": "transfer/test_fetcher",
     "transfer/locking": "disk/test_locks",
     "transfer/outcome": "transfer/test_response",
-    "transfer/reporter": "transfer/test_fetcher",
     "transfer/result": "transfer/test_fetcher",
     "transfer/small_fetcher": "transfer/test_small_files",
     "transfer/state": "transfer/test_response",

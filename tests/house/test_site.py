@@ -25,6 +25,7 @@ def test_the_picture_is_drawn_by_the_display_of_today() -> None:
     """After a change of the display: `make picture`, and a look at it. It loads nothing from elsewhere."""
     assert FILE.read_text(encoding="utf-8") == picture()
     assert not re.search(r"url\((?!#)|href=|@import|@font-face|<script", picture())
+    assert re.findall(r"font-family: (.*);", picture()) == ["ui-monospace, monospace", "system-ui, sans-serif"]
 
 
 def test_the_help_of_each_command_is_a_page() -> None:

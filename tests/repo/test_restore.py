@@ -253,7 +253,7 @@ def test_an_id_of_several_files(root: Path, tmp_path: Path) -> None:
 def test_what_is_wanted_knows_every_place(root: Path, restorer: Restorer) -> None:
     """The places in the record and in the placeholder are both tried, neither of them twice."""
     assert restorer.find("b.bin", root) == [
-        Wanted(path="b.bin", id="b", checksum=Checksum.of(B), stored=("b.bin",)),
+        Wanted(path="b.bin", id="b", checksum=Checksum.of(B), stored=("b.bin",), size=len(B)),
     ]
 
 
