@@ -113,8 +113,8 @@ async def _restore(
         streams.say("there is no placeholder in this repository: nothing to restore")
     if everything and (left_out := restorer.left_out()) and not common.quiet:
         count = counted(len(left_out), "placeholder", "placeholders")
-        advice = "`git sparse-checkout add FOLDER` brings them here"
-        streams.say(f"this sparse checkout leaves out {count}, such as {shown(left_out[0])}; {advice}")
+        how = "`git sparse-checkout add FOLDER` brings them here"
+        streams.say(f"this sparse checkout leaves out {count}, such as {shown(left_out[0])}; {how}")
     codes, back = set(), []
     if wanted:
         emit(RunStarted(assets=len(wanted), bytes=sum(each.size for each in wanted.values())))

@@ -17,6 +17,8 @@ SIZE = 1000
 class Whole(SimpleNamespace):
     """The state of a transfer that has all of a content on hand."""
 
+    comparison: Comparison | None
+
     def __init__(self) -> None:
         segments = SimpleNamespace(on_hand_bytes=SIZE, is_complete=True)
         super().__init__(size=SIZE, segments=segments, comparison=None, frontier=SimpleNamespace(position=0))
