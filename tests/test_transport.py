@@ -165,13 +165,13 @@ class Owned(MemoryTransport):
 
 
 async def test_who_closes_it(project: Project) -> None:
-    """The manager owns it: closing the manager closes it, once; an engine's end closes only the connections."""
+    """The manager owns it: closing the manager closes it, once. A pin asks for no connections of its own."""
     project.add("b", [f"{URL}?b"], CONTENT, pinned=False)
     transport = Owned({URL: CONTENT, f"{URL}?b": CONTENT})
     manager = manager_over(transport, project)
-    await manager.pin()  # which works with an engine of its own, and ends it
-    assert [connection.closed for connection in transport.connections] == [1, 1]
+    await manager.pin()
     await manager.get_asset_path("a")
+    assert [connection.closed for connection in transport.connections] == [0, 0]
     assert transport.closed == 0
     await manager.aclose()
     assert transport.closed == 1
