@@ -15,7 +15,10 @@ Forms = Callable[[str], tuple[str, ...]]
 MAX_KNOWN = 10_000
 """Known names after this many are not looked at."""
 MAX_COMPARED = 4_000_000
-"""The most work: the characters of the name times those of the known names that are as long, or nearly."""
+"""The most work: the characters of the name times those of the known names that are as long, or nearly. If there are
+more of these, those come first that begin and end like the name.
+"""
+_ENDS = 16
 
 
 def as_typed(name: str) -> tuple[str, ...]:
@@ -53,11 +56,21 @@ def nearest_names(
 
 def _comparable(form: str, spellings: Iterable[str], likeness: float) -> Iterator[str]:
     """The spellings that are long enough to be alike, and not too long; not more than can be compared."""
+    fitting = [each for each in spellings if 2 * min(len(each), len(form)) >= likeness * (len(each) + len(form))]
+    if len(form) * sum(map(len, fitting)) > MAX_COMPARED:
+        fitting.sort(key=lambda each: -_same_at_the_ends(form, each))
     left = MAX_COMPARED
-    for each in spellings:
-        if 2 * min(len(each), len(form)) < likeness * (len(each) + len(form)):
-            continue
+    for each in fitting:
         left -= len(each) * len(form)
         if left < 0:
             return
         yield each
+
+
+def _same_at_the_ends(one: str, other: str) -> int:
+    """How many characters are the same from the start, and how many from the end, as far as that is looked at."""
+    return _same(one[:_ENDS], other[:_ENDS]) + _same(one[: -_ENDS - 1 : -1], other[: -_ENDS - 1 : -1])
+
+
+def _same(one: str, other: str) -> int:
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

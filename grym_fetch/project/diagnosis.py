@@ -21,6 +21,7 @@ from typing import Literal
 from yarl import URL
 
 from grym_fetch.core.addresses import is_loopback
+from grym_fetch.core.buckets import is_bucket_address
 from grym_fetch.core.command_lines import command_line
 from grym_fetch.core.errors import (
     CertificateRejected,
@@ -443,5 +444,6 @@ def _advice_for(error: GrymFetchError) -> str:
     if isinstance(error, ProxyRefused):
         return "correct HTTP_PROXY, HTTPS_PROXY or ALL_PROXY, or name the host in NO_PROXY"
     if isinstance(error, PolicyRefused):
-        return "correct the url in the manifest"
+        # Of a bucket, what could not be made is the signature.
+        return "set it where this runs" if is_bucket_address(error.url) else "correct the url in the manifest"
     return "check the network and the proxy settings, and that the host name is right"

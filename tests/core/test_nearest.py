@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import count
+from itertools import chain, count, islice
 
 import pytest
 
@@ -43,16 +43,20 @@ def test_what_is_compared(forms: Forms, name: str, known: list[str], found: list
 
 def test_only_so_many_are_looked_at() -> None:
     """A list without end takes no time without end."""
-    assert nearest_names("file-7", (f"file-{number}" for number in count()), most=1) == ["file-7"]
-    assert nearest_names("zebra", [*map(str, range(MAX_KNOWN)), "zebra"]) == []
+    others = (f"{number:040}" for number in count())
+    assert nearest_names("zebra", chain(["zebras"], others)) == ["zebras"]
+    assert nearest_names("zebra", chain(islice(others, MAX_KNOWN), ["zebras"])) == []
 
 
 @pytest.mark.shows("C15")
 def test_only_so_much_is_compared() -> None:
     """Long names are many characters to compare; those whose length says that they are others cost nothing."""
-    name = "n" * 2000
+    name = "m" * 160
     enough = MAX_COMPARED // len(name) ** 2
-    others = [f"{number:04}" * 500 for number in range(enough)]
-    assert nearest_names(name, [*others[:-1], name]) == [name]
-    assert nearest_names(name, [*others, name]) == []
-    assert nearest_names(name, ["n" * 200, "n" * 20_000, *others[:-1], name]) == [name]
+    others = [f"{number:04}" * 40 for number in range(enough)]
+    meant = "o" + name[2:] + "o"
+    assert nearest_names(name, [*others[:-1], meant]) == [meant]
+    assert nearest_names(name, [*others, meant]) == []
+    assert nearest_names(name, ["m" * 40, "m" * 4000, *others[:-1], meant]) == [meant]
+    alike = name[:-1] + "o"
+    assert nearest_names(name, [*others, alike]) == [alike], "it begins alike, so it is compared first"

@@ -110,6 +110,16 @@ def test_only_the_named_assets(project: Project, server: AssetServer) -> None:
     assert [finding["asset"] for finding in of(findings, "origin")] == ["b"]
 
 
+@pytest.mark.package("obstore")
+def test_a_bucket_whose_keys_are_not_named(project: Project) -> None:
+    """It is not the address that is wrong."""
+    project.add("a", ["az://models/a.bin"], CONTENT)
+    _, findings = doctor(project)
+    (found,) = of(findings, "origin")
+    assert "AZURE_STORAGE_ACCOUNT_NAME does not name an account; set AZURE_STORAGE_ACCOUNT_NAME" in str(found["what"])
+    assert found["advice"] == "set it where this runs"
+
+
 def test_a_dead_address(project: Project, server: AssetServer) -> None:
     """A dead address fails the asset, but is only a warning if a mirror works."""
     good = server.add("/a.bin", CONTENT).url

@@ -5,6 +5,7 @@ What is printed is changed only where it names an address or a place of the read
 
 from __future__ import annotations
 
+import base64
 import http.client
 import io
 import json
@@ -16,6 +17,8 @@ import sys
 import textwrap
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 
@@ -25,12 +28,14 @@ import yaml
 
 from grym_fetch.testing import AssetServer, seeded_bytes, serve_in_thread
 from tests.end_to_end.command import environment
-from tests.support.hubs import HuggingFaceHub, closing_hub
+from tests.support.buckets import serving_s3, shared_by
+from tests.support.hubs import HubRequest, HuggingFaceHub, LoopbackServer, Reply, closing_hub, ranged
 from tests.support.project import Project
 
 PAGES = Path(__file__).parents[2] / "docs" / "how-to"
-RUN = {"ci.md": 3, "cluster.md": 0, "docker.md": 0, "git-lfs.md": 3, "huggingface.md": 3, "mirrors.md": 0,
-       "networks.md": 4, "reading.md": 2, "store.md": 0, "web-services.md": 2, "workers.md": 1}  # fmt: skip
+RUN = {"buckets.md": 3, "ci.md": 3, "cluster.md": 0, "docker.md": 0, "git-lfs.md": 3, "huggingface.md": 3,
+       "mirrors.md": 0, "networks.md": 4, "reading.md": 2, "store.md": 0, "web-services.md": 2,
+       "workers.md": 1}  # fmt: skip
 """How many blocks of each page are run here."""
 REASON = re.compile(r"<!-- not run: \S.*-->\n\s*\Z")
 CONTENT = seeded_bytes(300_000, seed=1)
@@ -91,6 +96,31 @@ class Reader:
 def reader(tmp_path: Path) -> Iterator[Reader]:
     with serve_in_thread() as server:
         yield Reader(tmp_path / "project", server)
+
+
+@pytest.mark.sweep
+@pytest.mark.package("moto", "flask", "flask_cors", "obstore")
+def test_buckets(reader: Reader) -> None:
+    """An object of each store is added and fetched: S3 by moto, the others by what checks a signature or a token."""
+    s3, gs, az = runnable("buckets.md")
+    key = base64.b64encode(b"the key of an account").decode()
+
+    def answer(request: HubRequest) -> Reply:
+        shared = request.path == "/mymodels/my-models/voices/v1.ckpt" and shared_by(key, request, datetime.now(UTC))
+        emulated = request.path == "/my-models/voices/v1.ckpt"  # of Google, which asks an emulator without keys
+        return ranged(request, CONTENT, ETag='"1"') if shared or emulated else Reply(403)
+
+    with serving_s3() as server, closing(LoopbackServer(answer)) as other:
+        server.add("my-models", "voices/v1.ckpt", CONTENT)
+        told = reader.shell(s3.replace("…", "s3cr3t"), more={"AWS_ENDPOINT_URL_S3": server.endpoint})
+        told += reader.shell(gs.replace("…", "s3cr3t"), more={"STORAGE_EMULATOR_HOST": other.url})
+        account = re.sub(r"KEY=….*", f"KEY={key}", az)
+        told += reader.shell(account, more={"AZURE_STORAGE_ENDPOINT": f"{other.url}/mymodels"})
+    for name in ("s3", "gs", "az"):
+        assert (reader.project.assets / name / "v1.ckpt").read_bytes() == CONTENT
+    told += (reader.root / "assets.json").read_text()
+    assert "s3cr3t" not in told
+    assert key not in told
 
 
 @pytest.mark.sweep

@@ -21,6 +21,7 @@ from grym_fetch.core.signatures import is_signed
 from grym_fetch.errors import PolicyRefused
 from grym_fetch.net.buckets import CLOCK_SKEW, SIGNED_FOR, BucketSigner, azure_signature
 from grym_fetch.testing import seeded_bytes
+from tests.support.buckets import shared_by
 from tests.support.hubs import HubRequest, LoopbackServer, Reply, ranged
 from tests.support.project import Project
 
@@ -195,20 +196,6 @@ def test_the_imitation_of_azure_is_strict() -> None:
     assert not is_shared(f"/acct/models/a?{query}", key=other)
     assert not is_shared(f"/acct/models/a?{query}", now=NOON + SIGNED_FOR)
     assert not is_shared(f"/acct/models/a?{query}", now=NOON - 2 * CLOCK_SKEW)
-
-
-def shared_by(account_key: str, request: HubRequest, now: datetime) -> bool:
-    """Whether a request to read a blob bears a service SAS of this key that holds now.
-
-    https://learn.microsoft.com/rest/api/storageservices/create-service-sas
-    """
-    query = request.query
-    text = [query.get("sp"), query.get("st"), query.get("se"), f"/blob{request.path}", "", "", "", query.get("sv"), "b"]
-    signed_text = "\n".join([part or "" for part in text] + [""] * 7)
-    digest = hmac.digest(base64.b64decode(account_key), signed_text.encode(), "sha256")
-    if query.get("sig") != base64.b64encode(digest).decode():
-        return False
-    return datetime.fromisoformat(query["st"]) <= now < datetime.fromisoformat(query["se"])
 
 
 @pytest.mark.shows("S9")

@@ -1,17 +1,22 @@
-"""A real S3 server on loopback: moto's, in a thread of this process.
+"""Buckets on loopback: a real S3 server, moto's, in a thread of this process; and what Azure and Google check.
 
-Rule: it keeps objects in memory and knows any keys; its log tells what was asked.
+Rule: moto keeps objects in memory and knows any keys; its log tells what was asked.
 """
 
 from __future__ import annotations
 
+import base64
+import hmac
 import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 
 from yarl import URL
+
+from tests.support.hubs import HubRequest
 
 KEY_ID, SECRET = "AKIDEXAMPLE0000", "secret-key-of-the-test-0123456789"
 
@@ -80,3 +85,17 @@ def serving_s3() -> Iterator[S3Server]:
         log.removeHandler(listener)
         log.level, log.propagate = before
         s3_backends.reset()
+
+
+def shared_by(account_key: str, request: HubRequest, now: datetime) -> bool:
+    """Whether a request to read a blob bears a service SAS of this key that holds now.
+
+    https://learn.microsoft.com/rest/api/storageservices/create-service-sas
+    """
+    query = request.query
+    text = [query.get("sp"), query.get("st"), query.get("se"), f"/blob{request.path}", "", "", "", query.get("sv"), "b"]
+    signed_text = "\n".join([part or "" for part in text] + [""] * 7)
+    digest = hmac.digest(base64.b64decode(account_key), signed_text.encode(), "sha256")
+    if query.get("sig") != base64.b64encode(digest).decode():
+        return False
+    return datetime.fromisoformat(query["st"]) <= now < datetime.fromisoformat(query["se"])
