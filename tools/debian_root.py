@@ -5,6 +5,8 @@
     python -m tools.debian_root trixie                        # Debian 13, Python 3.13: make test
     python -m tools.debian_root sid -- -x tests/disk          # what is to come: these arguments for pytest
 
+``EXTRAS=dev,speed,components`` in the environment is for `make` there, which then installs again.
+
 Needs root and `debootstrap`. The root is made once, below ``--roots``; the files that git knows or would add are copied
 into it each time, so nothing that runs there can change the checkout. What is mounted, and what is still running, ends
 with this program: it has a mount and a process namespace of its own.
@@ -131,6 +133,8 @@ def main() -> int:
         parser.error("needs debootstrap: apt-get install debootstrap")
     root = make_root(chosen.suite, chosen.roots)
     copy_checkout(root)
+    if "EXTRAS" in os.environ:
+        (root / _SOURCE / ".venv" / ".ready").unlink(missing_ok=True)
     command = ["make", "test"]
     if chosen.arguments:
         ready = run_inside(root, ["make", ".venv/.ready"])

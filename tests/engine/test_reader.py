@@ -66,7 +66,8 @@ async def test_a_header_is_read_while_the_rest_still_comes(tmp_path: Path, serve
             assert buffer == CONTENT[100 : 100 + len(buffer)]
             assert await file.read() == CONTENT[100 + len(buffer) :]
             assert await file.read(1) == b""
-        assert (await manager.check_asset("a")).valid
+        # It may have been closed before the file was put in its place; nothing is fetched for that.
+        await manager.download_asset("a")
     assert server.stats.body_bytes_sent == SIZE
 
 

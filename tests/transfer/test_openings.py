@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -178,6 +179,12 @@ class Reluctant:
             pass
         finally:
             writer.close()
+
+
+@pytest.fixture(autouse=True)
+def unshared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a busy machine takes, no connection takes over from another one: that one would be opened again."""
+    monkeypatch.setattr("grym_fetch.transfer.segment_choice.STEAL_S", math.inf)
 
 
 async def fetch(root: Path, url: str, *, max_per_host: int | None = None) -> None:

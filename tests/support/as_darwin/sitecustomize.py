@@ -20,7 +20,7 @@ from typing import Any
 
 MACOS = Path(__file__).parents[3] / "grym_fetch" / "runtime" / "system_darwin.py"
 _LINUX = "grym_fetch.runtime.system_linux"
-_AWAY = ("fdatasync", "posix_fadvise", "copy_file_range")
+_AWAY = ("fdatasync", "posix_fadvise", "copy_file_range", "posix_fallocate")
 _real_open, _real_fcntl, _real_find = open, fcntl.fcntl, PathFinder.find_spec
 
 
