@@ -20,6 +20,7 @@ from grym_fetch.core.errors import ConfigurationError, GrymFetchError
 from grym_fetch.core.events import Event, RunStarted
 from grym_fetch.core.manifest import Asset, AssetBatches, ManifestSource, as_stand_ins, in_batches, known_bytes
 from grym_fetch.core.manifest_parser import ParsedManifest
+from grym_fetch.core.validation import refuse_one_text
 from grym_fetch.disk.configuration import read_configuration
 from grym_fetch.engine import adopting, checking, repairing
 from grym_fetch.engine.coordinator import Coordinator
@@ -352,6 +353,7 @@ class AssetManager:
         Raises `SyncFailed` if some could not be put in place (after all others were), `UnknownAsset` or
         `StaleManifest`.
         """
+        refuse_one_text(places=places)
         coordinator = self._ready()
         chosen = self.manifest.pick(ids, exclude=exclude)
         assets = [asset.stand_in() for asset in chosen] if self.minimal else list(chosen)
@@ -674,6 +676,7 @@ class AssetManager:
         """
         from grym_fetch.sources.naming import Naming
 
+        refuse_one_text(fallback_urls=fallback_urls, tags=tags)
         naming = Naming(
             id=asset_id,
             local_path=local_path,
@@ -713,6 +716,7 @@ class AssetManager:
 
         if format not in (None, *FORMATS):
             raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
+        refuse_one_text(tags=tags)
         naming = Naming(id=prefix, local_path=folder, required=required, tags=tuple(tags))
         return await self._add_found(
             lambda sources: sources.read_list(Path(file), format, naming, base_url), allow_suspicious=allow_suspicious
@@ -918,6 +922,7 @@ class AssetManager:
         nor of another one that was used with the folder; if it is names, only these of them. Without it, a ``dry_run``
         only lists them.
         """
+        refuse_one_text(orphans=orphans)
         await self.initialize()
         async with self._editing() as editor:
             return await editor.remover.prune(self.manifest, dry_run=dry_run, orphans=orphans)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +211,30 @@ async def test_unknown_and_unpinned(project: Project, server: AssetServer) -> No
     async with project.manager(offline=True) as manager:
         with pytest.raises(AssetMissing):
             await manager.get_asset_path("a")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m: m.adopt_assets("/srv"),
+        lambda m: m.add_from_source("hf://org/repo", tags="voice"),
+        lambda m: m.add_from_source("hf://org/repo", fallback_urls="https://h/x"),
+        lambda m: m.import_list("SHA256SUMS", tags="voice"),
+        lambda m: m.prune(orphans="old.bin"),
+    ],
+)
+async def test_one_string_is_not_several(project: Project, call: Callable[[AssetManager], Awaitable[object]]) -> None:
+    """Where several are meant, a string is refused at once: its letters would be tags, or folders to search."""
+    async with project.manager() as manager:
+        with pytest.raises(TypeError, match="must be a list of strings, not one"):
+            await call(manager)
+
+
+async def test_what_cannot_be_called_is_no_callback(project: Project) -> None:
+    """It is refused where it is given, and not in the log at the first event."""
+    async with project.manager() as manager:
+        with pytest.raises(TypeError, match="a callback must be callable, and this is of type int"):
+            manager.on_progress(5)  # type: ignore[arg-type]  # what is tested
 
 
 @pytest.mark.parametrize("kind", ["sync", "async", "object"])

@@ -18,6 +18,7 @@ from grym_fetch.core.nearest import nearest_names
 from grym_fetch.core.paths import STAND_IN_FOLDER, find_collisions
 from grym_fetch.core.piece_digests import PieceDigests
 from grym_fetch.core.stated import StatedDigest
+from grym_fetch.core.validation import refuse_one_text
 
 ESSENTIAL_TAG = "essential"
 """The tag of the assets that ``--minimal`` chooses."""
@@ -239,6 +240,7 @@ class Manifest:
         Raises:
             UnknownAsset: an id is not in the manifest, or a glob matches none.
         """
+        refuse_one_text(ids=ids, exclude=exclude)
         without = set(self._named(exclude))
         chosen = self._by_id if ids is None else dict.fromkeys(self._named(ids))
         return tuple(self._by_id[asset_id] for asset_id in chosen if asset_id not in without)
@@ -272,6 +274,7 @@ class Manifest:
             UnknownAsset: an id is not in the manifest, or a glob matches none.
             UnknownTag: no asset has one of the tags.
         """
+        refuse_one_text(ids=ids, tags=tags, exclude=exclude)
         if unknown := self.unknown_tags(tags):
             raise UnknownTag(unknown, sorted({tag for asset in self.assets for tag in asset.tags}))
         named, without = set(self._named(ids)), set(self._named(exclude))

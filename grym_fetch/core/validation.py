@@ -32,6 +32,13 @@ class Rule:
         return replace(self, none=meaning)
 
 
+def refuse_one_text(**given: object) -> None:
+    """Raise `TypeError` for a string that was given where several are meant: it would be read as its letters."""
+    for name, value in given.items():
+        if isinstance(value, str):
+            raise TypeError(f"{name} must be a list of strings, not one: [{safe_text(repr(value), limit=80)}]")
+
+
 def whole_number(least: int) -> Rule:
     """An ``int`` that is not a ``bool``."""
     return Rule(

@@ -434,6 +434,16 @@ def read_regular(name: str, folder: int | None = None, *, limit: int, owner: int
         close_each(descriptor)
 
 
+def read_beginning(file: Path, limit: int) -> tuple[bytes, int]:
+    """Return at most ``limit`` bytes of a file, and its size. Raises `StorageError`."""
+    with storage_errors(file):
+        descriptor = system.open_descriptor(file, os.O_RDONLY | system.O_NONBLOCK)
+        try:
+            return system.pread(descriptor, limit, 0), os.fstat(descriptor).st_size
+        finally:
+            os.close(descriptor)
+
+
 def regular_lines(name: str, folder: int, *, limit: int, owner: int) -> Iterator[bytes]:
     """Yield the lines of a file, as `read_regular` reads it but a block at a time, without their ends.
 

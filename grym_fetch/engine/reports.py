@@ -269,6 +269,8 @@ def progress_listener(
     callback: Callable[[AssetProgress], object], size_of: Callable[[str, str], int | None]
 ) -> Callable[[Event], object]:
     """Return what passes on to ``callback`` what events mean; async where the callback is."""
+    if not callable(callback):
+        raise TypeError(f"a callback must be callable, and this is of type {type(callback).__name__}")
     tracker = ProgressTracker(size_of)
     if is_coroutine_callable(callback):
 

@@ -15,6 +15,7 @@ from itertools import chain, count
 from grym_fetch.core.errors import UnknownAsset, UnknownTag
 from grym_fetch.core.manifest import ESSENTIAL_TAG, GLOB, Asset, Manifest
 from grym_fetch.core.nearest import nearest_names
+from grym_fetch.core.validation import refuse_one_text
 from grym_fetch.disk.database import Database, key_of, text_of
 from grym_fetch.manifest_files.index import ManifestIndex
 
@@ -143,6 +144,7 @@ class LongManifest:
 
         Raises `UnknownAsset`.
         """
+        refuse_one_text(ids=ids, exclude=exclude)
         if ids is None:
             return self.select(all=True, exclude=exclude)
         if exclude or any(self._index.number_of(each) is None for each in ids):
@@ -158,6 +160,7 @@ class LongManifest:
         exclude: Collection[str] = (),
     ) -> Collection[Asset]:
         """Return the assets chosen, as `Manifest.select` does. Raises `UnknownAsset` or `UnknownTag`."""
+        refuse_one_text(ids=ids, tags=tags, exclude=exclude)
         if unknown := self._unknown_tags(tags):
             raise UnknownTag(unknown, [text_of(tag) for (tag,) in self._database.rows(_SOME_TAGS)])
         parts = []

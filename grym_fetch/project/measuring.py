@@ -34,13 +34,12 @@ from grym_fetch.core.piece_digests import PieceDigests
 from grym_fetch.core.stated import StatedDigest
 from grym_fetch.core.suspicion import BEGINNING_BYTES, read_pointer, suspicion
 from grym_fetch.core.text import safe_text
-from grym_fetch.disk.folders import delete_file, storage_errors
+from grym_fetch.disk.folders import delete_file, read_beginning, storage_errors
 from grym_fetch.disk.local_files import HASH_BLOCK_BYTES, Updated
 from grym_fetch.disk.verified import FileSignature
 from grym_fetch.engine.engine import Engine
 from grym_fetch.manifest_files.project import Project
 from grym_fetch.project.entries import where
-from grym_fetch.runtime import system
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.transfer.fetcher import Fetcher, Judge
 
@@ -131,11 +130,11 @@ class Measurer:
 
     async def pointed_at(self, path: Path) -> tuple[Checksum, int] | None:
         """The digest and size of the content that a git-lfs pointer stands for; None if the file is not one."""
-        return read_pointer(*await self._threads.compute(_begins_with, path))
+        return read_pointer(*await self._threads.compute(read_beginning, path, BEGINNING_BYTES))
 
     async def refuse_suspicious(self, asset: Asset, path: Path, *, was_fetched: bool = False) -> None:
         """Raise `EditRefused` for a file that is plainly not an asset; delete it if it was fetched."""
-        beginning, size = await self._threads.compute(_begins_with, path)
+        beginning, size = await self._threads.compute(read_beginning, path, BEGINNING_BYTES)
         found = suspicion(beginning, size, name=asset.local_path, url=asset.url)
         if found is None:
             return
@@ -232,12 +231,3 @@ def _hash_file(path: Path, *hashers: Updated) -> None:
         while block := file.read(HASH_BLOCK_BYTES):
             for hasher in hashers:
                 hasher.update(block)
-
-
-def _begins_with(file: Path) -> tuple[bytes, int]:
-    with storage_errors(file):
-        descriptor = system.open_descriptor(file, os.O_RDONLY | system.O_NONBLOCK)
-        try:
-            return system.pread(descriptor, BEGINNING_BYTES, 0), os.fstat(descriptor).st_size
-        finally:
-            os.close(descriptor)

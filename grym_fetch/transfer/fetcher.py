@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -23,6 +24,7 @@ from grym_fetch.core.errors import (
     IntegrityError,
     MirrorsExhausted,
     PolicyRefused,
+    StorageError,
     UnpinnedAsset,
 )
 from grym_fetch.core.events import (
@@ -37,9 +39,11 @@ from grym_fetch.core.fingerprint import content_fingerprint
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.mirrors import with_mirrors
 from grym_fetch.core.piece_digests import PieceDigests
+from grym_fetch.core.suspicion import BEGINNING_BYTES, suspicion
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.assets_folder import AssetsFolder
 from grym_fetch.disk.damage import Damage
+from grym_fetch.disk.folders import read_beginning
 from grym_fetch.disk.local_files import Found, LocalFiles
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.verified import ReplacedMeanwhile
@@ -231,10 +235,20 @@ class Fetcher:
         return await self._local_files.find(asset, full=full, on_hashing=on_hashing)
 
     async def _reuse(self, asset: Asset, found: Found) -> FetchResult:
+        await self._warn_if_suspicious(asset, found.path)
         await self._unpack(asset, found.path)
         unverified = None if asset.pinned else True
         self._emit(AssetReused(asset=asset.id, path=str(found.path), unverified=unverified))
         return FetchResult(found.path, None)
+
+    async def _warn_if_suspicious(self, asset: Asset, path: Path) -> None:
+        """Say what is plainly not the asset, such as a login page, if nothing in the manifest can tell."""
+        if asset.pinned or asset.size is not None:
+            return
+        with suppress(StorageError):
+            beginning, size = await self._context.threads.compute(read_beginning, path, BEGINNING_BYTES)
+            if (found := suspicion(beginning, size, name=asset.local_path, url=asset.url)) is not None:
+                log.warning("%s: %s", asset.id, found)
 
     async def _damage(self, asset: Asset, wrong: Found) -> Damage | None:
         """What of a wrong file can be used; said before anything is fetched."""
@@ -306,6 +320,8 @@ class Fetcher:
             self._local_files.piece_sums.record(fetched.checksum, fetched.size, fetched.sums)
         if judge is not None:
             await judge(fetched.path)
+        else:
+            await self._warn_if_suspicious(asset, fetched.path)
         kept = await self._taker.keep(asset, fetched.signature, exclusive=is_alone)
         await self._unpack(asset, fetched.path)
         repaired = None if damage is None else _repaired(damage, transfer)

@@ -41,6 +41,7 @@ from grym_fetch.core.http import (
     Asked,
     Broken,
     ErrorStatus,
+    OtherRepresentation,
     Partial,
     Redirected,
     ResponseHead,
@@ -56,7 +57,7 @@ from grym_fetch.core.origins import Origin
 from grym_fetch.core.ranges import range_header
 from grym_fetch.core.redaction import SentSecrets
 from grym_fetch.core.refusals import Refusal, explain_refusal
-from grym_fetch.core.signatures import is_signed
+from grym_fetch.core.signatures import is_signed, may_be_signed
 from grym_fetch.core.text import redact_url
 from grym_fetch.core.world import AheadConnection, Connection, Response
 from grym_fetch.transfer.lfs import read_lead
@@ -67,6 +68,8 @@ log = logging.getLogger(__name__)
 
 # How a signed address responds once it has expired, or a node that no longer has the file.
 _EXPIRED = frozenset({400, 401, 403, 404, 410})
+# How a server responds that cannot do If-Range, or for which it is a precondition, as If-Match is.
+_REFUSES_CONDITION = frozenset({304, 400, 412, 501})
 MAX_TARGETS = 3
 """How many remembered addresses are tried for one request before the chain is walked again."""
 
@@ -126,6 +129,8 @@ class Requester:
         """The secrets sent in this run. A server that repeats one must not get it shown."""
         for authorization in also_sent:
             self.secrets.note(authorization)
+        self._unconditional: set[str] = set()
+        """The servers that refuse If-Range. The validator of their answer is compared all the same."""
         self._realms: dict[URL, _Realm] = {}
         """Where the token for each address of a registry was fetched."""
         self._tokens: dict[_Realm, str] = {}
@@ -262,6 +267,15 @@ class Requester:
             head, verdict = self._judge(asked, response, server)
             if _is_content(asked, verdict):
                 self._on_lost_ahead(host_in(here))
+        status = response.head.status
+        is_expired = status in _EXPIRED and may_be_signed(here)
+        if status in _REFUSES_CONDITION and not is_expired and fields.pop("If-Range", None) is not None:
+            response.close()
+            response = await self._get(connection, address, fields)
+            is_ahead = False
+            head, verdict = self._judge(asked, response, server)
+            if isinstance(verdict, Partial | Whole | OtherRepresentation):
+                self._unconditional.add(server)
         if is_own and response.head.status == 401:
             challenges = response.head.fields.get("www-authenticate", ())
             if (realm := token_address(here, challenges)) is not None:
@@ -326,8 +340,9 @@ class Requester:
         server = server_mark(here)
         if asked.wanted is not None:
             fields["Range"] = range_header(asked.wanted)
-            if asked.validator.if_range and asked.validator.is_for(server):
-                fields["If-Range"] = asked.validator.if_range
+            condition = None if server in self._unconditional else asked.validator.if_range
+            if condition and asked.validator.is_for(server):
+                fields["If-Range"] = condition
         if asked.accept:
             fields["Accept"] = asked.accept
         if asked.past_caches:

@@ -26,7 +26,7 @@ from grym_fetch.core.errors import (
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import MAX_CHANGES, Origin
 from grym_fetch.core.ranges import parse_length
-from grym_fetch.core.segments import Segment
+from grym_fetch.core.segments import UNBOUNDED, Segment
 from grym_fetch.core.suspicion import page_advice
 from grym_fetch.core.world import Response
 from grym_fetch.transfer.attempt import Attempt
@@ -40,6 +40,9 @@ LIMITED_READ_BYTES = 64 * 1024
 """Bytes read in one go under a rate limit, so that the progress bar moves smoothly."""
 NOTE_BYTES = 256 * 1024
 """A page that only says that the file is not available now is smaller than this."""
+LEAST_PARTS = 256
+"""A part this many times shorter than the smallest segment (less than 4 KiB), if that was asked for, is no use: a
+gigabyte of these takes a quarter of a million requests."""
 ENDLESS = "it sends without end, and nothing says how long the content is; give the asset its size"
 
 MAX_LENGTH = 16 * 1024**4
@@ -87,6 +90,7 @@ class ResponseReader:
         self._size_is_promised = asset.size is not None
         self._on_bytes = on_bytes
         self._on_whole = on_whole
+        self._smallest = context.settings.sizes.smallest
         self._buffers = context.buffers
 
     async def receive(self, attempt: Attempt, answer: JudgedResponse) -> Outcome:
@@ -144,6 +148,9 @@ class ResponseReader:
 
     async def _partial(self, attempt: Attempt, answer: JudgedResponse, verdict: http.Partial) -> Outcome:
         origin, state, got, total = attempt.origin, self._state, verdict.range, verdict.total
+        asked = min(attempt.segment.stop, UNBOUNDED if total is None else total) - got.start
+        if asked >= self._smallest > got.length * LEAST_PARTS:
+            return self._unusable_range(attempt, f"it sends only {got.length} bytes at a time")
         state.served_range(got.start, is_ahead=answer.is_ahead)
         origin.proved_ranges()
         if got.length != total and not self._combines(origin, verdict.validator):

@@ -56,6 +56,25 @@ CHOICES: dict[str, Callable[[ManifestSource], Collection[Asset]]] = {
 }
 
 
+@pytest.mark.parametrize(
+    "choose",
+    [
+        lambda m: m.select("voice-a"),
+        lambda m: m.select(tags="voice"),
+        lambda m: m.select(exclude="voice-a"),
+        lambda m: m.pick("voice-a"),
+        lambda m: m.pick(exclude="voice-a"),
+    ],
+)
+def test_one_string_is_not_several(
+    both: tuple[Manifest, LongManifest], choose: Callable[[ManifestSource], object]
+) -> None:
+    """A type checker takes a string for a collection of strings, its letters; here it is an error that says so."""
+    for manifest in both:
+        with pytest.raises(TypeError, match=r"must be a list of strings, not one: \['voice"):
+            choose(manifest)
+
+
 @pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
 def test_chooses_the_same(
     both: tuple[Manifest, LongManifest], choice: Callable[[ManifestSource], Collection[Asset]]

@@ -20,6 +20,7 @@ from grym_fetch.transfer.small_files import MIN_SMALL_FILES
 from tests.support.project import Project
 
 CONTENT = b"some bytes"
+PAGE = b"<!doctype html><html>Log in</html>"
 
 
 @pytest.fixture
@@ -52,6 +53,36 @@ async def test_offline_a_wrong_file_is_called_wrong(project: Project, server: As
             await manager.download_asset("a0")
     assert path.read_bytes() == b"x" * (len(CONTENT) + 1)
     assert not server.stats.requests
+
+
+@pytest.mark.shows("C1")
+@pytest.mark.parametrize(
+    ("content", "size", "said"),
+    [
+        (PAGE, None, "loose: this is a web page: a login, an error page or a captive portal?"),
+        (b"", None, "loose: this is an empty file"),
+        (PAGE, len(PAGE), None),
+        (CONTENT, None, None),
+    ],
+    ids=["page", "empty", "a size that fits", "content"],
+)
+async def test_a_page_is_called_one_where_nothing_else_can_tell(
+    project: Project,
+    server: AssetServer,
+    caplog: pytest.LogCaptureFixture,
+    content: bytes,
+    size: int | None,
+    said: str | None,
+) -> None:
+    """Without a checksum and a size, a login page is put in place like any file: it is said, each time it is used."""
+    project.add("loose", [server.add("/loose", content).url], content, pinned=False, size=size)
+    async with project.manager(allow_unpinned=True) as manager:
+        for _ in range(2):
+            caplog.clear()
+            await manager.get_asset_path("loose")
+            assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == (
+                [said] if said else []
+            )
 
 
 async def test_small_files_are_remembered_as_verified(project: Project, server: AssetServer) -> None:

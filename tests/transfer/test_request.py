@@ -14,7 +14,15 @@ from yarl import URL
 from grym_fetch.core.addresses import MAX_REDIRECTS, Credentials, server_mark
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import ConnectFailed, PolicyRefused, TooManyRedirects
-from grym_fetch.core.http import Asked, Broken, ErrorStatus, Partial, UnusableRange, Validator
+from grym_fetch.core.http import (
+    Asked,
+    Broken,
+    ErrorStatus,
+    OtherRepresentation,
+    Partial,
+    UnusableRange,
+    Validator,
+)
 from grym_fetch.core.origins import Origin
 from grym_fetch.core.ranges import ByteRange
 from grym_fetch.net.client import HttpTransport
@@ -47,6 +55,30 @@ async def ask(
     connection: ScriptedConnection, origin: Origin, environ: Mapping[str, str] | None = None
 ) -> JudgedResponse:
     return await Requester(Credentials(environ or {})).open(connection, origin, ASKED)
+
+
+@pytest.mark.shows("R22")
+@pytest.mark.parametrize("status", [304, 400, 412, 501])
+@pytest.mark.parametrize("etag", ['"v1"', '"v2"'])
+async def test_a_server_that_cannot_do_conditions(status: int, etag: str) -> None:
+    """It is asked without If-Range from then on; the validator of its answer is compared as ever."""
+    refused, answered = ScriptedResponse(status), part({"ETag": etag})
+    connection = ScriptedConnection({HUB: [refused, answered, answered]})
+    requester, origin = Requester(Credentials({})), Origin(0, HUB)
+    for _ in range(2):
+        answer = await requester.open(connection, origin, ASKED)
+        assert isinstance(answer.verdict, Partial if etag == '"v1"' else OtherRepresentation)
+    assert [fields.get("If-Range") for _, fields in connection.asked] == ['"v1"', None, None]
+    assert {fields["Range"] for _, fields in connection.asked} == {"bytes=10-19"}
+
+
+async def test_a_refusal_that_was_not_for_the_condition() -> None:
+    """If the request without it is refused as well, the condition was not the reason, and is sent again next time."""
+    connection = ScriptedConnection({HUB: [ScriptedResponse(400), ScriptedResponse(400), part()]})
+    requester, origin = Requester(Credentials({})), Origin(0, HUB)
+    assert isinstance((await requester.open(connection, origin, ASKED)).verdict, ErrorStatus)
+    assert isinstance((await requester.open(connection, origin, ASKED)).verdict, Partial)
+    assert [fields.get("If-Range") for _, fields in connection.asked] == ['"v1"', None, '"v1"']
 
 
 # -- what is asked --------------------------------------------------------------------------------------------------

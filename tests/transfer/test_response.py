@@ -140,6 +140,26 @@ async def test_what_a_refused_range_means(have_worked: bool) -> None:
     assert await scene.reader.receive(scene.attempt, answer) == SingleStream("the range is another one")
 
 
+@pytest.mark.shows("R6")
+async def test_parts_of_a_few_bytes_are_no_ranges() -> None:
+    """A server may send less than was asked for, but not so little that each byte costs a request."""
+    scene = Scene(0, 2500)
+    asked, short = Asked(ByteRange(0, 2500), len(DATA)), Body(0, 9)
+    answer = JudgedResponse(short, judge(asked, short.head), is_page=False)
+    scene.reader._smallest = 2501
+    assert await scene.reader.receive(scene.attempt, answer) == Finished()  # it was not asked for much
+    scene, short = Scene(0, 2500), Body(0, 9)
+    scene.reader._smallest = 2500
+    assert await scene.reader.receive(scene.attempt, answer) == SingleStream("it sends only 9 bytes at a time")
+    assert scene.received == 0
+    # The last bytes of the content are as few as they are.
+    unsized, last = Scene(2991, 5000, promised=False), Body(2991, 3000)
+    unsized.reader._smallest = 2000
+    answer = JudgedResponse(last, judge(Asked(ByteRange(2991, 5000)), last.head), is_page=False)
+    assert await unsized.reader.receive(unsized.attempt, answer) == Finished()
+    assert unsized.received == 9
+
+
 @pytest.mark.shows("R22", "B35")
 async def test_a_refusal_that_comes_late_is_no_further_failure() -> None:
     """Others requested ranges before it was known that there are none; a refusal of the whole file is a failure."""
