@@ -68,7 +68,7 @@ def restore_command(common: Common, paths: tuple[str, ...], everything: bool, fo
         return run_plain(common, without_manager)
     except GrymFetchError:
         pass  # the manager finds the same, and is told there
-    return run(common, with_manager, settings=settings, minimal=False, tells="news")
+    return run(common, with_manager, settings=settings, minimal=False, tells="news", otherwise=without_manager)
 
 
 def _restorer(common: Common, root: Path, emit: Callable[[Event], None], fetch: Fetch | None = None) -> Restorer:
@@ -81,7 +81,7 @@ def _restorer(common: Common, root: Path, emit: Callable[[Event], None], fetch: 
 async def _restore(common: Common, restorer: Restorer, paths: Sequence[str], everything: bool, force: bool) -> int:
     """Restore one file after the other; a failure does not stop the others."""
     from grym_fetch.cli import exit_codes
-    from grym_fetch.cli.repository_text import counted, restored_lines, shown
+    from grym_fetch.cli.repository_text import counted, damaged_text, restored_lines, shown
     from grym_fetch.cli.runner import print_error
     from grym_fetch.core.errors import GrymFetchError
 
@@ -90,13 +90,17 @@ async def _restore(common: Common, restorer: Restorer, paths: Sequence[str], eve
         wanted[each.path] = each
     if everything:
         wanted |= {each.path: each for each in restorer.all()}
-    if not wanted and not common.quiet:
+    if not wanted and not restorer.damaged and not common.quiet:
         streams.say("there is no placeholder in this repository: nothing to restore")
     if everything and (left_out := restorer.left_out()) and not common.quiet:
         count = counted(len(left_out), "placeholder", "placeholders")
         advice = "`git sparse-checkout add FOLDER` brings them here"
         streams.say(f"this sparse checkout leaves out {count}, such as {shown(left_out[0])}; {advice}")
     codes, back = set(), []
+    for path, why in restorer.damaged.items():
+        what, advice = damaged_text(path, why)
+        streams.complain(what, hint=advice)
+        codes.add(exit_codes.NOT_FETCHED)
     for each in wanted.values():
         try:
             _say_restored(common, each, await restorer.restore(each, force=force))
