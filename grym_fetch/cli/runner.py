@@ -248,7 +248,7 @@ async def _main(this: _Run) -> int:
         system.set_alarm(0)
 
 
-def interrupted(progress: str, *, at_once: bool) -> str:
+def interrupted(progress: str, *, at_once: bool = False) -> str:
     """Return the last line of a run ended by a signal. ``progress``: how far it was; ``at_once``: it came twice."""
     where = f" at {progress}" if progress else ""
     return f"interrupted{where}{', ended at once' if at_once else ''}; run the same command to go on"

@@ -23,8 +23,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import anyio.to_thread
-
 from grym_fetch.core.command_lines import command_line
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import (
@@ -52,6 +50,8 @@ from grym_fetch.repo.target import recording_folders
 from grym_fetch.repo.telling import Emit, Told, unheard
 from grym_fetch.repo.tree import below, git_folder_above
 from grym_fetch.runtime.system import current_umask
+from grym_fetch.runtime.threads import WorkerThreads
+from grym_fetch.runtime.waiting import wait_uncancelled
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +104,7 @@ class Restorer:
         self._folders = list(folders)
         self._fetch = fetch
         self._only_there = only_there
+        self._threads = WorkerThreads("restore", 1)
         self.damaged: dict[str, str] = {}
         self._records = [(MovedFiles(folder), "") for folder in folders]
         for above in () if only_there else self._root.parents:
@@ -275,19 +276,19 @@ class Restorer:
     async def _restore_from(self, wanted: Wanted, force: bool, told: Told, wrong: list[GrymFetchError]) -> Restored:
         """`_restore`; ``wrong`` gets what was found out on the way and is in no error raised here."""
         path = self._root / wanted.path
-        if await anyio.to_thread.run_sync(self._is_done, wanted, force, told):
+        if await self._in_thread(told, self._is_done, wanted, force, told):
             return Restored(path=path, id=wanted.id, source="there")
         folders = [*self._folders, *wanted.folders]
         for folder, stored in itertools.product(folders, wanted.stored):
             try:
-                if await anyio.to_thread.run_sync(self._take, wanted, folder, stored, force, told):
+                if await self._in_thread(told, self._take, wanted, folder, stored, force, told):
                     return Restored(path=path, id=wanted.id, source="external")
             except DigestMismatch as error:
                 wrong.append(error)
             except _StoredUnusable as unusable:
                 wrong.append(unusable.error)
         if self._fetch is not None and (fetched := await self._fetch(wanted.checksum)) is not None:
-            taken = await anyio.to_thread.run_sync(self._take, wanted, fetched.parent, fetched.name, force, told)
+            taken = await self._in_thread(told, self._take, wanted, fetched.parent, fetched.name, force, told)
             if taken:
                 return Restored(path=path, id=wanted.id, source="download")
         if wrong:
@@ -298,6 +299,18 @@ class Restorer:
             f"sha256 {wanted.checksum.hexdigest} can be fetched. Name the folder it was moved to with "
             "--external-assets-dir, or add it to assets.json.",
         )
+
+    async def _in_thread(self, told: Told, work: Callable[..., bool], *arguments: object) -> bool:
+        """Work in a thread. If this task is cancelled, the work is stopped, and its draft is gone at the end."""
+        working = asyncio.ensure_future(self._threads.compute(work, *arguments))
+        try:
+            return await asyncio.shield(working)
+        except asyncio.CancelledError:
+            told.stop()
+            await wait_uncancelled([working])
+            if not working.cancelled():
+                working.exception()  # mark it as retrieved
+            raise
 
     def _open_place(self, wanted: Wanted, *, create: bool) -> int:
         *parents, _ = wanted.path.split("/")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import os
 import shutil
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from grym_fetch.core.errors import AssetMissing, DigestMismatch, NotWritable, Re
 from grym_fetch.core.manifest import Asset
 from grym_fetch.disk.folders import open_regular as real
 from grym_fetch.repo import restore
+from grym_fetch.repo.moving import Draft
 from grym_fetch.repo.placeholder import SUFFIX
 from grym_fetch.repo.places import read_placeholder
 from grym_fetch.repo.restore import Restored, Restorer, Wanted, fetch_from
@@ -109,6 +112,33 @@ async def test_death_at_any_point_loses_nothing(tmp_path: Path, is_done: bool) -
         assert file.read_bytes() == A
         assert [path.name for path in root.rglob("*") if path.is_file()] == ["a.bin"]
     assert at > 8
+
+
+@pytest.mark.shows("S21")
+async def test_a_restore_that_is_cancelled_stops(
+    root: Path, restorer: Restorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy ends in the middle, and its draft is gone before the caller goes on; the placeholder stays."""
+    loop, begun, stopped = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+    real_write, real_stop = Draft.write, Told.stop
+
+    def write_some(draft: Draft, data: bytes) -> None:
+        real_write(draft, data)
+        loop.call_soon_threadsafe(begun.set)
+        assert stopped.wait(60)
+
+    def stop(told: Told) -> None:
+        real_stop(told)
+        stopped.set()
+
+    monkeypatch.setattr(Draft, "write", write_some)
+    monkeypatch.setattr(Told, "stop", stop)
+    restoring = asyncio.create_task(restorer.restore(restorer.find("b.bin", root)[0]))
+    await begun.wait()
+    restoring.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await restoring
+    assert sorted(os.listdir(root)) == ["b.bin.asset-ref", "models"]
 
 
 async def test_another_file_is_in_the_way(root: Path, restorer: Restorer) -> None:
