@@ -98,6 +98,9 @@ def clean_command(
         if not common.json and not (common.quiet and yes):
             for line in plan_lines(plan, least):
                 streams.say_result(line)
+        elif not common.json:
+            for kept in plan.kept:
+                streams.say(f"not moved: {shown(kept.path)}: {kept.reason}")
         if dry_run:
             if common.json:
                 for record in plan_records(plan):

@@ -12,7 +12,7 @@ from grym_fetch.cli.exit_codes import DONE, NOT_FETCHED
 from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import PAGES, Common, common_options, file_option, option
 from grym_fetch.cli.repository_places import existing_folder
-from grym_fetch.cli.sizes import MIB, chosen_size, size_option
+from grym_fetch.cli.sizes import chosen_size, exact_size, size_option
 
 
 @click.command("identify", cls=Command)
@@ -68,7 +68,7 @@ def identify_command(
             for line in history_lines(past, least) if past is not None else ():
                 streams.say_result(line)
             if found.files and not staged and not common.quiet:
-                words = command_line("grym-fetch", "clean", f"--size={least / MIB:g}MB", names=(named or ".",))
+                words = command_line("grym-fetch", "clean", f"--size={exact_size(least)}", names=(named or ".",))
                 streams.say(f"to move them out of the repository: {words}")
         if past is not None and past.missing:
             raise GitUnusable(f"not all of the history was searched: {past.advice}")

@@ -29,6 +29,21 @@ LAST_FRAME_S = 3.0
 @contextmanager
 def showing(common: Common) -> Iterator[Callable[[Event], None]]:
     """Yield what events are told to, from any thread. At the end, all of them have been shown."""
+    try:
+        with _showing(common) as tell:
+            yield tell
+    except (KeyboardInterrupt, SystemExit) as error:  # a signal; see `runner.ending_in_order`
+        if not common.quiet:
+            from grym_fetch.cli.runner import interrupted
+
+            # Below the ``^C`` of a terminal.
+            below = "\n" if isinstance(error, KeyboardInterrupt) and streams.sheet().is_terminal else ""
+            streams.tell(below + streams.sheet().prose(interrupted("")))
+        raise
+
+
+@contextmanager
+def _showing(common: Common) -> Iterator[Callable[[Event], None]]:
     display = choose_display(
         stream=sys.stderr,
         environ=os.environ,

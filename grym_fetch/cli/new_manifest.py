@@ -21,6 +21,7 @@ def _make_manifest(common: Common) -> Path | None:
     from grym_fetch.cli.exit_codes import exit_code
     from grym_fetch.core.errors import ForeignManifest, GrymFetchError, ManifestMissing
     from grym_fetch.core.text import safe_text
+    from grym_fetch.disk.repository import check_is_not_gits
     from grym_fetch.manifest_files.changes import create_manifest
     from grym_fetch.manifest_files.project import CANDIDATES, find_project
     from grym_fetch.runtime.clock import SystemClock
@@ -34,6 +35,7 @@ def _make_manifest(common: Common) -> Path | None:
             return None  # the runner says what is wrong with it
         path = Path.cwd() / CANDIDATES[0]
         try:
+            check_is_not_gits(path.parent)
             is_new = create_manifest(path, SystemClock().wall())
         except GrymFetchError as error:
             streams.complain(safe_text(str(error), limit=4000))

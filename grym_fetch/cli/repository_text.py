@@ -11,6 +11,7 @@ from grym_fetch.core.text import safe_text
 from grym_fetch.repo.clean import Kept, Plan
 from grym_fetch.repo.history import History
 from grym_fetch.repo.identify import Survey, Total, ignore_line, totals
+from grym_fetch.repo.placeholder import SUFFIX
 
 _FEW = 5
 
@@ -198,6 +199,13 @@ def restored_lines(missed: Sequence[str], seen: Sequence[str]) -> Iterator[str]:
         yield f"git does not ignore {files}, and `git add -A` would commit them; lines for .gitignore:"
         for path in seen:
             yield f"  {shown(ignore_line(path))}"
+
+
+def damaged_text(path: str, why: str) -> tuple[str, str]:
+    """The error about a placeholder that cannot be read, and what to do."""
+    back = command_line("git", "restore", names=(path,))
+    named = command_line("grym-fetch", "restore", names=(path.removesuffix(SUFFIX),))
+    return f"{shown(path)} is damaged: it {shown(why)}", f"`{back}` puts it back, or try `{named}`"
 
 
 def kept_record(kept: Kept) -> dict[str, object]:

@@ -73,7 +73,7 @@ def restore_command(common: Common, paths: tuple[str, ...], everything: bool, fo
     except GrymFetchError:
         pass  # the manager finds the same, and is told there
     if has_project:
-        code = run(common, with_manager, settings=settings, minimal=False, tells="news")
+        code = run(common, with_manager, settings=settings, minimal=False, tells="news", otherwise=without_manager)
     else:
         code = run_plain(common, without_manager)
     for line in advice:
@@ -99,7 +99,7 @@ async def _restore(
 ) -> int:
     """Restore one file after the other; a failure does not stop the others. ``advice`` gets what is to be done next."""
     from grym_fetch.cli import exit_codes
-    from grym_fetch.cli.repository_text import counted, restored_lines, shown
+    from grym_fetch.cli.repository_text import counted, damaged_text, restored_lines, shown
     from grym_fetch.cli.runner import print_error
     from grym_fetch.core.errors import GrymFetchError
     from grym_fetch.core.events import RunStarted
@@ -109,7 +109,7 @@ async def _restore(
         wanted[each.path] = each
     if everything:
         wanted |= {each.path: each for each in restorer.all()}
-    if not wanted and not common.quiet:
+    if not wanted and not restorer.damaged and not common.quiet:
         streams.say("there is no placeholder in this repository: nothing to restore")
     if everything and (left_out := restorer.left_out()) and not common.quiet:
         count = counted(len(left_out), "placeholder", "placeholders")
@@ -118,6 +118,10 @@ async def _restore(
     codes, back = set(), []
     if wanted:
         emit(RunStarted(assets=len(wanted), bytes=sum(each.size for each in wanted.values())))
+    for path, why in restorer.damaged.items():
+        what, hint = damaged_text(path, why)
+        streams.complain(what, hint=hint)
+        codes.add(exit_codes.NOT_FETCHED)
     for each in wanted.values():
         try:
             _say_restored(common, each, await restorer.restore(each, force=force))

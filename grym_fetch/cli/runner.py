@@ -27,7 +27,15 @@ from grym_fetch.cli.logs import LogSetup, set_up_logging
 from grym_fetch.cli.options import Common
 from grym_fetch.cli.unexpected import tell_unexpected
 from grym_fetch.core.command_lines import command_line
-from grym_fetch.core.errors import GrymFetchError, MirrorsExhausted, SyncFailed, UnknownAsset
+from grym_fetch.core.errors import (
+    ForeignManifest,
+    GrymFetchError,
+    ManifestError,
+    ManifestMissing,
+    MirrorsExhausted,
+    SyncFailed,
+    UnknownAsset,
+)
 from grym_fetch.core.figures import format_size
 from grym_fetch.core.manifest import Manifest
 from grym_fetch.core.text import redact_text, safe_text
@@ -82,20 +90,30 @@ def run(
     minimal: bool | None = None,
     tells: Tells = "all",
     json_events: bool = True,
+    otherwise: Callable[[], int] | None = None,
 ) -> int:
     """Run ``body`` with a manager and return the exit code. Prints errors; raises nothing but `SystemExit`.
 
     ``tells``: which assets the display reports at their end; a command may report them itself.
     ``json_events``: whether ``--json`` also writes the events, and not only what the command itself prints.
+    ``otherwise`` is done if the manifest is invalid: what needs none.
     """
 
     def work(setup: LogSetup) -> int:
         if descriptors.are_scarce():
             descriptors.raise_limit()
         threads.save_memory()
-        # Not `anyio.run`, whose imports take 35 ms.
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(_main(_Run(common, body, setup, settings, minimal, tells, json_events)))
+        try:
+            # Not `anyio.run`, whose imports take 35 ms.
+            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                return runner.run(_main(_Run(common, body, setup, settings, minimal, tells, json_events)))
+        except ManifestError as error:
+            if otherwise is None or isinstance(error, ManifestMissing | ForeignManifest):
+                raise
+            log.warning("%s", " ".join(str(error).split()))
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with ending_in_order():
+            return otherwise()
 
     return _told(common, work)
 
@@ -230,7 +248,7 @@ async def _main(this: _Run) -> int:
         system.set_alarm(0)
 
 
-def interrupted(progress: str, *, at_once: bool) -> str:
+def interrupted(progress: str, *, at_once: bool = False) -> str:
     """Return the last line of a run ended by a signal. ``progress``: how far it was; ``at_once``: it came twice."""
     where = f" at {progress}" if progress else ""
     return f"interrupted{where}{', ended at once' if at_once else ''}; run the same command to go on"

@@ -47,6 +47,14 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # as above
         return int(float(match[1]) * 1024 ** " KMGT".index(unit or " "))
 
 
+def exact_size(count: int) -> str:
+    """Bytes as `Size` reads them, to the byte, in the largest unit that has no fraction."""
+    for factor, unit in ((1024**3, "GB"), (MIB, "MB"), (1024, "KB")):
+        if count and count % factor == 0:
+            return f"{count // factor}{unit}"
+    return f"{count}B"
+
+
 size_option = option(
     "--size",
     type=Size(),

@@ -45,14 +45,15 @@ _FULL = {
 }
 _NO_INODES = "no inodes left: the file system can hold no more files, though it may have space; delete some (see df -i)"
 _UNSAFE = {
-    errno.ELOOP: "a symlink is in the way; none is followed below the assets folder",
+    errno.ELOOP: "a symlink is in the way, and none is followed here",
     errno.ENOTDIR: "something on the way is not a folder",
     errno.EISDIR: "a folder is in the way",
+    errno.ENXIO: "something that is neither a file nor a folder is in the way",
     errno.ENAMETOOLONG: "the name is too long for this file system",
 }
 _ADVICE = {
-    errno.ENOSPC: "free some space; what has arrived is kept and the next run resumes",
-    errno.EDQUOT: "free some space; what has arrived is kept and the next run resumes",
+    errno.ENOSPC: "free some space, and run the command again: nothing is lost, and it goes on from there",
+    errno.EDQUOT: "free some space, and run the command again: nothing is lost, and it goes on from there",
 }
 
 
@@ -410,9 +411,11 @@ def open_regular(name: str, folder: int | None = None, *, follow: bool = False) 
     """Open a file to read it. Raises ``OSError`` for anything but a regular file; ``follow``: but not for symlinks."""
     flags = os.O_RDONLY | system.O_NONBLOCK | system.O_NOCTTY | (0 if follow else system.O_NOFOLLOW)
     descriptor = system.open_descriptor(name, flags, dir_fd=folder)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
         os.close(descriptor)
-        raise OSError(errno.EISDIR, "not a file", name)
+        # ENXIO is what open(2) says of a socket.
+        raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.ENXIO, "not a file", name)
     return descriptor
 
 

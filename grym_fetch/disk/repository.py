@@ -29,6 +29,29 @@ def repository_root(folder: Path) -> Path | None:
     return next(iter(repository_roots(folder)), None)
 
 
+def git_own_folder(path: Path) -> Path | None:
+    """The nearest of git's own folders that ``path`` is or leads into; None if there is none.
+
+    A work tree may be in a repository's folder, for example in a bare one's; its files are not git's own. No folder is
+    listed, because every command asks; `repo.tree` also knows the objects of a repository that is elsewhere.
+    """
+    real = Path(os.path.realpath(path))
+    for here in (real, *real.parents):
+        if here.name == ".git" or all(os.path.lexists(here / name) for name in ("HEAD", "objects", "refs")):
+            return here
+        if is_repository_root(here):
+            return None
+    return None
+
+
+def check_is_not_gits(path: Path) -> None:
+    """Raise `UnsafePath` if a folder to be written to is git's own, or in one."""
+    if (own := git_own_folder(path)) is not None:
+        shown = safe_text(str(own), limit=1000)
+        reason = f"{shown} is git's own folder, and nothing is written there; choose another one"
+        raise UnsafePath(safe_text(str(path), limit=1000), reason)
+
+
 def check_makes_no_repository(root: Path, local_path: str) -> None:
     """Raise `UnsafePath` if git would take a folder for a repository once this file is there: see `core.git_folders`.
 

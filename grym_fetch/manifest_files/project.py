@@ -28,7 +28,7 @@ from grym_fetch.core.manifest_parser import ParsedManifest, parse_manifest
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.configuration import owners, read_configuration
 from grym_fetch.disk.folders import storage_errors, user_name
-from grym_fetch.disk.repository import is_repository_root
+from grym_fetch.disk.repository import check_is_not_gits, is_repository_root
 
 if TYPE_CHECKING:
     from grym_fetch.manifest_files.lines import LongFile
@@ -70,7 +70,7 @@ def find_project(
 
     Raises `ManifestMissing` if there is no manifest, `ForeignManifest` if it was found rather than named and belongs to
     another user, `ConfigurationError` for a settings file that cannot be used, and `UnsafePath` if the assets folder is
-    a symlink that the user has not named: it came with the repository, and may lead to ``.git`` or to the user's home.
+    git's own, or a symlink that the user has not named: it came with the repository, and may lead anywhere.
     """
     named = config or environ.get("GRYM_FETCH_CONFIG")
     manifest = _resolved(cwd, named) if named else _search(cwd)
@@ -84,10 +84,12 @@ def find_project(
     configuration = read_configuration(root, environ, is_named=bool(named))
     local = _named_folder(assets_dir, ASSETS_DIR, environ, configuration, cwd=cwd, root=root)
     external = _named_folder(external_assets_dir, EXTERNAL_DIR, environ, configuration, cwd=cwd, root=root)
+    folder = local or _no_symlink(root, ASSETS_NAME)
+    check_is_not_gits(folder)
     return Project(
         manifest_path=manifest.absolute(),
         root=root,
-        assets_dir=local or _no_symlink(root, ASSETS_NAME),
+        assets_dir=folder,
         external_dir=external or root.parent / EXTERNAL_NAME,
         is_external_named=external is not None,
         is_named=bool(named),

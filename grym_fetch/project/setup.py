@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Literal
 
 from grym_fetch.core.command_lines import command_line
-from grym_fetch.core.errors import ManifestMissing, RepositoryError, StorageError
+from grym_fetch.core.errors import ManifestMissing, RepositoryError, StorageError, UnsafePath
 from grym_fetch.core.figures import format_size
 from grym_fetch.core.paths import MOVED_FILES
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.atomic import create_file
 from grym_fetch.disk.folders import opened_folder, storage_errors
-from grym_fetch.disk.repository import repository_root
+from grym_fetch.disk.repository import check_is_not_gits, repository_root
 from grym_fetch.manifest_files.project import CANDIDATES, Project, find_project
 from grym_fetch.project.diagnosis import Finding, environment_findings, permission_findings
 from grym_fetch.repo.entries import IGNORE_FILE, add_to_gitignore
@@ -74,7 +74,7 @@ def manifest_step(
 ) -> tuple[Step, Project]:
     """Find the manifest, or make an empty one at the root of the repository or else in ``cwd``.
 
-    Raises `ManifestMissing` if one was named and does not exist.
+    Raises `ManifestMissing` if one was named and does not exist; `UnsafePath` if it would lie in git's own folder.
     """
     try:
         project = find_project(config=config, environ=environ, cwd=cwd, **places)
@@ -83,7 +83,9 @@ def manifest_step(
             raise
     else:
         return Step("ok", "manifest", f"{_shown(project.manifest_path)} is there"), project
-    path = (repository_root(cwd) or cwd) / CANDIDATES[0]
+    root = repository_root(cwd) or cwd
+    check_is_not_gits(root)
+    path = root / CANDIDATES[0]
     text = json.dumps({"version": "1.0", "updated": _iso(now), "assets": []}, indent=2) + "\n"
     with storage_errors(path):
         _write_new(path, text)
@@ -117,8 +119,9 @@ def git_steps(project: Project) -> Iterator[Step]:
     if repository is None:
         yield Step("ok", "git", "no git repository here, so nothing to ignore")
         return
-    wanted = [folder for folder in (project.assets_dir, project.root / "logs") if folder.is_relative_to(repository)]
-    lines = {folder: f"{ignore_line(below(repository, folder)[:-1])}/" for folder in wanted if folder != repository}
+    assets_dir, logs = (Path(os.path.normpath(each)) for each in (project.assets_dir, project.root / "logs"))
+    wanted = [each for each in (assets_dir, logs) if each != repository and each.is_relative_to(repository)]
+    lines = {folder: f"{ignore_line(below(repository, folder)[:-1])}/" for folder in wanted}
     git = _git(repository)
     missing = [line for folder, line in lines.items() if not _is_ignored(git, repository, folder, line)]
     if missing:
@@ -127,10 +130,18 @@ def git_steps(project: Project) -> Iterator[Step]:
         yield Step("done", "git", f"added {added} to {_shown(repository / IGNORE_FILE)}")
     else:
         yield Step("ok", "git", f"{' and '.join(map(safe_text, lines.values()))} are ignored")
-    if project.assets_dir.is_relative_to(repository) and (count := _tracked(git, repository, project.assets_dir)):
-        folder = project.assets_dir.relative_to(repository).as_posix()
+    if assets_dir in lines and (count := _tracked(git, repository, assets_dir)):
+        folder = assets_dir.relative_to(repository).as_posix()
         what = f"git tracks {count} file{'s' if count != 1 else ''} in {safe_text(folder)} nevertheless"
         yield Step("warn", "git", what, f"{command_line('git', 'rm', '-r', '--cached', names=(folder,))}, and commit")
+    manifest = project.manifest_path
+    with suppress(GitUnusable):
+        if git is not None and manifest.is_relative_to(repository):
+            path = manifest.relative_to(repository).as_posix()
+            if git.ignored("", [path]):
+                asked = command_line("git", "check-ignore", "-v", names=(path,))
+                what = f"git ignores {safe_text(path)}, so that others do not get the manifest"
+                yield Step("warn", "git", what, f"`{asked}` names the line of .gitignore to be changed")
 
 
 def moved_steps(project: Project) -> Iterator[Step]:
@@ -158,11 +169,12 @@ def _external_folder(project: Project) -> Step:
         what = f"{_shown(folder)} is a symlink; {_ONLY_NAMED}"
         return Step("warn", "external folder", f"{what}; it is needed for moved and shared files only", advice)
     try:
+        check_is_not_gits(folder)
         if is_named:
             check_named(folder)
         else:
             check_owner(folder, _ONLY_NAMED)
-    except RepositoryError as error:
+    except (RepositoryError, UnsafePath) as error:
         if is_named:
             return Step("fail", "external folder", str(error), is_storage=True)
         return Step("warn", "external folder", f"{error}; it is needed for moved and shared files only", advice)

@@ -235,6 +235,8 @@ def _judge(move: Move, root: Path, target: Path, dirty: Collection[str], own: Ow
         return Kept(move.path, Why.UNSAFE, reason)
     if (target / move.storage_path).is_relative_to(root):
         return Kept(move.path, Why.UNSAFE, "its place in the target lies inside the repository")
+    if (reason := _closed(root / move.path)) is not None:
+        return Kept(move.path, Why.FAILED, reason)
     if move.path in dirty:
         return Kept(move.path, Why.UNCOMMITTED, "has changes that are not committed; commit them, or use --allow-dirty")
     try:
@@ -247,6 +249,15 @@ def _judge(move: Move, root: Path, target: Path, dirty: Collection[str], own: Ow
         _check_placeholder(root / (move.path + SUFFIX))
     except NotMoved as error:
         return Kept(move.path, Why.TAKEN, str(error))
+    return None
+
+
+def _closed(file: Path) -> str | None:
+    """Why this user cannot move a file, whatever git says of it; None if nothing is known to be in the way."""
+    if not os.access(file, os.R_OK):
+        return "cannot be read by this user"
+    if not os.access(file.parent, os.W_OK | os.X_OK):
+        return "cannot be replaced by its placeholder: its folder may not be written to"
     return None
 
 

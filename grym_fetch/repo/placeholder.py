@@ -17,6 +17,7 @@ from grym_fetch.core.paths import PLACEHOLDER_SUFFIX
 SUFFIX = PLACEHOLDER_SUFFIX
 MAX_BYTES = 64 * 1024
 _HEAD = "grym-fetch asset reference, version 1"
+_SIZE = re.compile(r"[0-9]{1,19}")
 _COLUMN = 8
 """The column where values begin, so that a value may itself begin with a space."""
 
@@ -56,16 +57,22 @@ class Placeholder:
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
-        """Read the text of a placeholder. Raises `ValueError` if it is not one."""
+        """Read the text of a placeholder. Raises `ValueError` if it is not one; its message goes on after "it …"."""
         if len(data) > MAX_BYTES:
             raise ValueError("is too long for a placeholder")
-        lines = data.decode("utf-8").replace("\r\n", "\n").split("\n")
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError:
+            raise ValueError("is not UTF-8") from None
+        lines = text.replace("\r\n", "\n").split("\n")
         if any("\r" in line for line in lines):
             raise ValueError("has a carriage return in the middle of a line")
         if lines[0] != _HEAD:
             raise ValueError(f"does not begin with {_HEAD!r}")
         values = {line[:_COLUMN].rstrip(): line[_COLUMN:] for line in lines}
         try:
+            if not _SIZE.fullmatch(values["size:"]):
+                raise ValueError("has a size that is not a number of bytes")
             return cls(
                 id=values["id:"],
                 original_path=values["path:"],
@@ -76,6 +83,11 @@ class Placeholder:
             )
         except KeyError as missing:
             raise ValueError(f"has no line {missing.args[0]}") from None
+
+
+def is_damaged(data: bytes) -> bool:
+    """Whether this was a placeholder once, such as one with the marks of a merge; or is empty, as after a power cut."""
+    return not data.strip() or _HEAD.encode() in data
 
 
 def asset_id(path: str) -> str:

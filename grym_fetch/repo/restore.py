@@ -15,14 +15,13 @@ import asyncio
 import itertools
 import logging
 import os
+import stat
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
-
-import anyio.to_thread
 
 from grym_fetch.core.command_lines import command_line
 from grym_fetch.core.digest import Checksum
@@ -32,6 +31,7 @@ from grym_fetch.core.errors import (
     GrymFetchError,
     NotWritable,
     RepositoryError,
+    StorageError,
     UnsafePath,
 )
 from grym_fetch.core.events import Event
@@ -50,6 +50,8 @@ from grym_fetch.repo.target import recording_folders
 from grym_fetch.repo.telling import Emit, Told, unheard
 from grym_fetch.repo.tree import below, git_folder_above
 from grym_fetch.runtime.system import current_umask
+from grym_fetch.runtime.threads import WorkerThreads
+from grym_fetch.runtime.waiting import wait_uncancelled
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +88,7 @@ class Restorer:
     """Restores files of the repository at ``root`` that were moved to one of ``folders``, likeliest first.
 
     ``only_there``: the user has named the folder, so no other is searched. ``emit`` gets the events, in the event
-    loop; see `grym_fetch.repo.telling`.
+    loop; see `grym_fetch.repo.telling`. ``damaged``: placeholders that were passed over, and what is wrong with each.
     Raises `RepositoryError` if a record there cannot be read.
     """
 
@@ -104,6 +106,8 @@ class Restorer:
         self._folders = list(folders)
         self._fetch = fetch
         self._only_there = only_there
+        self._threads = WorkerThreads("restore", 1)
+        self.damaged: dict[str, str] = {}
         self._records = [(MovedFiles(folder), "") for folder in folders]
         for above in () if only_there else self._root.parents:
             for folder in recording_folders(above):
@@ -114,7 +118,13 @@ class Restorer:
 
     def all(self) -> list[Wanted]:
         """Every file that a placeholder in the repository stands for."""
-        return [self._of_place(place) for place in placeholders(self._root)]
+        return self._below(self._root)
+
+    def _below(self, folder: Path) -> list[Wanted]:
+        return [self._of_place(place) for place in placeholders(folder, self._note_damaged)]
+
+    def _note_damaged(self, path: Path, why: str) -> None:
+        self.damaged[path.relative_to(self._root).as_posix()] = why
 
     def find(self, text: str, cwd: Path) -> list[Wanted]:
         """Find what the user named: a file, its placeholder, a folder of placeholders, or an id.
@@ -124,15 +134,24 @@ class Restorer:
         for base in (cwd, self._root):
             path = Path(os.path.normpath(base / text))
             if not path.is_relative_to(self._root):
+                path = path.parent.resolve() / path.name  # the way to the repository may lead over a symlink
+            if not path.is_relative_to(self._root):
+                self._refuse_elsewhere(path, text)
                 continue
             file = path.with_name(path.name.removesuffix(SUFFIX))
             if (placeholder := read_placeholder(file.with_name(file.name + SUFFIX))) is not None:
                 return [self._of_place(Place(file, placeholder))]
-            if path.is_dir() and (found := [self._of_place(place) for place in placeholders(path)]):
+            if path.is_dir() and (found := self._below(path)):
                 return found
             if (entry := self._entry(file.relative_to(self._root).as_posix())) is not None:
                 return [_of_entry(entry)]
         return self._by_id(text)
+
+    def _refuse_elsewhere(self, path: Path, text: str) -> None:
+        name = path.name.removesuffix(SUFFIX)
+        if read_placeholder(path.with_name(name + SUFFIX)) is not None:
+            root = safe_text(str(self._root), limit=4000)
+            raise RepositoryError(f"{safe_text(text)} is not in {root}; change to its repository, and restore it there")
 
     def find_one(self, text: str, cwd: Path) -> Wanted:
         """Like `find`, for exactly one file. Raises `RepositoryError` for a folder with several."""
@@ -156,8 +175,10 @@ class Restorer:
     def _by_id(self, text: str) -> list[Wanted]:
         known = self.all()
         there = {wanted.path for wanted in known}
+        placed = {wanted.path: wanted for wanted in reversed(known) if wanted.id == text}
         known += [_of_entry(entry) for entry in self._entries() if entry.original_path not in there]
-        found = {wanted.path: wanted for wanted in reversed(known) if wanted.id == text}
+        # An entry without a placeholder may be another repository's that shares the folder.
+        found = placed or {wanted.path: wanted for wanted in reversed(known) if wanted.id == text}
         if len(found) == 1:
             return list(found.values())
         if found:
@@ -248,27 +269,29 @@ class Restorer:
         return restored
 
     async def _restore(self, wanted: Wanted, force: bool, told: Told) -> Restored:
-        wrong: list[DigestMismatch] = []
+        wrong: list[GrymFetchError] = []
         try:
             return await self._restore_from(wanted, force, told, wrong)
         finally:
             for error in wrong:
                 log.warning("%s", " ".join(str(error).split()))  # it has several lines
 
-    async def _restore_from(self, wanted: Wanted, force: bool, told: Told, wrong: list[DigestMismatch]) -> Restored:
+    async def _restore_from(self, wanted: Wanted, force: bool, told: Told, wrong: list[GrymFetchError]) -> Restored:
         """`_restore`; ``wrong`` gets what was found out on the way and is in no error raised here."""
         path = self._root / wanted.path
-        if await anyio.to_thread.run_sync(self._is_done, wanted, force, told):
+        if await self._in_thread(told, self._is_done, wanted, force, told):
             return Restored(path=path, id=wanted.id, source="there")
         folders = [*self._folders, *wanted.folders]
         for folder, stored in itertools.product(folders, wanted.stored):
             try:
-                if await anyio.to_thread.run_sync(self._take, wanted, folder, stored, force, told):
+                if await self._in_thread(told, self._take, wanted, folder, stored, force, told):
                     return Restored(path=path, id=wanted.id, source="external")
             except DigestMismatch as error:
                 wrong.append(error)
+            except _StoredUnusable as unusable:
+                wrong.append(unusable.error)
         if self._fetch is not None and (fetched := await self._fetch(wanted.checksum)) is not None:
-            taken = await anyio.to_thread.run_sync(self._take, wanted, fetched.parent, fetched.name, force, told)
+            taken = await self._in_thread(told, self._take, wanted, fetched.parent, fetched.name, force, told)
             if taken:
                 return Restored(path=path, id=wanted.id, source="download")
         if wrong:
@@ -279,6 +302,18 @@ class Restorer:
             f"sha256 {wanted.checksum.hexdigest} can be fetched. Name the folder it was moved to with "
             "--external-assets-dir, or add it to assets.json.",
         )
+
+    async def _in_thread(self, told: Told, work: Callable[..., bool], *arguments: object) -> bool:
+        """Work in a thread. If this task is cancelled, the work is stopped, and its draft is gone at the end."""
+        working = asyncio.ensure_future(self._threads.compute(work, *arguments))
+        try:
+            return await asyncio.shield(working)
+        except asyncio.CancelledError:
+            told.stop()
+            await wait_uncancelled([working])
+            if not working.cancelled():
+                working.exception()  # mark it as retrieved
+            raise
 
     def _open_place(self, wanted: Wanted, *, create: bool) -> int:
         *parents, _ = wanted.path.split("/")
@@ -301,9 +336,15 @@ class Restorer:
                 remove_dead_draft(folder, name)
                 if not exists(folder, name):
                     return False
-                if not force and _is_symlink(folder, name):
-                    raise UnsafePath(shown, "a symlink is in the way; --force replaces it")
-                with suppress(OSError):
+                mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+                if stat.S_ISDIR(mode):
+                    raise UnsafePath(shown, "a folder is in the way; move it away")
+                if not stat.S_ISREG(mode):
+                    if not force:
+                        kind = "a symlink" if stat.S_ISLNK(mode) else "something that is neither a file nor a folder"
+                        raise UnsafePath(shown, f"{kind} is in the way; --force replaces it")
+                    return False
+                with suppress(PermissionError) if force else nullcontext():
                     found = open_regular(name, folder)
                     try:
                         if digest_of(found, told.reading(os.fstat(found).st_size)) == wanted.checksum:
@@ -320,20 +361,18 @@ class Restorer:
                 os.close(folder)
 
     def _take(self, wanted: Wanted, root: Path, stored: str, force: bool, told: Told) -> bool:
-        """Copy a stored file into its place. Returns False if it is not there; raises `DigestMismatch` if wrong."""
-        *parents, source_name = stored.split("/")
+        """Copy a stored file into its place. Returns False if it is not there.
+
+        Raises `DigestMismatch` if it is wrong, and `_StoredUnusable` if it is no file or cannot be read.
+        """
         name = wanted.path.rpartition("/")[2]
-        with storage_errors(root / stored):
-            try:
-                there = open_folder(root, tuple(parents), create=False)
-            except FileNotFoundError:
-                return False
-            try:
-                source = open_regular(source_name, there)
-            except FileNotFoundError:
-                return False
-            finally:
-                os.close(there)
+        try:
+            with storage_errors(root / stored):
+                source = _open_stored(root, stored)
+        except StorageError as error:
+            raise _StoredUnusable(error) from error
+        if source is None:
+            return False
         try:
             with storage_errors(self._root / wanted.path):
                 folder = self._open_place(wanted, create=True)
@@ -362,6 +401,29 @@ class Restorer:
         _remove_placeholder(folder, name)
 
 
+class _StoredUnusable(Exception):
+    """What lies at a stored file's path cannot be used; another folder may have the file."""
+
+    def __init__(self, error: StorageError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def _open_stored(root: Path, stored: str) -> int | None:
+    """Open a stored file to read it; None if it is not there. Raises ``OSError``."""
+    *parents, name = stored.split("/")
+    try:
+        there = open_folder(root, tuple(parents), create=False)
+    except FileNotFoundError:
+        return None
+    try:
+        return open_regular(name, there)
+    except FileNotFoundError:
+        return None
+    finally:
+        os.close(there)
+
+
 def fetch_from(assets: Iterable[Asset], get: Callable[[Asset], Awaitable[Path]]) -> Fetch:
     """Return a function that fetches a content that one of ``assets`` has, using ``get``."""
     by_content = {asset.checksum: asset for asset in assets if asset.checksum is not None}
@@ -385,14 +447,6 @@ def _of_entry(entry: MovedFile) -> Wanted:
         stored=(entry.storage_path,),
         size=entry.size,
     )
-
-
-def _is_symlink(folder: int, name: str) -> bool:
-    try:
-        os.readlink(name, dir_fd=folder)
-    except OSError:
-        return False
-    return True
 
 
 def _remove_placeholder(folder: int, name: str) -> None:

@@ -27,6 +27,10 @@ def unheard(event: Event) -> None:
     """Nobody wants to know."""
 
 
+class Stopped(Exception):
+    """Nobody wants the work any more."""
+
+
 class Told:
     """Tells of one file. ``emit`` is called in whatever thread works; ``path`` is the file's in the repository."""
 
@@ -37,12 +41,22 @@ class Told:
         self._began = now()
         self._size: int | None = None
         self._meter = Meter(now=self._began)
+        self._is_stopped = False
+
+    def stop(self) -> None:
+        """End the work: whoever tells of the next bytes gets `Stopped`. From any thread."""
+        self._is_stopped = True
+
+    def _go_on(self) -> None:
+        if self._is_stopped:
+            raise Stopped
 
     def copying(self, size: int) -> Callable[[int], None]:
         """So many bytes are to be copied. Returns what is called with how many are, by now."""
         self._size = size
 
         def copied(count: int) -> None:
+            self._go_on()
             now = self._now()
             self._meter.advance(now, on_hand=count, received=count, total=size)
             if self._meter.is_due(now) or count >= size:
@@ -58,6 +72,7 @@ class Told:
         self._size = size
 
         def read(count: int) -> None:
+            self._go_on()
             if self._meter.is_due(self._now()):
                 self._emit(AssetVerifying(asset=self._path, bytes=min(count, size), total=size))
 

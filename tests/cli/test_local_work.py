@@ -70,6 +70,15 @@ def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), SystemExit(143)], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_signal_is_answered(capsys: pytest.CaptureFixture[str], end: BaseException, quiet: bool) -> None:
+    """As by a sync: the last line says how to go on."""
+    with pytest.raises(type(end)), local_work.showing(common(quiet=quiet)):
+        raise end
+    assert capsys.readouterr().err == ("" if quiet else "interrupted; run the same command to go on\n")
+
+
 def test_where_there_is_no_thread_the_work_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

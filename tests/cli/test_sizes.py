@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from grym_fetch.cli.sizes import Size, exact_size
 from grym_fetch.core.manifest_parser import parse_manifest
 from tests.cli.running import invoke
 
@@ -94,3 +97,26 @@ def test_clean_makes_a_manifest_where_there_is_none(repository: Path, tmp_path: 
     done = invoke("clean", "--size", "500KB", "data", str(tmp_path / "target"), *where)
     assert done.exit_code == 0, done.output
     assert len(parse_manifest(manifest.read_bytes(), "m").manifest.assets) == 2
+
+
+@pytest.mark.parametrize("size", ["1B", "10B", "3KB", "1234567B", "0.1KB", "2MB", "0", "0.3GB"])
+def test_what_identify_proposes_is_the_same_size(size: str) -> None:
+    """To the byte, and as `clean` reads it."""
+    command = exact_size(Size().convert(size, None, None))
+    assert Size().convert(command, None, None) == Size().convert(size, None, None)
+    assert re.fullmatch(r"\d+[KMG]?B", command)
+
+
+def test_what_identify_proposes_is_understood() -> None:
+    """The command can be run as it is printed."""
+    said = invoke("identify", "--size", "10B").stderr
+    assert said == "to move them out of the repository: grym-fetch clean --size=10B .\n"
+    assert invoke(*shlex.split(said.partition("grym-fetch ")[2]), "-n").exit_code == 0
+
+
+def test_quiet_does_not_hide_what_is_left(repository: Path) -> None:
+    """An exit code other than 0 has its reason on stderr."""
+    (repository / "b.bin").write_bytes(bytes(4 * KIB * KIB))
+    done = invoke("clean", "2", "-y", "-q")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == "not moved: b.bin: has changes that are not committed; commit them, or use --allow-dirty\n"

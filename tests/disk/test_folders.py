@@ -84,7 +84,7 @@ def test_each_error_has_its_family(number: int, expected: type[StorageError]) ->
 
 def test_a_full_disk_comes_with_advice() -> None:
     """A user who runs out of space is told what to do and that nothing is lost."""
-    assert "the next run resumes" in str(storage_error(OSError(errno.ENOSPC, ""), "x"))
+    assert "nothing is lost, and it goes on" in str(storage_error(OSError(errno.ENOSPC, ""), "x"))
 
 
 def test_an_error_without_a_number_is_an_error_still() -> None:

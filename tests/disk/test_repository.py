@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 
 from grym_fetch.core.errors import UnsafePath
-from grym_fetch.disk.repository import check_makes_no_repository, is_repository_root, repository_root
+from grym_fetch.disk.repository import (
+    check_is_not_gits,
+    check_makes_no_repository,
+    is_repository_root,
+    repository_root,
+)
 
 
 @pytest.mark.parametrize("is_worktree", [False, True])
@@ -67,3 +72,23 @@ def test_what_completes_nothing(tmp_path: Path, there: list[str], place: str) ->
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     check_makes_no_repository(tmp_path, place)
+
+
+@pytest.mark.shows("S17")
+@pytest.mark.parametrize(
+    ("path", "is_gits"),
+    [
+        ("repo/.git/x/y", True), ("repo/.git", True), ("repo/sub/new", False), ("bare/new", True), ("bare", True),
+        ("bare/tree/new", False), ("elsewhere", False), ("link/new", True),
+    ],
+)  # fmt: skip
+def test_what_is_git_s_own(tmp_path: Path, path: str, is_gits: bool) -> None:
+    """A repository's folder by its name or by what is in it, seen through links; not the work trees in it."""
+    for name in ("repo/.git", "repo/sub", "bare/objects", "bare/refs", "bare/HEAD", "bare/tree/.git"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "link").symlink_to("repo/.git")
+    if is_gits:
+        with pytest.raises(UnsafePath, match="git's own folder"):
+            check_is_not_gits(tmp_path / path)
+    else:
+        check_is_not_gits(tmp_path / path)

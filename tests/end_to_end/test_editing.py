@@ -11,6 +11,7 @@ import pytest
 
 from grym_fetch.testing import AssetServer, Gate, Hold, Throttle, seeded_bytes
 from tests.end_to_end.command import Done, Running, run
+from tests.repo.story import git
 from tests.support.project import Project
 
 CONTENT = seeded_bytes(300_000, seed=31)
@@ -218,6 +219,16 @@ def test_prune(project: Project, server: AssetServer) -> None:
     assert project.staged() == []
     assert list((project.assets / ".grym-fetch/locks").iterdir()) == []
     assert "0 B freed" in run(project.root, "prune").out
+
+
+@pytest.mark.shows("S17")
+def test_no_manifest_is_made_among_what_is_git_s(tmp_path: Path, server: AssetServer) -> None:
+    """In a repository without a work tree, `add` makes none and fetches nothing."""
+    git(tmp_path, "init", "-q", "--bare")
+    before = sorted(tmp_path.rglob("*"))
+    refused = run(tmp_path, "add", server.add("/there.bin", CONTENT).url)
+    assert (refused.code, "git's own folder" in refused.err) == (4, True)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_failed_add_leaves_no_manifest(tmp_path: Path, server: AssetServer) -> None:

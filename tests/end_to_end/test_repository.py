@@ -293,6 +293,36 @@ def test_where_the_assets_folder_came_as_a_symlink(root: Path, tmp_path: Path) -
     assert refused.err.startswith("error: the assets folder is a symlink, which counts only where you name it;")
 
 
+@pytest.mark.shows("S21")
+@pytest.mark.parametrize("manifest", [b"<<<<<<< HEAD\n", b'{"assets": [{"id": "a"}]}'])
+def test_the_way_back_needs_no_manifest(root: Path, manifest: bytes) -> None:
+    """In the middle of a merge, an invalid one is told, and keeps nothing from coming back that is on this machine."""
+    assert run(root, "clean", LIMIT, "-y").code == 0
+    write(root, "assets.json", manifest)
+    done = run(root, "restore", "--all")
+    assert (done.code, done.err.count("warning: "), "nothing was downloaded" in done.err) == (0, 1, True)
+    assert (root / "models/model.ckpt").read_bytes() == MODEL
+    assert run(root, "restore", "nothing").code == 2
+
+
+@pytest.mark.shows("S21")
+def test_a_damaged_placeholder_is_told(root: Path) -> None:
+    """What it stands for is not forgotten: an error with the two ways out, while the others come back."""
+    assert run(root, "clean", LIMIT, "-y").code == 0
+    placeholder = root / "models/model.ckpt.asset-ref"
+    placeholder.write_bytes(b"<<<<<<< HEAD\n" + placeholder.read_bytes())
+    done = run(root, "restore", "--all", "-q")
+    assert done.code == 1
+    assert done.err == (
+        "error: models/model.ckpt.asset-ref is damaged: it does not begin with "
+        "'grym-fetch asset reference, version 1'\n"
+        "hint: `git restore models/model.ckpt.asset-ref` puts it back, or try `grym-fetch restore models/model.ckpt`.\n"
+    )
+    assert (root / "data/voices.tar.gz").exists()
+    assert run(root, "restore", "models/model.ckpt").code == 0
+    assert not placeholder.exists()
+
+
 @pytest.mark.sweep
 def test_the_way_back_is_named(root: Path, tmp_path: Path) -> None:
     """The printed command brings the files back, wherever they went."""

@@ -305,6 +305,20 @@ def test_uncommitted_changes_are_kept(tmp_path: Path) -> None:
     assert plan_clean(root, root, tmp_path / "out", LIMIT, allow_dirty=True).kept == ()
 
 
+@pytest.mark.parametrize(("closed", "said"), [("b.bin", "cannot be read"), (".", "may not be written to")])
+def test_what_this_user_cannot_move_is_known_before(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str, said: str
+) -> None:
+    """It is not called uncommitted, and nothing is copied in vain."""
+    forbidden = {root / closed: os.R_OK if closed == "b.bin" else os.W_OK}
+    monkeypatch.setattr(os, "access", lambda path, mode: not forbidden.get(path, 0) & mode)
+    results = clean(root, tmp_path / "out")
+    (kept,) = plan_clean(root, root, tmp_path / "out", LIMIT).kept
+    assert (kept.path, kept.why, said in kept.reason) == ("b.bin", Why.FAILED, True)
+    assert reasons(results) == {}
+    assert not (tmp_path / "out/b.bin").exists()
+
+
 @pytest.mark.parametrize("allow_dirty", [False, True])
 def test_a_git_that_cannot_be_asked_is_an_obstacle(tmp_path: Path, allow_dirty: bool) -> None:
     """If it is unknown what is ignored, nothing is moved, even if moving uncommitted files is allowed."""

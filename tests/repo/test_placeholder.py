@@ -69,16 +69,17 @@ GOOD = PLACEHOLDER.encode()
     ("data", "complaint"),
     [
         (b"", "does not begin"),
-        (b"\xff\xfe", "utf-8"),
+        (b"\xff\xfe", "UTF-8"),
         (b"something else\n", "does not begin"),
         (GOOD.replace(b"grym-fetch", b"grim-fetch", 1), "does not begin"),
         (GOOD[:60], "has no line"),
         (GOOD.replace(b"base.ckpt\n", b"base\r.ckpt\n", 1), "carriage return"),
-        (GOOD.replace(b"1500000", b"many"), "invalid literal"),
+        (GOOD.replace(b"1500000", b"many"), "not a number of bytes"),
+        (GOOD.replace(b"1500000", b"-1"), "not a number of bytes"),
         (GOOD.replace(b"sha256: ", b"sha256: x"), "hex digits"),
         (GOOD + b"x" * MAX_BYTES, "too long"),
     ],
-    ids=["empty", "binary", "other", "other head", "cut off", "carriage return", "size", "digest", "long"],
+    ids=["empty", "binary", "other", "other head", "cut off", "carriage return", "size", "negative", "digest", "long"],
 )
 @pytest.mark.shows("S11")
 def test_what_is_no_placeholder_is_refused(data: bytes, complaint: str) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
 import os
+import shutil
+import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +16,9 @@ import pytest
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import AssetMissing, DigestMismatch, NotWritable, RepositoryError, UnsafePath
 from grym_fetch.core.manifest import Asset
+from grym_fetch.disk.folders import open_regular as real
+from grym_fetch.repo import restore
+from grym_fetch.repo.moving import Draft
 from grym_fetch.repo.placeholder import SUFFIX
 from grym_fetch.repo.places import read_placeholder
 from grym_fetch.repo.restore import Restored, Restorer, Wanted, fetch_from
@@ -106,6 +114,33 @@ async def test_death_at_any_point_loses_nothing(tmp_path: Path, is_done: bool) -
     assert at > 8
 
 
+@pytest.mark.shows("S21")
+async def test_a_restore_that_is_cancelled_stops(
+    root: Path, restorer: Restorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy ends in the middle, and its draft is gone before the caller goes on; the placeholder stays."""
+    loop, begun, stopped = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+    real_write, real_stop = Draft.write, Told.stop
+
+    def write_some(draft: Draft, data: bytes) -> None:
+        real_write(draft, data)
+        loop.call_soon_threadsafe(begun.set)
+        assert stopped.wait(60)
+
+    def stop(told: Told) -> None:
+        real_stop(told)
+        stopped.set()
+
+    monkeypatch.setattr(Draft, "write", write_some)
+    monkeypatch.setattr(Told, "stop", stop)
+    restoring = asyncio.create_task(restorer.restore(restorer.find("b.bin", root)[0]))
+    await begun.wait()
+    restoring.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await restoring
+    assert sorted(os.listdir(root)) == ["b.bin.asset-ref", "models"]
+
+
 async def test_another_file_is_in_the_way(root: Path, restorer: Restorer) -> None:
     """A file with other content is replaced only on request; so is a symlink, but not its target."""
     write(root, "b.bin", b"mine")
@@ -121,6 +156,84 @@ async def test_another_file_is_in_the_way(root: Path, restorer: Restorer) -> Non
     await bring(restorer, "models/a.bin", root, force=True)
     assert (root / "secret").read_bytes() == b"secret"
     assert not (root / "models/a.bin").is_symlink()
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a pipe", "a socket"])
+async def test_what_is_no_file_is_in_the_way(root: Path, tmp_path: Path, restorer: Restorer, kind: str) -> None:
+    """It is called what it is. A folder is never replaced, even on request, and nothing is copied for it."""
+    place = root / "b.bin"
+    if kind == "a folder":
+        write(place, "mine", b"mine")
+    elif kind == "a pipe":
+        os.mkfifo(place)
+    else:
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(str(place))
+    said = "a folder is in the way" if kind == "a folder" else "neither a file nor a folder is in the way"
+    with pytest.raises(UnsafePath, match=said):
+        await bring(restorer, "b.bin", root)
+    if kind == "a folder":
+        shutil.rmtree(tmp_path / "out")
+        with pytest.raises(UnsafePath, match=said):
+            await bring(restorer, "b.bin", root, force=True)
+        assert (place / "mine").exists()
+    else:
+        await bring(restorer, "b.bin", root, force=True)
+        assert place.read_bytes() == B
+
+
+async def test_a_file_in_the_way_that_cannot_be_read(
+    root: Path, restorer: Restorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has is not known, so this is said, and not that it has other content; it can still be replaced."""
+    write(root, "b.bin", b"mine")
+
+    def open_regular(name: str, folder: int) -> int:
+        if os.stat(name, dir_fd=folder).st_size == len(b"mine"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(name, folder)
+
+    monkeypatch.setattr(restore, "open_regular", open_regular)
+    with pytest.raises(NotWritable, match="permission denied"):
+        await bring(restorer, "b.bin", root)
+    await bring(restorer, "b.bin", root, force=True)
+    assert (root / "b.bin").read_bytes() == B
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a symlink", "a pipe"])
+async def test_what_is_no_file_in_the_external_folder(root: Path, tmp_path: Path, kind: str) -> None:
+    """It ends the search no more than a damaged file: the next folder is tried, and in the end the reason is given."""
+    stored = tmp_path / "out/b.bin"
+    stored.rename(tmp_path / "kept")
+    if kind == "a folder":
+        stored.mkdir()
+    elif kind == "a symlink":
+        stored.symlink_to(tmp_path / "kept")
+    else:
+        os.mkfifo(stored)
+    said = {"a folder": "a folder is", "a symlink": "a symlink is", "a pipe": "neither a file nor a folder is"}[kind]
+    with pytest.raises(UnsafePath, match=f"{said} in the way"):
+        await bring(Restorer(root, [tmp_path / "out"]), "b.bin", root)
+    write(tmp_path, "other/b.bin", B)
+    await bring(Restorer(root, [tmp_path / "out", tmp_path / "other"]), "b.bin", root)
+    assert (root / "b.bin").read_bytes() == B
+
+
+@pytest.mark.parametrize("damage", ["marks of a merge", "cut off", "empty", "a wrong size"])
+def test_a_damaged_placeholder_is_not_passed_over(root: Path, restorer: Restorer, damage: str) -> None:
+    """It is remembered with what is wrong; a file of that name that never was one is nobody's business."""
+    place = root / "models/a.bin.asset-ref"
+    text = place.read_bytes()
+    damaged = {
+        "marks of a merge": b"<<<<<<< HEAD\n" + text,
+        "cut off": text[:90],
+        "empty": b"",
+        "a wrong size": text.replace(b"5000", b"-5"),
+    }
+    place.write_bytes(damaged[damage])
+    write(root, "notes.asset-ref", b"my notes")
+    assert [wanted.path for wanted in restorer.all()] == ["b.bin"]
+    assert restorer.damaged.keys() == {"models/a.bin.asset-ref"}
 
 
 async def test_a_damaged_copy_is_not_restored(
@@ -248,6 +361,28 @@ def test_an_id_of_several_files(root: Path, tmp_path: Path) -> None:
         path.write_bytes((root / "b.bin.asset-ref").read_bytes())
     with pytest.raises(RepositoryError, match=r"x/twin\.bin, y/twin\.bin"):
         Restorer(root, [tmp_path / "out"]).find("b", root)
+
+
+async def test_a_repository_that_shares_the_folder(tmp_path: Path) -> None:
+    """An id means a file of this repository, even where another one has moved a file of that id to the same folder."""
+    for name, file in (("one", "x/model.bin"), ("two", "y/model.bin")):
+        write(tmp_path / name, file, seeded_bytes(2000, seed=len(name) + len(file)) + name.encode())
+        clean(tmp_path / name, tmp_path / "out")
+    for name, file in (("one", "x/model.bin"), ("two", "y/model.bin")):
+        restorer = Restorer(tmp_path / name, [tmp_path / "out"])
+        assert [
+            each.path.relative_to(tmp_path / name).as_posix() for each in await bring(restorer, "model", tmp_path)
+        ] == [file]
+
+
+def test_a_name_from_outside(root: Path, restorer: Restorer, tmp_path: Path) -> None:
+    """The way to the repository may lead over a symlink; a file of another repository is restored there."""
+    (tmp_path / "alias").symlink_to(root)
+    assert restorer.find(f"{tmp_path}/alias/models/a.bin", root)[0].path == "models/a.bin"
+    write(tmp_path, "elsewhere/small", b"")
+    for name in ("../root/models/a.bin", f"{root}/models/a.bin"):
+        with pytest.raises(RepositoryError, match="change to its repository"):
+            Restorer(tmp_path / "elsewhere", [tmp_path / "out"]).find(name, tmp_path / "elsewhere")
 
 
 def test_what_is_wanted_knows_every_place(root: Path, restorer: Restorer) -> None:
