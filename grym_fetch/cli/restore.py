@@ -44,8 +44,6 @@ def restore_command(common: Common, paths: tuple[str, ...], everything: bool, fo
         raise click.UsageError("name what to restore, or use --all")
     settings = settings_from(transfer)
     root = find_root(Path.cwd(), Path.cwd())
-    advice: list[str] = []
-    """Said after everything else: results appear only once the display is gone."""
 
     async def with_manager(manager: AssetManager) -> int:
         async def get(asset: Any) -> Path:
@@ -53,7 +51,7 @@ def restore_command(common: Common, paths: tuple[str, ...], everything: bool, fo
 
         fetch = fetch_from(manager.manifest.assets, get)
         restorer = _restorer(common, root, manager.emit, fetch)
-        return await _restore(common, restorer, paths, everything, force, manager.emit, advice)
+        return await _restore(common, restorer, paths, everything, force, manager.emit)
 
     def without_manager() -> int:
         import anyio
@@ -61,24 +59,17 @@ def restore_command(common: Common, paths: tuple[str, ...], everything: bool, fo
         from grym_fetch.cli.local_work import showing
 
         with showing(common) as emit:
-            return anyio.run(_restore, common, _restorer(common, root, emit), paths, everything, force, emit, advice)
+            return anyio.run(_restore, common, _restorer(common, root, emit), paths, everything, force, emit)
 
-    has_project = True
     try:
         find_project(config=common.config, assets_dir=common.assets_dir, environ=os.environ, cwd=Path.cwd())
     except (ForeignManifest, ManifestMissing) as error:
         if common.config:
             raise click.UsageError(str(error)) from None
-        has_project = False
+        return run_plain(common, without_manager)
     except GrymFetchError:
         pass  # the manager finds the same, and is told there
-    if has_project:
-        code = run(common, with_manager, settings=settings, minimal=False, tells="news", otherwise=without_manager)
-    else:
-        code = run_plain(common, without_manager)
-    for line in advice:
-        streams.say(line)
-    return code
+    return run(common, with_manager, settings=settings, minimal=False, tells="news", otherwise=without_manager)
 
 
 def _restorer(common: Common, root: Path, emit: Callable[[Event], None], fetch: Fetch | None = None) -> Restorer:
@@ -95,9 +86,8 @@ async def _restore(
     everything: bool,
     force: bool,
     emit: Callable[[Event], None],
-    advice: list[str],
 ) -> int:
-    """Restore one file after the other; a failure does not stop the others. ``advice`` gets what is to be done next."""
+    """Restore one file after the other; a failure does not stop the others."""
     from grym_fetch.cli import exit_codes
     from grym_fetch.cli.repository_text import counted, damaged_text, restored_lines, shown
     from grym_fetch.cli.runner import print_error
@@ -130,7 +120,8 @@ async def _restore(
             print_error(error)
             codes.add(exit_codes.exit_code(error))
     if back and not common.json and not common.quiet:
-        advice += restored_lines(*restorer.left_to_git(back))
+        for line in restored_lines(*restorer.left_to_git(back)):
+            streams.say(line)
     return exit_codes.worst(codes) if codes else exit_codes.DONE
 
 

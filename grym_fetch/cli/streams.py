@@ -47,21 +47,34 @@ class _Output(io.FileIO):
 
     screen: Screen | None = None
     """The live region on the same terminal, if any."""
-    _held = b""
+    _held: list[Callable[[], object]] | None = None
+    """What to write later, in order."""
 
     def write(self, data: ReadableBuffer) -> int:
         settle()
         if self.screen is None:
             return self._write(data)
         block = bytes(data)
-        if self._held or not self.screen.try_beside(lambda: self._write(block)):
-            self._held += block
+        if not self.follows(lambda: self._write_all(block)) and not self.screen.try_beside(lambda: self._write(block)):
+            self._held = [lambda: self._write_all(block)]
         return len(block)
+
+    def follows(self, write: Callable[[], object]) -> bool:
+        """If something is held back, call ``write`` after it; say whether that is so."""
+        if self._held is None:
+            return False
+        self._held.append(write)
+        return True
 
     def release(self) -> None:
         """The live region is gone: write what was held back."""
         self.screen = None
-        remaining, self._held = memoryview(self._held), b""
+        held, self._held = self._held, None
+        for write in held or ():
+            write()
+
+    def _write_all(self, block: bytes) -> None:
+        remaining = memoryview(block)
         while remaining:
             remaining = remaining[self._write(remaining) :]
 
@@ -78,11 +91,15 @@ class _Output(io.FileIO):
 
 
 class _Messages:
-    """Stderr while a live display is on it: whole lines appear above the display."""
+    """Stderr while a live display is on it: whole lines appear above the display.
 
-    def __init__(self, stream: TextIO, screen: Screen) -> None:
+    On a terminal, what is said after results that are held back comes after them: it may be about them.
+    """
+
+    def __init__(self, stream: TextIO, screen: Screen, results: _Output | None) -> None:
         self._stream = stream
         self._screen = screen
+        self._results = results
         self._text = ""
 
     def __getattr__(self, name: str) -> Any:
@@ -90,6 +107,11 @@ class _Messages:
 
     def write(self, text: str) -> int:
         self._text += text
+        if self._results is not None and self._text.endswith("\n"):
+            whole = self._text
+            if self._results.follows(lambda: self._write_if_possible(whole)):
+                self._text = ""
+                return len(text)
         if self._screen.try_beside(self._pass_on):
             return len(text)
         *lines, self._text = self._text.split("\n")
@@ -103,6 +125,11 @@ class _Messages:
     def _pass_on(self) -> None:
         text, self._text = self._text, ""
         if text:
+            self._stream.write(text)
+            self._stream.flush()
+
+    def _write_if_possible(self, text: str) -> None:
+        with suppress(OSError, ValueError):
             self._stream.write(text)
             self._stream.flush()
 
@@ -164,9 +191,9 @@ def sharing(screen: Screen, *, json: bool) -> Iterator[None]:
     """
     from grym_fetch.runtime import system
 
-    messages = sys.stderr
-    sys.stderr = cast(TextIO, _Messages(messages, screen))
-    output = _output if _output is not None and (sys.stdout.isatty() or (may_be_seen() and not json)) else None
+    messages, is_terminal = sys.stderr, sys.stdout.isatty()
+    output = _output if _output is not None and (is_terminal or (may_be_seen() and not json)) else None
+    sys.stderr = cast(TextIO, _Messages(messages, screen, output if is_terminal else None))
     if output is not None:
         output.screen = screen
     try:

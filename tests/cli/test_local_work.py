@@ -18,7 +18,6 @@ from grym_fetch.cli.options import Common
 from grym_fetch.core.events import AssetPlanned, AssetVerifying, Event, RunStarted
 from grym_fetch.core.progress import Meter
 from tests.cli.running import invoke
-from tests.repo.story import git
 
 
 class Terminal(io.StringIO):
@@ -117,25 +116,3 @@ def test_clean_and_restore_show_how_far_they_are(tmp_path: Path, monkeypatch: py
     records = [json.loads(line)["type"] for line in invoke("restore", "big.bin", "--json").stdout.splitlines()]
     assert sorted(records) == ["asset_verified", "progress", "restored", "run_started"]
     assert heard == []
-
-
-def test_what_is_to_be_done_comes_after_what_was_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Results are held back while a bar is on the terminal; advice about them is no part of its lines."""
-    said: list[str] = []
-
-    @contextmanager
-    def showing(_: Common) -> Iterator[Callable[[Event], None]]:
-        yield lambda _: None
-        said.append("the bar is gone")
-
-    monkeypatch.setattr(local_work, "showing", showing)
-    monkeypatch.setattr(streams, "say", said.append)
-    (tmp_path / "root").mkdir()
-    git(tmp_path / "root", "init", "-q")
-    monkeypatch.chdir(tmp_path / "root")
-    Path("big.bin").write_bytes(os.urandom(3_000_000))
-    assert invoke("clean", "-y", "1").exit_code == 0
-    said.clear()
-    assert invoke("restore", "--all").exit_code == 0
-    assert said == ["the bar is gone", *said[1:]]
-    assert "  /big.bin" in said[1:]

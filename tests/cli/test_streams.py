@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pty
 import select
 import signal
 import subprocess
@@ -177,6 +178,28 @@ def test_what_a_program_reads_comes_after_the_bar(monkeypatch: pytest.MonkeyPatc
             click.echo("data")
             assert bool(select.select([read], [], [], 0)[0]) is as_json
         assert read.read(100) == b"data\n"
+
+
+@pytest.mark.shows("U7")
+def test_what_is_said_of_results_comes_after_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal, where results wait for the end of the display; what was said before them is above it."""
+    ours, theirs = pty.openpty()
+    output = streams._Output(theirs, "w")
+    monkeypatch.setattr(streams, "_output", output)
+    stderr, screen = os.fdopen(os.dup(theirs), "w"), Screen(stands=True)
+    with stderr, io.TextIOWrapper(io.BufferedWriter(output)) as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        monkeypatch.setattr("sys.stderr", stderr)
+        with streams.sharing(screen, json=False):
+            click.echo("a warning", err=True)
+            click.echo("result 1")
+            click.echo("about ", err=True, nl=False)
+            click.echo("it", err=True)
+            click.echo("result 2")
+            assert not select.select([ours], [], [], 0)[0]
+        assert os.read(ours, 100).split() == b"result 1 about it result 2".split()
+    os.close(ours)
+    assert screen.told == ["a warning"]
 
 
 def test_what_is_announced_goes_before_anything_else_comes(monkeypatch: pytest.MonkeyPatch) -> None:
