@@ -195,6 +195,8 @@ async def _open_local() -> DaskCluster:
         asynchronous=True,
         security=True,
         dashboard_address=None,
+        # It serves HTTP all the same, and would warn where its usual port is taken.
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
         memory_limit=0,
         local_directory=scratch,
         # What goes wrong with a file comes back with its task. That the scratch folder is gone is our own doing.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -100,9 +101,16 @@ def test_ctrl_c_ends_the_cluster_of_this_machine(server: AssetServer, project: P
 @pytest.mark.linux
 @pytest.mark.package("distributed", "cryptography")
 def test_a_cluster_of_this_machine(server: AssetServer, project: Project, tmp_path: Path) -> None:
-    """One command fetches everything with a process for each core, leaves none, and Dask adds no word of its own."""
+    """One command fetches everything with a process for each core, leaves none, and Dask adds no word of its own.
+
+    Also where another scheduler has the usual port.
+    """
     many(project, server, 200)
-    done = run(project.root, "sync", "--on", "dask", "--json", MARK=str(tmp_path))
+    with socket.socket() as other:
+        with suppress(OSError):  # taken already: so much the better
+            other.bind(("127.0.0.1", 8787))
+            other.listen()
+        done = run(project.root, "sync", "--on", "dask", "--json", MARK=str(tmp_path))
     assert done.code == 0
     assert len(done.of("asset_verified")) == 200
     assert "distributed" not in done.err

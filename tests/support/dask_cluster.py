@@ -91,7 +91,7 @@ def _say(**words: object) -> None:
 async def _schedule(address: Callable[[str], object]) -> None:
     from distributed import Scheduler
 
-    async with Scheduler(host="127.0.0.1", port=0, dashboard=False) as scheduler:
+    async with Scheduler(host="127.0.0.1", port=0, dashboard=False, dashboard_address=":0") as scheduler:
         address(scheduler.address)
         await scheduler.finished()
 
