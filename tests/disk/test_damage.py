@@ -81,6 +81,16 @@ def test_a_guess_without_digests(tmp_path: Path, cut: int, holes: tuple[int, ...
     assert damage.is_hidden == (len(good) == 3)
 
 
+def test_what_two_lists_of_digests_tell(tmp_path: Path) -> None:
+    """Where the file's own digests are known it is not read: here it is not even there."""
+    path, size, sums = tmp_path / "missing", len(CONTENT), sums_of(CONTENT)
+    damaged = bytearray(CONTENT)
+    damaged[LENGTH] ^= 1
+    check(find_damage(path, size, sums=sums, found=sums_of(bytes(damaged))), bytes(damaged))
+    assert find_damage(path, size, sums=sums, found=sums_of(bytes(size))) is None
+    assert find_damage(path, size, sums=sums, found=sums_of(CONTENT, 999)) is None
+
+
 def test_what_is_too_long_hides_nothing(tmp_path: Path) -> None:
     """Its end is what is wrong, as far as anybody knows."""
     path = tmp_path / "damaged"
