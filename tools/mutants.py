@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import ctypes
 import gc
 import importlib
 import importlib.util
@@ -34,6 +35,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -62,8 +64,11 @@ MOST_MEMORY_BYTES = 4 * 1024**3
 """A test of a limit makes something a little larger than the limit, and a mutant may have none."""
 HANGS_S = 10
 """A test that takes longer hangs."""
+TIDIES_S = 5
 ENOUGH_S = 120
 """A mutant whose tests take longer is taken for noticed."""
+
+_PR_SET_PDEATHSIG = 1
 
 _OTHERS: dict[type[ast.cmpop], str] = {
     ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==",
@@ -264,12 +269,24 @@ class Judge:
             self._failure.write_text(report.nodeid, encoding="utf-8")
 
 
+class Hurry:
+    """A plugin: once a test has failed, this process has a few seconds left to tidy up."""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """A phase of a test has ended."""
+        if report.failed:
+            ends = threading.Timer(TIDIES_S, os._exit, [1])
+            ends.daemon = True
+            ends.start()
+
+
 def forked(run: Callable[[], int], seconds: float | None = None) -> bool:
     """Whether it returns 0 in a process of its own; with a limit, in time, and nothing is left of what it began."""
     child = os.fork()
     if not child:
         code = 1
         try:
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             if seconds is not None:
                 os.setsid()
             code = run()
@@ -317,7 +334,7 @@ def become_pytest(tests: Iterable[str], plugins: Sequence[object], options: Iter
         os.dup2(nowhere, descriptor)
     given = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:xdist.looponfail"]
     given += ["-W", "ignore::pytest.PytestAssertRewriteWarning", f"--timeout={HANGS_S}"]
-    return pytest.main([*given, *CHOSEN, *options, *tests], plugins=[*plugins])
+    return pytest.main([*given, *CHOSEN, *options, *tests], plugins=[Hurry(), *plugins])
 
 
 def judged(module: Path, source: bytes, tests: Mapping[Mutant, Sequence[str]], *, is_final: bool) -> list[Mutant]:

@@ -83,26 +83,29 @@ def test_whichever_call_fails(
 
 
 def test_flushed_before_it_gets_its_name(folder: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bytes are on disk before the name changes, and the name's change is on disk on return."""
+    """The bytes are on disk, and the file is closed, before the name changes; that is on disk on return.
+
+    Some network file systems report only at the close that they could not write.
+    """
     steps: list[str] = []
 
     def noted(name: str) -> Callable[..., Any]:
         real: Callable[..., Any] = getattr(os, name)
 
         def call(*arguments: Any, **more: Any) -> Any:
-            where = os.path.basename(os.readlink(f"/proc/self/fd/{arguments[0]}")) if name == "fsync" else ""
+            where = os.path.basename(os.readlink(f"/proc/self/fd/{arguments[0]}")) if name in ("fsync", "close") else ""
             steps.append(f"{name} file" if where.endswith(".tmp") else f"{name} folder" if where else name)
             return real(*arguments, **more)
 
         return call
 
-    for name in ("write", "fsync", "rename", "link"):
+    for name in ("write", "fsync", "close", "rename", "link"):
         monkeypatch.setattr(os, name, noted(name))
     replace_file(folder, "it", NEW)
-    assert steps == ["write", "fsync file", "rename", "fsync folder"]
+    assert steps == ["write", "fsync file", "close file", "rename", "fsync folder"]
     steps.clear()
     create_file(folder, "other", NEW)
-    assert steps == ["write", "fsync file", "link", "fsync folder"]
+    assert steps == ["write", "fsync file", "close file", "link", "fsync folder"]
 
 
 def test_a_write_in_parts(tmp_path: Path, folder: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,6 +171,17 @@ def test_permissions(tmp_path: Path, folder: int, mask: int, wanted: int) -> Non
         os.umask(before)
     modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
     assert modes == {"new": wanted, "private": 0o600, "shared": 0o664}
+
+
+def test_a_changed_file_keeps_its_owner(tmp_path: Path, folder: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root, who changes another user's file, does not become its owner."""
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "fchown", lambda _, user, group: given.append((user, group)))
+    (tmp_path / "it").write_bytes(OLD)
+    figures = (tmp_path / "it").stat()
+    with NewFile(folder, "it") as file:
+        file.take_after(figures)
+    assert given == [(figures.st_uid, figures.st_gid)]
 
 
 def test_what_gets_no_name_is_removed(tmp_path: Path, folder: int) -> None:

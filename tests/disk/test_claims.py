@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from grym_fetch.disk.assets_folder import AssetsFolder
-from grym_fetch.disk.claims import claim, make, remove
+from grym_fetch.disk.claims import ABANDONED_AFTER_S, claim, is_abandoned, make, open_ours, remove
 from grym_fetch.disk.locks import Flock, try_flock
 from grym_fetch.disk.owner import Owner
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.testing import seeded_bytes
-from tests.support.system import dead_owner
+from tests.support.system import dead_owner, descriptors
+from tests.support.system_calls import failing, flags_of_open
 
 CONTENT = seeded_bytes(100_000, seed=61)
 KEY = StageKey("models/a.bin", "sha256:61")
@@ -111,6 +114,92 @@ def test_a_dead_owners_stage_is_claimed_although_it_is_held(tmp_path: Path, root
     assert (tmp_path / "b" / "journal").exists()
     os.close(claimed)
     os.close(journal)
+
+
+def test_who_may_still_use_a_stage(tmp_path: Path, root: int) -> None:
+    """With a lock that excludes others, only a machine elsewhere that has just written; without, any but the dead."""
+    this, elsewhere = Owner.this(), replace(Owner.this(), boot="elsewhere", host="elsewhere")
+    stage, journal = tmp_path / "a", tmp_path / "a" / "journal"
+    stage.mkdir()
+    journal.touch()
+    for owner, alone, beside in ((None, True, False), (this, True, False), (elsewhere, False, False)):
+        assert is_abandoned(root, "a", owner, exclusive=True) is alone
+        assert is_abandoned(root, "a", owner, exclusive=False) is beside
+    assert is_abandoned(root, "a", dead_owner(), exclusive=False)
+    before = stage.stat().st_mtime - ABANDONED_AFTER_S - 1
+    os.utime(stage, (before, before))
+    assert not is_abandoned(root, "a", elsewhere, exclusive=True)
+    os.utime(journal, (before, before))
+    assert is_abandoned(root, "a", elsewhere, exclusive=True)
+
+
+def test_a_folder_that_cannot_be_renamed_is_made_anew(
+    tmp_path: Path, root: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a lower layer of an overlay file system only files can be: they move into a folder of their new owner."""
+    real = os.rename
+
+    def rename(old: str, new: str, **more: int) -> None:
+        if "/" not in old:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        real(old, new, **more)
+
+    monkeypatch.setattr(os, "rename", rename)
+    for files in (["journal", "part"], ["journal"]):
+        journal = make(root, "a")
+        assert journal is not None
+        os.close(journal)
+        for name in files:
+            (tmp_path / "a" / name).write_text(name)
+        journal = claim(root, "a", "b", None)
+        assert journal is not None
+        assert {each.name: each.read_text() for each in (tmp_path / "b").iterdir()} == {name: name for name in files}
+        assert (tmp_path / "b").stat().st_mode & 0o777 == 0o700
+        assert remove(root, "b", "c", dead_owner())
+        os.close(journal)
+        assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES])
+def test_a_claim_that_fails(root: int, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Whoever was slower gets nothing, and any other error is told; the stage is free for others."""
+    journal = make(root, "a")
+    assert journal is not None
+    os.close(journal)
+    before = descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", failing(number))
+        if number == errno.ENOENT:
+            assert claim(root, "a", "b", None) is None
+        else:
+            with pytest.raises(PermissionError):
+                claim(root, "a", "b", None)
+    assert descriptors() == before
+    assert remove(root, "a", "b", None)
+    assert descriptors() == before
+
+
+def test_only_a_journal_stays_open(tmp_path: Path, root: int) -> None:
+    """Neither the folder of a stage that is held, nor what somebody else holds or has put there."""
+    before = descriptors()
+    journal = make(root, "a")
+    assert journal is not None
+    assert descriptors() == before + 1
+    assert claim(root, "a", "b", None) is None
+    os.link(tmp_path / "a" / "journal", tmp_path / "part")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("part", "pipe"):
+        with pytest.raises(PermissionError, match="to this user alone"):
+            open_ours(root, name, 0, 0o600)
+    assert descriptors() == before + 1
+    os.close(journal)
+
+
+def test_what_others_may_have_put_there_is_opened_with_care(root: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No link is followed, nothing is waited for, and no terminal becomes this process's."""
+    flags = flags_of_open(monkeypatch)
+    os.close(open_ours(root, "part", 0, 0o600))
+    assert [each & (care := os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY) for each in flags] == [care]
 
 
 def renamed(root: int) -> None:

@@ -91,6 +91,16 @@ def test_a_single_piece_is_the_wrong_one(tmp_path: Path, digests: PieceDigests |
     assert find_damage(path, LENGTH, digests=digests) is None
 
 
+def test_what_two_lists_of_digests_tell(tmp_path: Path) -> None:
+    """Where the file's own digests are known it is not read: here it is not even there."""
+    path, size, sums = tmp_path / "missing", len(CONTENT), sums_of(CONTENT)
+    damaged = bytearray(CONTENT)
+    damaged[LENGTH] ^= 1
+    check(find_damage(path, size, sums=sums, found=sums_of(bytes(damaged))), bytes(damaged))
+    assert find_damage(path, size, sums=sums, found=sums_of(bytes(size))) is None
+    assert find_damage(path, size, sums=sums, found=sums_of(CONTENT, 999)) is None
+
+
 def test_what_is_too_long_hides_nothing(tmp_path: Path) -> None:
     """Its end is what is wrong, as far as anybody knows."""
     path = tmp_path / "damaged"

@@ -15,12 +15,18 @@ import pytest
 from grym_fetch.core.errors import DiskFull, Locked, NotWritable, StorageError, UnsafePath
 from grym_fetch.disk import folders
 from grym_fetch.disk.folders import (
+    FILE,
     check_deletable,
     check_destination,
+    close_each,
     closed_folders,
+    delete_file,
     free_bytes,
     make_root,
+    open_below,
     open_folder,
+    open_regular,
+    opened_folder,
     read_regular,
     regular_lines,
     require_space,
@@ -31,6 +37,7 @@ from grym_fetch.disk.folders import (
 )
 from tests.support.other_user import BERT, as_user, needs_root
 from tests.support.system import descriptors, named
+from tests.support.system_calls import flags_of_open
 
 
 @pytest.fixture
@@ -121,7 +128,7 @@ def test_a_file_system_without_fsync_is_a_warning(
     sync(0)
     sync(0)
     sync(0, data_only=True)
-    assert caplog.text.count("cannot flush") == 1
+    assert caplog.text.count(f"cannot flush to the disk on demand ({os.strerror(number)})") == 1
 
 
 @pytest.mark.shows("D5")
@@ -175,6 +182,53 @@ def test_a_root_above_which_nothing_can_be_read_is_made(tmp_path: Path, monkeypa
     monkeypatch.setattr(os, "open", denied)
     make_root(tmp_path / "x/y")
     assert (tmp_path / "x/y").is_dir()
+
+
+def test_folders_that_others_have_made_are_flushed_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a memory of what was flushed: each parent the first time, and only those of new folders after that."""
+    flushed: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: flushed.append(os.readlink(f"/proc/self/fd/{fd}")))
+    (root / "a/b").mkdir(parents=True)
+    known: set[tuple[str, ...]] = set()
+    for expected in ([root, root / "a"], []):
+        os.close(open_folder(root, ("a", "b"), create=True, flushed=known))
+        assert flushed == [str(each) for each in expected]
+        flushed.clear()
+    os.close(open_folder(root, ("a", "c"), create=True, flushed=known))
+    assert flushed == [str(root / "a")]
+
+
+def test_a_file_in_the_place_of_the_root_is_no_folder(root: Path) -> None:
+    """Not even if nothing below it is wanted."""
+    (root / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        open_folder(root / "file", (), create=False)
+    with pytest.raises(NotADirectoryError), opened_folder(root / "file"):
+        pass
+
+
+def test_a_folder_below_an_open_one(root: Path, outside: Path) -> None:
+    """It leads there, through no symlink, and only what was asked for is open afterwards."""
+    (root / "a/b").mkdir(parents=True)
+    (root / "a/link").symlink_to(outside)
+    before = descriptors()
+    with opened_folder(root) as above:
+        for parts in ((), ("a",), ("a", "b")):
+            below = open_below(above, parts)
+            assert os.path.samestat(os.fstat(below), root.joinpath(*parts).stat())
+            os.close(below)
+        with pytest.raises(OSError, match="symlink"):
+            open_below(above, ("a", "link"))
+        assert descriptors() == before + 1
+    assert descriptors() == before
+
+
+def test_one_that_cannot_be_closed_does_not_keep_others_open(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What the system says about it is logged."""
+    before = descriptors()
+    close_each(os.open(root, os.O_RDONLY), -1, os.open(root, os.O_RDONLY))
+    assert descriptors() == before
+    assert f"closing a file failed: {os.strerror(errno.EBADF)}" in caplog.text
 
 
 def test_a_missing_root_is_made_with_what_is_below(tmp_path: Path) -> None:
@@ -283,6 +337,24 @@ def test_a_destination_behind_a_symlink_is_refused(root: Path, outside: Path) ->
     (root / "models").symlink_to(outside)
     with pytest.raises(UnsafePath, match="symlink"):
         check_destination(root, "models/a.bin")
+
+
+def test_a_file_is_deleted_once(root: Path) -> None:
+    """Whoever deletes it is told that it was there; nothing stays open."""
+    (root / "a").mkdir()
+    (root / "a/file").touch()
+    before = descriptors()
+    assert [delete_file(root, path) for path in ("a/file", "a/file", "b/file")] == [True, False, False]
+    assert descriptors() == before
+    assert os.listdir(root / "a") == []
+
+
+def test_a_read_only_file_system_is_called_so(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its owner and mode would explain nothing."""
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    monkeypatch.setattr("grym_fetch.runtime.system.is_read_only", lambda _: True)
+    with pytest.raises(NotWritable, match="read-only file system"):
+        check_destination(root, "a.bin")
 
 
 def test_free_bytes_of_a_folder_that_is_not_made_yet(root: Path) -> None:
@@ -422,3 +494,49 @@ def test_what_can_be_seen_not_to_be_deletable(tmp_path: Path, trouble: str) -> N
         check_deletable(tmp_path, "deep/a")
         check_deletable(tmp_path, "nowhere/a")
         assert (tmp_path / "deep/a").exists() == (not trouble)
+
+
+def test_what_others_may_have_put_there_is_opened_with_care(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is waited for, no terminal becomes this process's, and a link is followed only if the user named it."""
+    (root / "file").touch()
+    flags = flags_of_open(monkeypatch)
+    for follow in (False, True):
+        os.close(open_regular(str(root / "file"), follow=follow))
+    care = os.O_NONBLOCK | os.O_NOCTTY
+    assert [each & (care | os.O_NOFOLLOW) for each in (*flags, FILE)] == [
+        care | os.O_NOFOLLOW,
+        care,
+        care | os.O_NOFOLLOW,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "limit", "expected"),
+    [
+        (b"one\ntwo\nthree", 100, [b"one", b"two", b"three"]),
+        (b"one\ntwo\n", 100, [b"one", b"two"]),
+        (b"one\n\ntwo\n", 100, [b"one", b"", b"two"]),
+        (b"one\ntwo\nthree", 10, [b"one", b"two"]),
+        (b"one\ntwo\nthree", 8, [b"one", b"two"]),
+        (b"eight888\n" + b"x" * 12 + b"\nlast", 100, [b"eight888", b"\0x", b"last"]),
+        (b"", 100, []),
+    ],
+)
+def test_lines_are_read_a_block_at_a_time(
+    root: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, limit: int, expected: list[bytes]
+) -> None:
+    """Wherever a block ends; up to the limit, without a line that it cuts; and a line that is too long is no line."""
+    monkeypatch.setattr(folders, "_READ_BYTES", 4)
+    monkeypatch.setattr(folders, "_MAX_LINE_BYTES", 8)
+    (root / "file").write_bytes(content)
+    with opened_folder(root) as above:
+        before = descriptors()
+        assert list(regular_lines("file", above, limit=limit, owner=os.geteuid())) == expected
+        assert descriptors() == before
+
+
+def test_a_file_without_line_ends_fills_no_memory(root: Path) -> None:
+    """What is kept of a line without end is some kilobytes."""
+    (root / "file").write_bytes(b"x" * (2 << 20) + b"\nok")
+    with opened_folder(root) as above:
+        assert list(regular_lines("file", above, limit=4 << 20, owner=os.geteuid())) == [b"\0", b"ok"]

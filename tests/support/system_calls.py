@@ -18,6 +18,18 @@ def failing(number: int) -> Callable[..., int]:
     return call
 
 
+def flags_of_open(patch: pytest.MonkeyPatch) -> list[int]:
+    """Returns a list that will have the flags of each file that is opened."""
+    real, flags = os.open, []
+
+    def call(path: Any, given: int, *arguments: Any, **more: Any) -> int:
+        flags.append(given)
+        return real(path, given, *arguments, **more)
+
+    patch.setattr(os, "open", call)
+    return flags
+
+
 def fail_at(patch: pytest.MonkeyPatch, name: str, number: int, error: BaseException) -> list[int]:
     """Make call number ``number`` of ``os.name`` fail. Returns a list with the count of calls."""
     real: Callable[..., Any] = getattr(os, name)
