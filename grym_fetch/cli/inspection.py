@@ -266,7 +266,7 @@ def schema_command(common: Common) -> int:
     from grym_fetch.core.manifest_schema import manifest_json_schema
 
     def work() -> int:
-        click.echo(json.dumps(manifest_json_schema(), indent=2))
+        click.echo(json.dumps(manifest_json_schema(), indent=None if common.json else 2))
         return 0
 
     return run_plain(common, work)
