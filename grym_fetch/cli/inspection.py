@@ -390,5 +390,7 @@ class _NextSteps:
         for command, parts in by_command.items():
             streams.say(f"{', '.join(parts)}: {command}")
         total = self._counts.total()
+        if not total and not is_chosen:
+            streams.say("the manifest lists no assets; `grym-fetch add URL` adds one")
         if is_checked and total and not by_command:
             streams.say(f"all {total:,} verified" if total > 1 else "verified")
