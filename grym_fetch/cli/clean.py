@@ -64,7 +64,7 @@ def clean_command(
     )
     from grym_fetch.cli.runner import run_plain
     from grym_fetch.core.manifest_values import check_url
-    from grym_fetch.repo.clean import plan_clean
+    from grym_fetch.repo.clean import Why, plan_clean
     from grym_fetch.repo.entries import check_gitignore
     from grym_fetch.repo.tree import find_root
 
@@ -100,7 +100,8 @@ def clean_command(
                 streams.say_result(line)
         elif not common.json:
             for kept in plan.kept:
-                streams.say(f"not moved: {shown(kept.path)}: {kept.reason}")
+                if kept.why is not Why.NEEDED:
+                    streams.say(f"not moved: {shown(kept.path)}: {kept.reason}")
         if dry_run:
             if common.json:
                 for record in plan_records(plan):
@@ -263,5 +264,6 @@ def _exit_code(kept: Iterable[Kept]) -> int:
     from grym_fetch.cli import exit_codes
     from grym_fetch.repo.clean import Why
 
-    codes = {exit_codes.WRONG_USAGE if each.why is Why.UNCOMMITTED else exit_codes.STORAGE for each in kept}
+    failed = [each.why for each in kept if each.why is not Why.NEEDED]
+    codes = {exit_codes.WRONG_USAGE if why is Why.UNCOMMITTED else exit_codes.STORAGE for why in failed}
     return exit_codes.worst(codes) if codes else exit_codes.DONE

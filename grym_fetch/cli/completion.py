@@ -5,6 +5,7 @@ Completing asks no server and writes nothing. If something is wrong, such as an 
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -38,7 +39,10 @@ def completion_command(common: Common, shell: str, install: bool) -> int:
     def work() -> int:
         text = script(shell)
         if not install:
-            click.echo(text, nl=False)
+            if common.json:
+                click.echo(json.dumps({"shell": shell, "text": text}))
+            else:
+                click.echo(text, nl=False)
             return 0
         from grym_fetch.disk.atomic import replace_file
 
@@ -47,6 +51,8 @@ def completion_command(common: Common, shell: str, install: bool) -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
             with opened_folder(path.parent) as folder:
                 replace_file(folder, path.name, text.encode())
+        if common.json:
+            click.echo(json.dumps({"shell": shell, "installed": str(path)}))
         if not common.quiet:
             streams.say(f"wrote {safe_text(str(path), limit=4000)}")
             if shell == "zsh":
@@ -65,20 +71,21 @@ def _complete_commands(ctx: click.Context, _: click.Parameter, incomplete: str) 
 
 @click.command("help", cls=Command)
 @click.argument("command", required=False, shell_complete=_complete_commands)
-@click.pass_context
-def help_command(ctx: click.Context, command: str | None) -> int:
+@common_options
+def help_command(common: Common, command: str | None) -> int:
     """Explain a command, or list all of them."""
+    ctx = click.get_current_context()
     root = ctx.find_root()
     group = root.command
     assert isinstance(group, click.Group), "the entry point is a group"
     if command is None:
-        click.echo(group.get_help(root))
-        return 0
-    found = group.get_command(root, command)
-    if found is None:
+        text = group.get_help(root)
+    elif (found := group.get_command(root, command)) is None:
         raise no_such_command(command, ctx, group.list_commands(root))
-    with click.Context(found, info_name=command, parent=root) as context:
-        click.echo(found.get_help(context))
+    else:
+        with click.Context(found, info_name=command, parent=root) as context:
+            text = found.get_help(context)
+    click.echo(json.dumps({"command": command, "text": text}) if common.json else text)
     return 0
 
 

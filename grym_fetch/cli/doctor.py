@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from grym_fetch.cli import streams
 from grym_fetch.cli.findings import tell_finding
 from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import Common, common_options, ids_argument
@@ -36,9 +35,8 @@ def doctor_command(common: Common, ids: tuple[str, ...], exclude: tuple[str, ...
     """
     from grym_fetch.cli import exit_codes
     from grym_fetch.cli.logs import set_up_logging
-    from grym_fetch.cli.runner import ending_in_order
+    from grym_fetch.cli.runner import ending_in_order, print_error
     from grym_fetch.core.errors import GrymFetchError
-    from grym_fetch.core.text import safe_text
     from grym_fetch.core.variables import BadVariable
     from grym_fetch.manager import AssetManager
 
@@ -65,7 +63,7 @@ def doctor_command(common: Common, ids: tuple[str, ...], exclude: tuple[str, ...
         raise click.UsageError(str(error)) from error
     except GrymFetchError as error:
         setup.note(str(error))
-        streams.complain("\n".join(safe_text(line, limit=1000) for line in str(error).split("\n")))
+        print_error(error)
         return exit_codes.exit_code(error)
     finally:
         setup.close()

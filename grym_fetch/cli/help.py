@@ -40,8 +40,8 @@ DOES_NOTHING: Mapping[str, set[str]] = {
     "store": {"assets_dir", "external_assets_dir"},
     "clean": {"assets_dir"},
     "schema": _NO_PLACE,
-    "completion": _NO_PLACE | {"json"},
-    "help": FOLDERS | OUTPUT,
+    "completion": _NO_PLACE,
+    "help": FOLDERS | (OUTPUT - {"json"}),
     "demo": _NO_PLACE,
 }
 

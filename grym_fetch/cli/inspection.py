@@ -266,7 +266,7 @@ def schema_command(common: Common) -> int:
     from grym_fetch.core.manifest_schema import manifest_json_schema
 
     def work() -> int:
-        click.echo(json.dumps(manifest_json_schema(), indent=2))
+        click.echo(json.dumps(manifest_json_schema(), indent=None if common.json else 2))
         return 0
 
     return run_plain(common, work)
@@ -390,5 +390,7 @@ class _NextSteps:
         for command, parts in by_command.items():
             streams.say(f"{', '.join(parts)}: {command}")
         total = self._counts.total()
+        if not total and not is_chosen:
+            streams.say("the manifest lists no assets; `grym-fetch add URL` adds one")
         if is_checked and total and not by_command:
             streams.say(f"all {total:,} verified" if total > 1 else "verified")

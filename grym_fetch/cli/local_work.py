@@ -34,11 +34,9 @@ def showing(common: Common) -> Iterator[Callable[[Event], None]]:
             yield tell
     except (KeyboardInterrupt, SystemExit) as error:  # a signal; see `runner.ending_in_order`
         if not common.quiet:
-            from grym_fetch.cli.runner import interrupted
-
             # Below the ``^C`` of a terminal.
             below = "\n" if isinstance(error, KeyboardInterrupt) and streams.sheet().is_terminal else ""
-            streams.tell(below + streams.sheet().prose(interrupted("")))
+            streams.tell(below + streams.sheet().prose(streams.interrupted("")))
         raise
 
 

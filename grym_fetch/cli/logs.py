@@ -6,6 +6,7 @@ forget it. Our own errors hold none (`grym_fetch.core.text`), but a foreign exce
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -175,7 +176,10 @@ class LogSetup:
                 folder = path.parent
             file = LogFile(folder, path.name, below=below, max_bytes=MAX_LOG_BYTES, keep=MAX_OLD_LOGS)
         except OSError as error:
-            self._root.warning("no log file %s: %s", path, (error.strerror or os.strerror(error.errno or 0)).lower())
+            why = (
+                "it is a symlink, and none is followed" if error.errno == errno.ELOOP else error.strerror or str(error)
+            )
+            self._root.warning("no log file %s: %s", path, why.lower())
             return
         handler = _FileHandler(file)
         is_json = path.suffix in (".json", ".jsonl")

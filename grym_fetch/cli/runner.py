@@ -231,7 +231,7 @@ async def _main(this: _Run) -> int:
             is_told = True  # another signal may come in the middle of this
             # Below a region that is still there, whose last row has the cursor and the terminal's ``^C``.
             below = "\n" if this.display is not None and this.display.is_live else ""
-            said = sheet.prose(interrupted(this.progress(), at_once=len(received) > 1))
+            said = sheet.prose(streams.interrupted(this.progress(), at_once=len(received) > 1))
             streams.tell_and_go(below + said)
         os._exit(exit_codes.ended_by(received[0]))
 
@@ -246,12 +246,6 @@ async def _main(this: _Run) -> int:
         end()
     finally:
         system.set_alarm(0)
-
-
-def interrupted(progress: str, *, at_once: bool = False) -> str:
-    """Return the last line of a run ended by a signal. ``progress``: how far it was; ``at_once``: it came twice."""
-    where = f" at {progress}" if progress else ""
-    return f"interrupted{where}{', ended at once' if at_once else ''}; run the same command to go on"
 
 
 async def _work(this: _Run) -> int:

@@ -261,6 +261,12 @@ def complain(text: str, *, kind: str = "error", hint: str = "") -> None:
         tell(formatted.message("hint", hint))
 
 
+def interrupted(progress: str, *, at_once: bool = False) -> str:
+    """Return the last line of a run ended by a signal. ``progress``: how far it was; ``at_once``: it came twice."""
+    where = f" at {progress}" if progress else ""
+    return f"interrupted{where}{', ended at once' if at_once else ''}; run the same command to go on"
+
+
 def say_result(text: str) -> None:
     """Write sentences to stdout, broken between words on a terminal: what a command answers to a person."""
     click.echo(sheet(sys.stdout).prose(text))

@@ -56,8 +56,9 @@ _OF_ONE_FILE = frozenset({errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOENT,
 
 
 class Why(Enum):
-    """Why a file is not moved."""
+    """Why a file is not moved. ``NEEDED``: git or grym-fetch reads it where it is, so that this is no failure."""
 
+    NEEDED = auto()
     UNCOMMITTED = auto()
     UNSAFE = auto()
     TAKEN = auto()
@@ -217,7 +218,7 @@ def _judge_names(move: Move, unseen: Collection[str], clashes: _Clashes) -> Kept
 def _judge(move: Move, root: Path, target: Path, dirty: Collection[str], own: OwnFolders) -> Kept | None:
     name = move.path.rpartition("/")[2]
     if (reason := own.why_not(root / move.path)) is not None:
-        return Kept(move.path, Why.UNSAFE, reason)
+        return Kept(move.path, Why.NEEDED, reason)
     try:
         normal = check_local_path(move.path), check_local_path(move.storage_path)
     except ValueError as error:

@@ -27,7 +27,7 @@ def unheard(event: Event) -> None:
     """Nobody wants to know."""
 
 
-class Stopped(Exception):
+class WorkStopped(Exception):
     """Nobody wants the work any more."""
 
 
@@ -44,12 +44,12 @@ class Told:
         self._is_stopped = False
 
     def stop(self) -> None:
-        """End the work: whoever tells of the next bytes gets `Stopped`. From any thread."""
+        """End the work: whoever tells of the next bytes gets `WorkStopped`. From any thread."""
         self._is_stopped = True
 
     def _go_on(self) -> None:
         if self._is_stopped:
-            raise Stopped
+            raise WorkStopped
 
     def copying(self, size: int) -> Callable[[int], None]:
         """So many bytes are to be copied. Returns what is called with how many are, by now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import select
@@ -189,6 +190,8 @@ def test_it_is_installed_where_the_shell_looks(tmp_path: Path, monkeypatch: pyte
         done = invoke("completion", shell, "--install")
         assert (done.exit_code, done.stdout) == (0, "")
         assert place(shell).read_text() == script(shell)
+    told = json.loads(invoke("completion", shell, "--install", "--json").stdout)
+    assert told == {"shell": shell, "installed": str(place(shell))}
     assert place(shell).is_relative_to(tmp_path)
     monkeypatch.delenv("HOME")
     assert invoke("completion", shell, "--install").exit_code == 2

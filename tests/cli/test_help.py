@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Sequence
 
@@ -107,6 +108,24 @@ def test_every_command_is_in_one_group() -> None:
     for name, summary in SUMMARIES.items():
         assert f"{name} {summary}" in text
     assert invoke("help").stdout == invoke("--help").stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_takes_the_common_options(name: str) -> None:
+    """So that a script, or a variable, can set them for all."""
+    taken = {parameter.name for parameter in command_of(name).params}
+    assert taken >= FOLDERS | {"verbose", "quiet", "json", "log_file"}
+
+
+@pytest.mark.parametrize(
+    ("line", "as_text"),
+    [("help", "--help"), ("help sync", "sync --help"), ("completion zsh", "completion zsh"), ("schema", "schema")],
+)
+def test_texts_for_programs(line: str, as_text: str) -> None:
+    """Of each text, one object in one line."""
+    (told,) = map(json.loads, invoke(*line.split(), "--json").stdout.splitlines())
+    text = invoke(*as_text.split()).stdout
+    assert told == json.loads(text) if line == "schema" else told["text"].rstrip("\n") == text.rstrip("\n")
 
 
 def test_the_version_is_shown() -> None:

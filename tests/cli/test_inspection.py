@@ -125,6 +125,23 @@ def test_a_check_writes_its_records_and_no_events(project: Project) -> None:
         assert json.loads(line)["state"] == "verified"
 
 
+@pytest.mark.parametrize("command", ["list", "check"])
+def test_an_empty_manifest_is_told(project: Project, command: str) -> None:
+    """Silence would say that something is wrong."""
+    project.entries.clear()
+    project.write()
+    done = run(project, command)
+    assert (done.stdout, done.stderr) == ("", "the manifest lists no assets; `grym-fetch add URL` adds one\n")
+    assert run(project, command, "-q").stderr == ""
+
+
+def test_an_unknown_id_is_told_alike_everywhere(project: Project) -> None:
+    """What is wrong, and the nearest one as a hint."""
+    for command in ("check", "doctor", "repair"):
+        said = "error: no asset 'modle' in the manifest\nhint: Did you mean model? `grym-fetch list` shows all.\n"
+        assert run(project, command, "modle").stderr == said
+
+
 def test_what_to_do_next_is_what_helps(project: Project) -> None:
     """A plain sync fetches the required assets; others need --all."""
     assert run(project, "list").stderr == "1 missing: grym-fetch sync\n"

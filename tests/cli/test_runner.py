@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from grym_fetch.cli.options import Common
-from grym_fetch.cli.runner import interrupted, print_error, run_plain, short_path
+from grym_fetch.cli.runner import print_error, run_plain, short_path
+from grym_fetch.cli.streams import interrupted
 from grym_fetch.core.errors import MirrorsExhausted, OriginFailure, SyncFailed, TransferError, UnpinnedAsset
 from grym_fetch.repo.moving import Draft
 

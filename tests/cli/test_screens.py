@@ -29,7 +29,7 @@ from grym_fetch.cli.measured import tell_measured
 from grym_fetch.cli.options import Common
 from grym_fetch.cli.repairing import tell_repaired
 from grym_fetch.cli.repository_text import survey_lines
-from grym_fetch.cli.runner import interrupted, print_error
+from grym_fetch.cli.runner import print_error
 from grym_fetch.cli.store import print_file
 from grym_fetch.cli.tables import print_table
 from grym_fetch.cli.updating import tell_newer
@@ -290,7 +290,7 @@ def mistyped(_: int) -> None:
 
 def stopped(_: int) -> None:
     """The last line of a run that was interrupted."""
-    streams.say(interrupted("21.9 of 64.0 MiB", at_once=False))
+    streams.say(streams.interrupted("21.9 of 64.0 MiB", at_once=False))
 
 
 SCENES: tuple[Callable[[int], str | None], ...] = (

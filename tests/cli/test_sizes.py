@@ -114,6 +114,16 @@ def test_what_identify_proposes_is_understood() -> None:
     assert invoke(*shlex.split(said.partition("grym-fetch ")[2]), "-n").exit_code == 0
 
 
+def test_what_is_needed_where_it_is_is_no_failure(repository: Path) -> None:
+    """It is told, unless quietly, and the others are moved."""
+    (repository / ".gitattributes").write_bytes(b"#" * 9000)
+    done = invoke("clean", "0.001", "-n")
+    assert (done.exit_code, "not moved: .gitattributes: git reads it where it is" in done.stdout) == (0, True)
+    done = invoke("clean", "0.001", "-y", "-q")
+    assert (done.exit_code, done.output) == (0, "")
+    assert (repository / "b.bin.asset-ref").exists()
+
+
 def test_quiet_does_not_hide_what_is_left(repository: Path) -> None:
     """An exit code other than 0 has its reason on stderr."""
     (repository / "b.bin").write_bytes(bytes(4 * KIB * KIB))

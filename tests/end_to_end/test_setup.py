@@ -202,6 +202,7 @@ def test_nothing_is_written_through_symlinks(project: Project, tmp_path: Path, s
     assert done.code == 0
     assert "is a symlink; `clean` and `restore` use it only if you name it" in done.out
     assert "no log file" in done.err
+    assert "it is a symlink, and none is followed" in done.err
     (project.root / "logs/asset-manager.log").unlink()
     (project.root / "logs").rmdir()
     (project.root / "logs").symlink_to(home)

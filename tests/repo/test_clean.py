@@ -339,7 +339,7 @@ def test_symlinks_are_reported(root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["a:b", "minimal/a", "asset-manifest.json", "e\u0301.bin", "x" * 235, "a.asset-ref", ".a.bin.grym-part"],
+    ["a:b", "minimal/a", "git~1", "e\u0301.bin", "x" * 235, "a.asset-ref", ".a.bin.grym-part"],
 )
 def test_names_that_could_not_come_back_stay(tmp_path: Path, name: str) -> None:
     """A file whose path is not safe on every system stays where it is, with the reason."""
@@ -374,7 +374,7 @@ def test_an_assets_folder_stays(root: Path, tmp_path: Path) -> None:
     write(root, "assets/.grym-fetch/verified.log", b"")
     write(root, "assets/deep/er.bin", A)
     plan = plan_clean(root, root, tmp_path / "out", LIMIT)
-    assert reasons(list(plan.kept)) == {"assets/deep/er.bin": Why.UNSAFE}
+    assert reasons(list(plan.kept)) == {"assets/deep/er.bin": Why.NEEDED}
 
 
 def test_two_at_once(root: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ MANIFEST = b'{"version": "1.0", "assets": []}'
 def planned(root: Path, source: Path, *needed: Path) -> tuple[list[str], list[str]]:
     """Which files would be moved, and which are kept because they are needed."""
     plan = plan_clean(root, source, root.parent / "out", LIMIT, needed=needed)
-    assert {kept.why for kept in plan.kept} <= {Why.UNSAFE}
+    assert {kept.why for kept in plan.kept} <= {Why.NEEDED}
     return [move.path for move in plan.moves], [kept.path for kept in plan.kept]
 
 
