@@ -372,7 +372,7 @@ class Credentials:
             self._hf_origin = None
 
     def find(self, url: URL) -> Credential | None:
-        """Return the credential for this address, or None."""
+        """Return the credential for this address, or None. Raises `PolicyRefused` for a token that cannot be sent."""
         if url.scheme != "https" and not is_loopback(url):
             return None
         if is_signed(url):
@@ -381,9 +381,9 @@ class Credentials:
             return Credential(_basic(url.user or "", url.password or ""), "the address itself")
         for name in token_variables(url):
             if token := self._tokens.get(name):
-                return Credential(f"Bearer {token}", name)
+                return _bearer(url, token, name)
         if self._hf_token and origin_key(url) == self._hf_origin:
-            return Credential(f"Bearer {self._hf_token}", self._hf_source)
+            return _bearer(url, self._hf_token, self._hf_source)
         host = (url.raw_host or "").lower()
         if host in self._netrc:
             return Credential(_basic(*self._netrc[host]), "the netrc file")
@@ -420,6 +420,14 @@ class Credentials:
 
 
 _AS_UNDERSCORE = str.maketrans(".-:", "___")
+
+
+def _bearer(url: URL, token: str, source: str) -> Credential:
+    if not (token.isascii() and token.isprintable()):
+        raise PolicyRefused(
+            str(url), f"the token in {source} has a line end or a character that is not ASCII: correct it"
+        )
+    return Credential(f"Bearer {token}", source)
 
 
 def _basic(login: str, password: str) -> str:

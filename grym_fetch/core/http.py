@@ -45,8 +45,12 @@ class Validator:
 
     @property
     def if_range(self) -> str | None:
-        """The value for ``If-Range``: a strong ETag only (section 13.1.5 forbids weak ones)."""
-        return self.etag if self.is_strong else None
+        """The value for ``If-Range``: a strong ETag only (section 13.1.5 forbids weak ones), and of ASCII.
+
+        Any other could not be sent as it came: its bytes may mean characters of any encoding.
+        """
+        etag = self.etag if self.is_strong else None
+        return etag if etag is not None and etag.isascii() else None
 
     def is_for(self, server: str) -> bool:
         """Whether it means anything to this server."""

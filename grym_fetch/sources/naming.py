@@ -75,10 +75,11 @@ def listed_assets(files: Sequence[ListedFile], naming: Naming, base_url: str | N
                 f"{file.name!r} has no http or https address; name the address of its folder with --base-url"
             )
         try:
+            local_path = check_local_path(f"{folder}{file.name}")
             asset = Asset(
                 id=check_id(asset_id),
                 url=urls[0],
-                local_path=check_local_path(f"{folder}{file.name}"),
+                local_path=local_path,
                 fallback_urls=tuple(urls[1 : MAX_FALLBACK_URLS + 1]),
                 checksum=file.checksum,
                 size=file.size,
@@ -94,10 +95,11 @@ def listed_assets(files: Sequence[ListedFile], naming: Naming, base_url: str | N
 
 def _asset(resolved: Resolved, file: SourceFile, naming: Naming, asset_id: str, local_path: str) -> Asset:
     try:
+        local_path = check_local_path(local_path)  # first: the id may be made of it
         return Asset(
             id=check_id(asset_id),
             url=file.url,
-            local_path=check_local_path(local_path),
+            local_path=local_path,
             name=naming.name,
             description=naming.description,
             fallback_urls=(*naming.fallback_urls, *file.mirrors),

@@ -523,6 +523,18 @@ def test_who_gets_which_credentials(address: str, expected: str | None) -> None:
     assert Credentials(ENVIRON, NETRC).authorization(parse_address(address)) == expected
 
 
+@pytest.mark.shows("S7", "U4")
+@pytest.mark.parametrize("token", ["hunter2\nX-Evil: 1", "“hunter2”", "hunter2\x01"])
+def test_a_token_that_cannot_be_sent(token: str) -> None:
+    """A line end or a typographic quote that was pasted along is said of the variable, and the token is not shown."""
+    for environ in ({"GRYM_FETCH_TOKEN_HUGGINGFACE_CO": token}, {"HF_TOKEN": token}):
+        with pytest.raises(PolicyRefused, match=f"the token in {next(iter(environ))} has a line end") as caught:
+            Credentials(environ).find(parse_address("https://huggingface.co/x"))
+        assert "hunter2" not in str(caught.value)
+    ends = Credentials({"HF_TOKEN": " hunter2\n"})
+    assert ends.authorization(parse_address("https://huggingface.co/x")) == "Bearer hunter2"
+
+
 @pytest.mark.shows("S7")
 def test_the_own_variable_of_a_host_comes_before_hf_token() -> None:
     """A variable that names Hugging Face's host takes precedence over ``HF_TOKEN``."""

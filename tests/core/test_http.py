@@ -577,10 +577,13 @@ def test_a_part_is_believed_at_all() -> None:
 )
 @pytest.mark.shows("R11", "B23")
 def test_only_a_strong_etag_is_sent(etag: str | None, strong: bool) -> None:
-    """If-Range carries only a well-formed strong ETag, never a weak one and never a date (RFC 9110 section 13.1.5)."""
+    """If-Range carries only a well-formed strong ETag, never a weak one and never a date (RFC 9110 section 13.1.5).
+
+    Nor bytes that are not ASCII: no request can carry them as they came.
+    """
     validator = Validator(etag, MONDAY)
     assert validator.is_strong is strong
-    assert validator.if_range == (etag if strong else None)
+    assert validator.if_range == (etag if strong and etag != '"\xe9"' else None)
 
 
 @pytest.mark.parametrize(

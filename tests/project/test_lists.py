@@ -72,6 +72,7 @@ async def test_import_what_must_be_fetched(project: Project, server: AssetServer
     [
         ("SHA256SUMS", f"{'0' * 64}  a.bin\n", "no http or https address; name .* --base-url"),
         ("SHA256SUMS", f"{'0' * 64}  ../a.bin\n", "'../a.bin'"),
+        ("list", 'url = "https://h.example/a"\noutput = "/etc/a"\n', "'/etc/a' is absolute"),
         ("list", "ftp://h.example/a\n", "no http or https address"),
         ("list", "what is this\n", "its format is not known"),
         ("a.meta4", "<!DOCTYPE a><a/>", "document type"),
