@@ -145,7 +145,7 @@ def test_a_long_chain_of_changes_takes_one_look_at_each(monkeypatch: pytest.Monk
 
     real: Callable[[bytes, bytes, int], bytes] = git_pack._applied
     monkeypatch.setattr(git_pack, "_applied", count)
-    contents = [b"%03d" % number for number in range(200)]
+    contents = [b"%03d" % place for place in range(200)]
     changes = [
         entry(7, number(3) + number(3) + b"\x03" + new, base=name_of("blob", old)) for old, new in pairwise(contents)
     ]
