@@ -31,6 +31,10 @@ log = logging.getLogger(__name__)
 
 CONNECT_S = 10.0
 """How long to wait for the head."""
+CONNECT_ATTEMPTS = 3
+"""A busy head now and then loses the process that it starts for a client, between its fork and its first line."""
+_BAD_LUCK = ("Starting Ray client server failed", "ZombieProcess")
+"""What it says then."""
 TELL_S = 3.0
 """How long to wait for an answer."""
 CLOSE_S = 1.0
@@ -312,10 +316,15 @@ async def connected_ray() -> RayCluster:
 def _connect(thread: ThreadPoolExecutor, address: str) -> RayCluster:
     ray = _ray()
     logging.getLogger("ray").setLevel(logging.ERROR)
-    try:
-        context = ray.init(address, allow_multiple=True, log_to_driver=False)
-    except Exception as error:  # another version of Ray or Python, no token, no TLS: it raises what it likes
-        raise ClusterError(f"cannot connect to {safe_text(address)}: {_last_line(error)}") from error
+    for left in reversed(range(CONNECT_ATTEMPTS)):
+        try:
+            context = ray.init(address, allow_multiple=True, log_to_driver=False)
+            break
+        except Exception as error:  # another version of Ray or Python, no token, no TLS: it raises what it likes
+            if left and any(words in str(error) for words in _BAD_LUCK):
+                log.info("Ray's head has not started a process for this one: %s", _last_line(error))
+                continue
+            raise ClusterError(f"cannot connect to {safe_text(address)}: {_last_line(error)}") from error
     return RayCluster(ray, thread, lambda: context, context.disconnect)
 
 

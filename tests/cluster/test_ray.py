@@ -18,6 +18,7 @@ from typing import Any, cast
 import pytest
 
 from grym_fetch import AssetManager, Settings
+from grym_fetch.cluster import ray as module
 from grym_fetch.cluster.packets import Packet, pack
 from grym_fetch.cluster.protocol import Done, Job, Task, TaskEnd
 from grym_fetch.cluster.ray import MAX_DEATHS, RayCluster
@@ -167,6 +168,23 @@ async def test_a_worker_that_cannot_import_the_program_is_an_error(ray: FakeRay)
     await cluster.aclose()
 
 
+@pytest.mark.parametrize(
+    ("why", "attempts"), [("RuntimeError: Starting Ray client server failed. See", 3), ("versions differ", 1)]
+)
+def test_a_head_that_had_bad_luck_is_asked_again(monkeypatch: pytest.MonkeyPatch, why: str, attempts: int) -> None:
+    """It lost the process that it had started for this one. Any other reason is told at once."""
+    asked: list[str] = []
+
+    def init(address: str, **_: object) -> None:
+        asked.append(address)
+        raise ConnectionError(f"ray.init() failed\n{why}")
+
+    monkeypatch.setattr(module, "_ray", lambda: SimpleNamespace(init=init))
+    with ThreadPoolExecutor(1) as thread, pytest.raises(ClusterError, match=f"cannot connect to ray://h:1: {why}"):
+        module._connect(thread, "ray://h:1")
+    assert asked == ["ray://h:1"] * attempts
+
+
 @pytest.mark.shows("P21")
 async def test_a_run_that_ends_leaves_no_actor(ray: FakeRay) -> None:
     """Also those that are still at work, or have not begun; and what was opened for it is closed."""
@@ -199,9 +217,13 @@ def has_ended(process: int) -> bool:
 @pytest.mark.alone  # on a busy machine, Ray gives up starting its own processes
 @pytest.mark.linux
 @pytest.mark.package("ray")
+@pytest.mark.timeout(300)
 @pytest.mark.shows("P16", "P18", "P21")
 async def test_ray_fetches_everything_once_and_replaces_a_killed_worker(server: AssetServer, project: Project) -> None:
-    """Each asset is requested once, by two workers; what a killed one had fetched is not fetched again by the next."""
+    """Each asset is requested once, by two workers; what a killed one had fetched is not fetched again by the next.
+
+    A run that is cancelled leaves no worker.
+    """
     many(project, server, 200)
     gate, size = Gate(), 16 * MIB
     file = server.add("/big", SeededContent(size, seed=1), faults=[Hold(gate, at=size - 1)])
@@ -225,6 +247,7 @@ async def test_ray_fetches_everything_once_and_replaces_a_killed_worker(server: 
             await server.stats.until(lambda stats: stats.requests_in_flight == 0)
             file.faults = ()
             await run
+            plans = [event for event in events if isinstance(event, AssetPlanned) and event.asset == "big"]
             while not at_work.empty():
                 at_work.get_nowait()
             file.faults = [Hold(gate, at=size - 1)]
@@ -240,7 +263,6 @@ async def test_ray_fetches_everything_once_and_replaces_a_killed_worker(server: 
     assert requests == {f"/{n}": 1 for n in range(200)}
     assert server.stats.most_open_connections <= 4
     assert len({event.node for event in events if isinstance(event, AssetVerified) and event.asset != "big"}) == 2
-    plans = [event for event in events if isinstance(event, AssetPlanned) and event.asset == "big"]
     assert plans[-1].node != killed
     assert plans[-1].resumed_bytes > size // 2
 
