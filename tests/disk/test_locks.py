@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from grym_fetch.core.errors import UnsafePath
 from grym_fetch.disk.locks import FileLock, Flock, try_flock
 from grym_fetch.disk.owner import Owner
 from tests.support.system import dead_owner, descriptors
+from tests.support.system_calls import failing, flags_of_open
 
 HOLD = """
 import sys
@@ -207,9 +209,11 @@ def test_an_unlinked_file_is_not_held(path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(fcntl, "flock", flock)
     lock = lock_at(path)
+    before = descriptors()
     assert lock.try_acquire()
     assert not lock_at(path).try_acquire()
     lock.release()
+    assert descriptors() == before
 
 
 @pytest.mark.shows("B2", "X3", "S14")
@@ -304,3 +308,77 @@ def test_a_lock_that_could_not_be_signed_is_not_kept(path: Path, monkeypatch: py
     assert after.try_acquire() is not taken
     after.release()
     lock.release()
+
+
+def test_the_record_of_an_earlier_holder_is_gone(path: Path) -> None:
+    """However long it was, what the next holder writes is all there is to read."""
+    path.write_text("x" * 400)
+    lock = lock_at(path)
+    assert lock.try_acquire()
+    assert json.loads(path.read_text())["pid"] == os.getpid()
+    lock.release()
+
+
+def test_a_file_that_may_only_be_read_is_locked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another user made it: it excludes others all the same, and only does not say who holds it."""
+    path.touch()
+    real = os.open
+
+    def read_only(name: str, flags: int, *arguments: int, **more: int) -> int:
+        if name == path.name and flags & os.O_ACCMODE == os.O_RDWR:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(name, flags, *arguments, **more)
+
+    monkeypatch.setattr(os, "open", read_only)
+    first, second = lock_at(path), lock_at(path)
+    assert first.try_acquire()
+    assert first.is_trustworthy
+    assert not second.try_acquire()
+    assert second.holder == "another process"
+    first.release()
+
+
+def test_a_disk_that_fails_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record that could not be written leaves no lock and nothing open."""
+    before = descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", failing(errno.EIO))
+        with pytest.raises(OSError, match="Input/output"):
+            lock_at(path).try_acquire()
+    assert descriptors() == before
+
+
+def test_whoever_may_work_in_the_folder_may_lock(path: Path) -> None:
+    """Whatever the umask is; a file is not made executable."""
+    path.parent.chmod(0o775)
+    before = os.umask(0o077)
+    try:
+        lock = lock_at(path)
+        assert lock.try_acquire()
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o664
+    lock.release()
+
+
+def test_what_is_no_file_is_not_locked(path: Path) -> None:
+    """It is named, with what to do, and is not waited for."""
+    os.mkfifo(path)
+    before = descriptors()
+    with pytest.raises(UnsafePath, match="in the place of a lock; remove it"):
+        lock_at(path).try_acquire()
+    assert descriptors() == before
+
+
+def test_a_lock_is_opened_with_care(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No link is followed, nothing is waited for, no terminal becomes this process's, and what is made is new."""
+    flags = flags_of_open(monkeypatch)
+    lock = FileLock(lambda: os.dup(folder), path.name)
+    folder = os.open(path.parent, os.O_RDONLY)
+    assert lock.try_acquire()
+    lock.release()
+    os.close(folder)
+    care = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+    assert len(flags) == 4
+    assert all(each & care == care for each in flags[1:])
+    assert [each & os.O_EXCL for each in flags if each & os.O_CREAT] == [os.O_EXCL]

@@ -84,6 +84,16 @@ def test_death_is_certain_or_not_claimed(change: Callable[[Owner], Owner], is_de
     assert change(Owner.this()).is_dead is is_dead
 
 
+def test_who_may_be_on_another_machine() -> None:
+    """One of another boot and another host; whoever shares one of the two is here, in whatever container."""
+    me = Owner.this()
+    other_namespace, other_boot = f"{me.boot[:16]}0123", "0123456789abcdef"
+    assert not me.may_be_elsewhere
+    assert not replace(me, boot=other_namespace, host="other").may_be_elsewhere
+    assert not replace(me, boot=other_boot).may_be_elsewhere
+    assert replace(me, boot=other_boot, host="other").may_be_elsewhere
+
+
 def test_without_proc_nobody_is_declared_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     """If the system does not tell which boot this is, two processes that do not know it count as of different boots."""
     monkeypatch.setattr("grym_fetch.disk.owner.boot_id", lambda: "")

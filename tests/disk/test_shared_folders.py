@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import stat
@@ -15,20 +16,23 @@ from pathlib import Path
 import pytest
 
 from grym_fetch.archive.tree import TreeStore
+from grym_fetch.core.checked_lines import encode_line
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import GrymFetchError, NotWritable, StorageError, UnsafePath
 from grym_fetch.disk import state as state_module
 from grym_fetch.disk.assets_folder import AssetsFolder
-from grym_fetch.disk.folders import open_folder, opened_folder
+from grym_fetch.disk.folders import close_each, open_folder, opened_folder
 from grym_fetch.disk.local_files import hash_file
 from grym_fetch.disk.moved_files import read_document
 from grym_fetch.disk.prune import prune
 from grym_fetch.disk.rollback import RollbackGuard
 from grym_fetch.disk.sharing import OpenFile
 from grym_fetch.disk.stage import StageKey
-from grym_fetch.disk.state import StateFolder, read_state, state_lines
+from grym_fetch.disk.state import StateFolder, is_of_gone_project, open_state, read_state, state_home, state_lines
 from grym_fetch.disk.verified import FileSignature, VerifiedCache, VerifiedFile, replace_log
 from tests.support.other_user import ANNA, BERT, TEAM, as_user, needs_root
+from tests.support.system import descriptors
+from tests.support.system_calls import failing, flags_of_open
 
 CONTENT = b"weights" * 1000
 CHECKSUM = Checksum.of(CONTENT)
@@ -266,6 +270,117 @@ def test_where_a_users_own_state_is(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(PermissionError, match="another user"):
         StateFolder(tmp_path / "assets").open_elsewhere(create=True)
     assert not (tmp_path / ".local").exists()
+
+
+def test_only_what_was_asked_for_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a folder on the way, nor anything after an error."""
+    state = StateFolder(tmp_path)
+    before = descriptors()
+    for _ in range(2):
+        opened = [
+            state.open(create=True),
+            state.open("a", "b", create=True),
+            state.open_locks(create=True),
+            state.open_elsewhere(create=True),
+        ]
+        assert descriptors() == before + len(opened)
+        close_each(*opened)
+    with state.opened("a"):
+        assert descriptors() == before + 1
+    assert descriptors() == before
+    (state.own / "a" / "file").touch()
+    with pytest.raises(UnsafePath, match="not a folder"):
+        state.open("a", "file")
+    with pytest.raises(FileNotFoundError):
+        state.open("none")
+    state.elsewhere.chmod(0o777)
+    with pytest.raises(PermissionError, match="others may write there"):
+        state.open_elsewhere()
+    state.own.chmod(0o777)
+    with pytest.raises(UnsafePath, match="others may write"):
+        state.open()
+    state.own.chmod(0o700)
+    with monkeypatch.context() as patch:
+        patch.setattr(StateFolder, "share", failing(errno.EIO))
+        for act in (state.open, state.open_locks):
+            with pytest.raises(StorageError, match="input/output error"):
+                act()
+    assert descriptors() == before
+
+
+def test_git_is_told_to_leave_our_folder_alone(tmp_path: Path) -> None:
+    """Once, and by whoever writes there: what somebody has made of it stays."""
+    state = StateFolder(tmp_path)
+    marker = state.top / ".gitignore"
+    os.close(state.open(create=True))
+    assert marker.read_bytes() == b"*\n"
+    marker.write_bytes(b"mine\n")
+    os.close(state.open(create=True))
+    assert marker.read_bytes() == b"mine\n"
+    marker.unlink()
+    os.close(state.open())
+    assert not marker.exists()
+
+
+def test_a_folder_that_is_set_aside_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever looks for what was in it finds out where it is."""
+    state = StateFolder(tmp_path)
+    os.close(state.open(create=True))
+    state.own.chmod(0o777)
+    os.close(state.open(create=True))
+    (aside,) = state.top.glob(f"{state.own.name}.shared-*")
+    assert f"others may write to {state.own}, so nothing in it is used; it was renamed to {aside.name}" in caplog.text
+
+
+def test_what_is_too_long_names_no_project(tmp_path: Path) -> None:
+    """No path is as long, and no memory is filled with it: nothing is said to be gone."""
+    tmp_path.chmod(0o700)
+    device = tmp_path.stat().st_dev
+    with opened_folder(tmp_path) as folder:
+        for length, is_gone in ((100, True), (70_000, False)):
+            (tmp_path / "assets-folder").write_bytes(encode_line([f"{tmp_path}/none/{'x' * length}", device]))
+            assert is_of_gone_project(folder) is is_gone
+
+
+def test_a_folder_elsewhere_says_what_it_is_for(tmp_path: Path) -> None:
+    """Once it is written to: then it is known when its project is gone, and not only on another disk."""
+    state = StateFolder(tmp_path / "project" / "assets")
+    state.assets_dir.mkdir(parents=True)
+    state.elsewhere.mkdir(mode=0o700, parents=True)
+    os.close(state.open_elsewhere())
+    assert list(state.elsewhere.iterdir()) == []
+    with opened_elsewhere(state) as folder:
+        assert not is_of_gone_project(folder)
+        shutil.rmtree(tmp_path / "project")
+        assert is_of_gone_project(folder)
+        place = [str(state.assets_dir), tmp_path.stat().st_dev + 1]
+        (state.elsewhere / "assets-folder").write_bytes(encode_line(place))
+        assert not is_of_gone_project(folder)
+
+
+def test_a_user_without_a_home_has_no_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless `XDG_STATE_HOME` says where it is."""
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(FileNotFoundError, match="this user has no home folder"):
+        state_home()
+
+
+def test_a_state_file_is_opened_with_care(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No link is followed, nothing is waited for, and no terminal becomes this process's."""
+    (tmp_path / "link").symlink_to("target")
+    with opened_folder(tmp_path) as folder:
+        flags = flags_of_open(monkeypatch)
+        os.close(open_state(folder, "log", os.O_APPEND))
+        with pytest.raises(OSError, match="symbolic links"):
+            open_state(folder, "link", os.O_APPEND)
+    care = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+    assert [each & care for each in flags] == [care, care]
+    assert not (tmp_path / "target").exists()
 
 
 # -- what an earlier version left -------------------------------------------------------------------------------------

@@ -112,6 +112,21 @@ def test_what_changes_meanwhile_is_not_taken(source: Path, tmp_path: Path, mode:
     assert descriptors() == before
 
 
+def test_a_link_is_followed_only_if_that_is_asked_for(source: Path, tmp_path: Path) -> None:
+    """Then the name and the folder are those of the file that it leads to."""
+    (tmp_path / "links").mkdir()
+    link = tmp_path / "links" / "link"
+    link.symlink_to(source)
+    before = descriptors()
+    opened = OpenFile.opened(link, follow=True)
+    assert (opened.path, opened.name) == (source.resolve(), "source")
+    assert os.path.samestat(os.fstat(opened.folder), tmp_path.stat())
+    opened.close()
+    with pytest.raises(OSError, match="symbolic links"):
+        OpenFile.opened(link)
+    assert descriptors() == before
+
+
 def test_a_name_that_leads_elsewhere_is_not_linked(source: Path, tmp_path: Path) -> None:
     """The file that was opened is copied instead."""
     opened, here = OpenFile.opened(source), os.open(tmp_path, os.O_RDONLY)
