@@ -21,6 +21,10 @@ MAX_OPEN_FILES = 65_536
 _RENAME_EXCHANGE = 2
 _BOOT_DIGITS = 16
 _FICLONE = 0x40049409
+_WITH_LEASES = frozenset(
+    {"ext2", "ext3", "ext4", "xfs", "btrfs", "bcachefs", "f2fs", "zfs", "tmpfs", "overlay", "vfat", "exfat", "ntfs3"}
+)
+"""The file systems of this machine, on which a lease is refused only for the sake of a writer."""
 
 
 def flush(descriptor: int, *, data_only: bool) -> None:
@@ -88,18 +92,30 @@ def boot_id() -> str:
     return f"{boot}{namespace}"
 
 
+def _file_system(descriptor: int) -> str:
+    """The kind of file system that a file is on; empty if that is not known."""
+    try:
+        mount = Path(f"/proc/self/fdinfo/{descriptor}").read_text().partition("mnt_id:")[2].split()[0]
+        for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines():
+            if line.startswith(f"{mount} "):
+                return line.partition(" - ")[2].split(" ")[0]
+    except (OSError, IndexError):
+        pass
+    return ""
+
+
 def is_open_for_writing(descriptor: int) -> bool:
     """Whether any process has the file open for writing; ``descriptor`` is open for reading. False if that is unknown.
 
     A read lease is given only if nobody has (fcntl(2)); it is returned at once. SIGURG, which would ask for it back
-    in between, does nothing unless it is handled.
+    in between, does nothing unless it is handled. NFS and SMB also refuse a lease for reasons of their own.
     """
     with suppress(OSError):
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
         try:
             fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         except BlockingIOError:
-            return True
+            return _file_system(descriptor) in _WITH_LEASES
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return False
 

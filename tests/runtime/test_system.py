@@ -155,7 +155,7 @@ def test_ctrl_c_is_held_back() -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def test_who_has_a_file_open_for_writing(tmp_path: Path) -> None:
+def test_who_has_a_file_open_for_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Anybody, even one who only has it in memory; readers do not count, and no writer is held up afterwards."""
     path = tmp_path / "file"
     path.write_bytes(b"1")
@@ -170,6 +170,9 @@ def test_who_has_a_file_open_for_writing(tmp_path: Path) -> None:
         mapped.close()
         assert not system.is_open_for_writing(descriptor)
         os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))  # no lease is left, which would hold this up
+        with open(path, "ab"):
+            monkeypatch.setattr(system_linux, "_file_system", lambda _: "nfs4")
+            assert not system.is_open_for_writing(descriptor), "there, a refusal means nothing"
     finally:
         os.close(descriptor)
     folder = os.open(tmp_path, os.O_RDONLY)
