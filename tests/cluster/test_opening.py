@@ -72,6 +72,7 @@ def marked(mark: str) -> list[int]:
 @pytest.mark.linux
 @pytest.mark.package("distributed", "cryptography")
 @pytest.mark.shows("P21")
+@pytest.mark.alone
 def test_ctrl_c_ends_the_cluster_of_this_machine(server: AssetServer, project: Project, tmp_path: Path) -> None:
     """Within five seconds no process is left, nor anything in the folder for temporary files; then it goes on."""
     gate, size = Gate(), 16 * MIB
