@@ -73,11 +73,15 @@ class _UnderWay:
 
 @dataclass(slots=True, eq=False)
 class Over:
-    """A task that is over, but of which events may still come. ``assets``: None if they are on its list."""
+    """A task that is over, but of which events may still come. ``assets``: None if they are on its list.
+
+    ``since``: when it ended, in monotonic seconds.
+    """
 
     task: Task
     node: str | None
     done: Done
+    since: float
     assets: Sequence[Asset] | None = None
 
 
@@ -128,6 +132,7 @@ class Driver:
         self._under_way: dict[int, _UnderWay] = {}
         self._told: dict[str, str] = {}
         """How assets have ended, as events have told, until their tasks are over."""
+        self._last_round = 0.0
         self._fading: list[Over] = []
         """What is over, but of which events may still come when its node answers next."""
         self._room = asyncio.Condition()
@@ -192,6 +197,7 @@ class Driver:
     async def _round(self, *, stop: bool = False) -> None:
         """Give each node an order, and deal with what they answer. Raises `ClusterError`."""
         now, fading = self._clock.monotonic(), tuple(self._fading)
+        self._last_round = now
         present = await self._cluster.nodes()
         for name in self._nodes.keys() - present.keys():
             self._lost(name, now)
@@ -209,7 +215,7 @@ class Driver:
         for over in fading:
             if over.node in replies or over.node is None:
                 await self._forget(over)
-            elif stop or over.node not in self._nodes:
+            elif stop or over.node not in self._nodes or now - over.since > self._lease:
                 await self._tell_rest(over)
                 await self._forget(over)
         async with self._room:
@@ -263,12 +269,17 @@ class Driver:
             for part in cut([window], self._next_size):
                 self._left_count -= len(part)
                 self._left_bytes -= sum(asset.size or 0 for asset in part)
-                await self._wait_for(lambda: len(self._under_way) < AHEAD * max(len(self._nodes), 1))
+                await self._wait_for(self._has_room)
                 self._numbers += 1
                 digest = await self._threads.compute(self._lists.write, self._numbers, part)
                 task = Task(self._job, self._numbers, len(part), sum(map(weight, part)), digest)
                 self._under_way[task.number] = _UnderWay(task)
                 await self._cluster.submit(task)
+
+    def _has_room(self) -> bool:
+        """Whether one more task may be handed out: not while workers are faster than what they tell is heard."""
+        nodes, ended = max(len(self._nodes), 1), sum(over.since >= self._last_round for over in self._fading)
+        return len(self._under_way) < AHEAD * nodes and len(self._under_way) + ended < (AHEAD + 1) * nodes
 
     def _next_size(self) -> TaskSize:
         return self._pace.next_size(self._left_bytes, self._left_count, len(self._nodes))
@@ -320,7 +331,7 @@ class Driver:
         fetched = len(done.verified) + len(done.unverified)
         if fetched == under_way.task.count:
             self._pace.learn(under_way.task.bytes, fetched, done.seconds)
-        self._fading.append(Over(under_way.task, ended.node, done))
+        self._fading.append(Over(under_way.task, ended.node, done, self._clock.monotonic()))
 
     def _count(self, done: Done) -> None:
         """Count the ends of a task's assets, each as it was told first."""

@@ -109,7 +109,7 @@ class EachNodeDriver(Driver):
             finally:
                 del self._waiting[task.number]
             if ended.done is not None:
-                self._fading.append(Over(task, worker, ended.done, part))
+                self._fading.append(Over(task, worker, ended.done, self._clock.monotonic(), part))
                 return ended.done
             if ended.number < 0:
                 await self._cluster.cancel([task.number])

@@ -379,6 +379,39 @@ def test_memory_does_not_grow_with_the_run(monkeypatch: pytest.MonkeyPatch) -> N
     virtual(story)
 
 
+@pytest.mark.shows("P20")
+def test_workers_that_are_faster_than_they_are_heard_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they have to tell would pile up, and with it the lists of tasks that are over."""
+    monkeypatch.setattr(module, "WINDOW", 100)
+    monkeypatch.setattr("tests.cluster.test_driver.TASK_S", 0.0)
+
+    async def story() -> None:
+        scene = Scene(2)
+        await scene.sync(5000)
+        assert scene.lists.most <= 6 * max(task.count for task in scene.cluster.submitted)
+        assert set(scene.ends.values()) == {1}
+        assert len(scene.ends) == 5000
+
+    virtual(story)
+
+
+def test_a_node_that_stays_silent_is_not_waited_for() -> None:
+    """It has stopped by itself when its lease is over; what it had done is told then."""
+
+    async def story() -> None:
+        scene = Scene(2)
+        run = asyncio.create_task(scene.sync(2000))
+        await asyncio.sleep(ORDER_S)
+        scene.workers[0].answers_lost = 1000
+        await asyncio.sleep(TASK_S + 3 * ORDER_S)
+        assert "w0" not in {event.node for event in scene.events}
+        await asyncio.sleep(LEASE_S)
+        assert "w0" in {event.node for event in scene.events}
+        run.cancel()
+
+    virtual(story)
+
+
 def test_errors_of_assets_are_kept() -> None:
     """A failed asset is counted as failed, with its own error, and the rest is as it is."""
 
