@@ -64,6 +64,56 @@ async def test_s3(address: str, environ: dict[str, str], expected: str, has_keys
     assert KEYS["AWS_SECRET_ACCESS_KEY"] not in str(found)
 
 
+@pytest.mark.parametrize(("style", "is_hosted"), [("1", True), (" True ", True), ("false", False), ("0", False)])
+async def test_where_the_name_of_a_bucket_goes(style: str, is_hosted: bool) -> None:
+    """Into the host or into the path, as the variable of Amazon's own tools says, whatever the endpoint is."""
+    for endpoint in ("https://s3.us-east-1.amazonaws.com", "https://r2.example.org"):
+        environ = {} if "amazonaws" in endpoint else {"AWS_ENDPOINT_URL": endpoint}
+        found = await signed("s3://models/a", **environ, AWS_VIRTUAL_HOSTED_STYLE_REQUEST=style)
+        host = endpoint.removeprefix("https://")
+        assert str(found) == (f"https://models.{host}/a" if is_hosted else f"{endpoint}/models/a")
+
+
+ACCOUNT = {"AZURE_STORAGE_ACCOUNT_NAME": "acct"}
+ROLE = {"GRYM_FETCH_INSTANCE_ROLE": "yes"}
+CLIENT = {"AZURE_CLIENT_ID": "me", "AZURE_TENANT_ID": "us", "AZURE_CLIENT_SECRET": "the-secret"}
+
+
+@pytest.mark.shows("S9")
+@pytest.mark.parametrize(
+    ("address", "environ", "way"),
+    [
+        ("s3://models/a", {}, "plain"),
+        ("s3://models/a", KEYS, "at hand"),
+        ("s3://models/a", {"AWS_WEB_IDENTITY_TOKEN_FILE": "/nowhere", "AWS_ROLE_ARN": "me"}, "asked for"),
+        ("s3://models/a", ROLE, "asked for"),
+        ("gs://models/a", {}, "plain"),
+        ("gs://models/a", ROLE, "asked for"),
+        ("az://models/a", ACCOUNT, "plain"),
+        ("az://models/a", {**ACCOUNT, **CLIENT}, "asked for"),
+        ("az://models/a", {**ACCOUNT, **ROLE}, "asked for"),
+    ],
+)
+async def test_who_is_asked_for_credentials(
+    monkeypatch: pytest.MonkeyPatch, address: str, environ: dict[str, str], way: str
+) -> None:
+    """Nobody, or a service that the variables name or the user allows: without holding up the loop."""
+    used = ["plain"]
+
+    async def sign_async(*_: object) -> str:
+        used.append("asked for")
+        return "https://signed.example/"
+
+    def sign(*_: object) -> str:
+        used.append("at hand")
+        return "https://signed.example/"
+
+    monkeypatch.setattr("obstore.sign", sign)
+    monkeypatch.setattr("obstore.sign_async", sign_async)
+    await signed(address, **environ)
+    assert used[-1] == way
+
+
 async def test_a_profile_has_keys_region_and_endpoint(tmp_path: Path) -> None:
     """As the `aws` command reads them; the environment wins."""
     (tmp_path / ".aws").mkdir()
