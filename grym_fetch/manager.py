@@ -429,7 +429,8 @@ class AssetManager:
     def state_of(self, asset: Asset) -> AssetState:
         """Return the asset's state on disk without reading a file. Needs a running loop.
 
-        So a file that has not been verified yet is ``present`` if its size is right, and ``corrupt`` otherwise.
+        So a file that has not been verified yet is ``present``, or ``unverified`` if it has no checksum; but it is
+        ``corrupt`` if it has another size than the one that is listed.
         """
         return self.states_of([asset])[0]
 
@@ -473,7 +474,8 @@ class AssetManager:
         force: bool = False,
         on_part: Callable[[SyncPlan], object] | None = None,
     ) -> SyncPlan:
-        """Return what fetching these assets would take. Reads no file: one of the right size counts as present.
+        """Return what fetching these assets would take. Reads no file: one of the right size counts as present, or of
+        any if none is listed.
 
         ``on_part`` is told of each part of the plan: of all of it, unless there are very many assets. Then the plan
         that is returned has only the sums, and its assets are in the parts.
@@ -664,12 +666,13 @@ class AssetManager:
     ) -> tuple[Asset, ...]:
         """Append the files that a short address such as ``hf://org/repo`` leads to; return them as they are now listed.
 
-        The address of a hub's page works too. Files for which the hub states no checksum are fetched into place first;
-        the rest is fetched by the next `sync`. All files are added, or none.
+        The address of a hub's page works too. Files for which the hub states no checksum that a manifest accepts are
+        fetched into place first; the rest is fetched by the next `sync`. All files are added, or none.
 
-        A single file gets ``asset_id`` and ``local_path``, by default its name. For several files, ``asset_id`` begins
-        each id and ``local_path`` is their folder, by default the repository's name; ``name`` and ``fallback_urls`` are
-        then not allowed. ``version`` is by default the revision that the hub has.
+        A file that was named gets ``asset_id`` and ``local_path``, by default its name. For a repository, a folder or a
+        pattern, even with one file in it, ``asset_id`` begins each id and ``local_path`` is their folder, by default
+        the repository's name; ``name`` and ``fallback_urls`` are then not allowed. ``version`` is by default the
+        revision that the hub has.
 
         Raises `UnknownSource` for what does not exist, `SourceFailed` if the hub does not answer, `ManifestError` if an
         id or path is taken, `SyncFailed` if one of many cannot be fetched, or what `download_asset` raises.

@@ -164,7 +164,7 @@ def _one_screen(ctx: click.Context) -> str:
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["--help"], "max_content_width": 100},
-    epilog="Every option can be set in the environment as GRYM_FETCH_<OPTION>. "
+    epilog="Options can be set in the environment as GRYM_FETCH_<OPTION>. "
     "Exit codes: 0 done, 1 not fetched or missing, 2 usage or manifest, 3 checksum or size, 4 disk, "
     "5 held by another process, 130 and 143 interrupted.",
 )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command("setup", cls=Command)
-@minimal_option("Then fetch only essential assets, as stand-ins where they have one.")
+@minimal_option("Then fetch those tagged essential, if any is, as stand-ins where they have one.")
 @option("--skip-assets", is_flag=True, help="Fetch nothing afterwards.")
 @transfer_options
 @common_options

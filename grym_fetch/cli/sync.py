@@ -55,7 +55,7 @@ def check_cluster(ctx: click.Context, param: click.Parameter, value: str | None)
 @click.command("sync", cls=Command)
 @ids_argument
 @option("--all", "everything", is_flag=True, help="Choose every asset, not only the required ones.")
-@minimal_option("Choose only essential assets, as small stand-ins where they have one.")
+@minimal_option("Choose assets tagged essential, if any is, as small stand-ins where they have one.")
 @option(
     "--tag",
     "tags",

@@ -11,6 +11,7 @@
     │       └── EntryUnsuited    what was asked cannot be done with an entry
     ├── ConfigurationError       a settings file; every problem at once
     ├── UnknownAsset             no such id; with the nearest ids
+    ├── UnknownTag               no asset has this tag; with the nearest tags
     ├── UnknownSource            a short address that leads nowhere; with the nearest ones
     ├── UnpinnedAsset            no checksum, and unpinned assets were not allowed
     ├── UnverifiedRead           no digests of pieces: nothing can be read before it is all there
@@ -317,7 +318,7 @@ class Stalled(TransferError):
 
 
 class BadStatus(TransferError):
-    """The server answered with a status that gives no content."""
+    """The server answered with a status that gives no content, or with a page where a file was asked for."""
 
     def __init__(self, url: str, status: int, reason: str) -> None:
         super().__init__(url, reason)

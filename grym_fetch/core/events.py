@@ -7,7 +7,8 @@ redacted before they get here. The order of an asset's events::
       -> (asset_waiting | progress | retry_scheduled | mirror_switched | asset_restarted | asset_verifying)*
       -> asset_repaired? -> asset_verified
 
-``asset_failed`` may end it at any point.
+``asset_failed`` may end it at any point; so may ``asset_reused``, if another process puts the right file there
+meanwhile. What a lost node of a cluster has begun, another one begins again.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class AssetState(StrEnum):
     PARTIAL = "partial"
     """Some of it has arrived; a sync continues from there. Or it is an archive that is not unpacked."""
     PRESENT = "present"
-    """A file of the right size is there, but has not been verified since it changed, and was not read now."""
+    """A file is there, of the right size if one is listed; it was not verified since it changed, and not read now."""
     UNVERIFIED = "unverified"
     """A file is there, and the manifest has no checksum to verify it with."""
     VERIFIED = "verified"
@@ -106,7 +106,7 @@ class AssetProgress:
 
 @dataclass(frozen=True, slots=True)
 class SyncPlan:
-    """What a sync would do. Sizes in bytes; ``unknown_sizes`` counts assets whose size only their server knows.
+    """What a sync would do. Sizes in bytes; ``unknown_sizes`` counts those to fetch whose size only their server knows.
 
     ``unread`` are those of ``present`` that have not been verified since they changed: the sync reads them, and fetches
     what is wrong. ``to_take`` come from the machine's store. ``to_unpack`` are archives whose content needs space

@@ -1,8 +1,9 @@
 """From files on a hub to assets: ids, and paths in the assets folder.
 
-Rules: a single file that was named gets the same id and path as one added by its plain address. If there are many, each
-is put below a folder named after the repository, and its id is its path with ``-`` for ``/``, so that files of two
-repositories do not get in each other's way. No two get the same id.
+Rules: a single file that was named gets the same id and path as one added by its plain address. Of a repository, a
+folder or a pattern, which may have more files another day, each is put below a folder named after the repository, and
+its id is its path with ``-`` for ``/``, so that files of two repositories do not get in each other's way. No two get
+the same id.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _ENDINGS = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """The user's choices. For several files, ``id`` begins each id, and ``local_path`` is their folder."""
+    """The user's choices. If no single file was named, ``id`` begins each id, and ``local_path`` is their folder."""
 
     id: str | None = None
     local_path: str | None = None
@@ -48,7 +49,7 @@ def as_assets(resolved: Resolved, naming: Naming) -> list[Asset]:
         name = PurePosixPath(file.path).name
         return [_asset(resolved, file, naming, naming.id or stem_of(name), naming.local_path or name)]
     if naming.name or naming.fallback_urls:
-        raise ValueError("a name and mirrors are for a single file, and this is more than one")
+        raise ValueError("a name and mirrors are for a single file: name it in the address")
     folder = naming.local_path.rstrip("/") if naming.local_path is not None else resolved.name
     ids = _distinct([f"{naming.id or resolved.name}-{file.path.replace('/', '-')}" for file in resolved.files])
     return [

@@ -3,7 +3,8 @@
 Rules: this is the short way, for assets about which nothing is unusual. Anything else (any answer but the right bytes,
 a folder that cannot be written) is not dealt with here: the asset is *left over*, no event was emitted for it, and it
 goes the long way (`Transfer`), which knows retries, mirrors and errors. After a few of these in a row, all assets still
-waiting are left over, so that a server in trouble is not asked for thousands of files twice. If the server can take it,
+waiting are left over, so that a server in trouble is not asked for thousands of files twice. A refusal that only says
+how many requests the host allows now is none of these: the asset waits for its turn again. If the server can take it,
 some are asked for ahead of their turn, which saves waiting for round trips; if one of these does not arrive as it
 should, it is asked for again, alone.
 """
