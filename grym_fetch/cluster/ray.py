@@ -348,6 +348,8 @@ def _open_local(thread: ThreadPoolExecutor) -> RayCluster:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
     def end() -> None:
+        # First: whoever ends a program in a hurry does not let it come to the end of this. Again: for what it adds.
+        shutil.rmtree(scratch, ignore_errors=True)
         ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
 
