@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import ast
 import ctypes
+import faulthandler
 import gc
 import importlib
 import importlib.util
@@ -35,7 +36,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -64,7 +64,7 @@ MOST_MEMORY_BYTES = 4 * 1024**3
 """A test of a limit makes something a little larger than the limit, and a mutant may have none."""
 HANGS_S = 10
 """A test that takes longer hangs."""
-TIDIES_S = 5
+TIDIES_S = 2
 ENOUGH_S = 120
 """A mutant whose tests take longer is taken for noticed."""
 
@@ -270,14 +270,20 @@ class Judge:
 
 
 class Hurry:
-    """A plugin: once a test has failed, this process has a few seconds left to tidy up."""
+    """A plugin: a test that hangs ends its process, however it hangs; one that has failed may tidy up for a moment."""
+
+    def pytest_runtest_logstart(self) -> None:
+        """A test begins."""
+        self._end_in(HANGS_S)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """A phase of a test has ended."""
         if report.failed:
-            ends = threading.Timer(TIDIES_S, os._exit, [1])
-            ends.daemon = True
-            ends.start()
+            self._end_in(TIDIES_S)
+
+    @staticmethod
+    def _end_in(seconds: float) -> None:
+        faulthandler.dump_traceback_later(seconds, exit=True, file=2)
 
 
 def forked(run: Callable[[], int], seconds: float | None = None) -> bool:
@@ -333,7 +339,7 @@ def become_pytest(tests: Iterable[str], plugins: Sequence[object], options: Iter
     for descriptor in (0, 1, 2):
         os.dup2(nowhere, descriptor)
     given = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:xdist.looponfail"]
-    given += ["-W", "ignore::pytest.PytestAssertRewriteWarning", f"--timeout={HANGS_S}"]
+    given += ["-W", "ignore::pytest.PytestAssertRewriteWarning", "--timeout=0"]
     return pytest.main([*given, *CHOSEN, *options, *tests], plugins=[Hurry(), *plugins])
 
 

@@ -60,7 +60,6 @@ ELSEWHERE = {
     "core/validation": "test_settings",
     "core/world": "contract/test_stage_contract",
     "disk/state": "disk/test_shared_folders",
-    "disk/stage": "contract/test_stage_contract",
     "display/live": "display/test_views",
     "display/plain": "display/test_views",
     "display/stream": "display/test_choice",

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grym_fetch.core.errors import BadResponse, ConnectionLost, GrymFetchError, Stalled
+from grym_fetch.net.parser import MAX_FEED_BYTES
 from grym_fetch.net.states import ENDED, MOVES, OPEN, PARSED, RAW, UNFINISHED, IllegalMove, State
 from grym_fetch.net.wire import Wire
 from tests.support.properties import examples
@@ -325,6 +326,55 @@ async def test_who_is_sent_requests_ahead(answer: bytes, takes_more: bool) -> No
     if not takes_more:
         with pytest.raises(IllegalMove):
             socket.wire.send(b"NEXT", URL)
+
+
+@pytest.mark.shows("N24")
+@pytest.mark.parametrize("is_quiet", [True, False])
+async def test_who_is_sent_requests_over_an_idle_socket(monkeypatch: pytest.MonkeyPatch, is_quiet: bool) -> None:
+    """A server that has proved itself, unless something has come that could be taken for an answer."""
+    monkeypatch.setattr("grym_fetch.net.wire.is_quiet", lambda _: is_quiet)
+    socket = FakeSocket()
+    wire = socket.wire
+    assert (wire.is_quiet, wire.takes_more) == (is_quiet, False)
+    await asked(socket, SIZED)
+    assert not wire.is_quiet
+    assert await read_all(wire) == BODY
+    wire.finish()
+    assert wire.is_idle
+    assert (wire.is_quiet, wire.takes_more) == (is_quiet, is_quiet)
+
+
+@pytest.mark.shows("N5", "N24", "S3")
+async def test_what_follows_an_announced_end_is_no_answer() -> None:
+    """Not even if a request was sent ahead before the server said that it would close."""
+    socket = FakeSocket()
+    await asked(socket, SIZED)
+    await read_all(socket.wire)
+    socket.wire.finish()
+    asking = asyncio.ensure_future(socket.wire.ask(b"GET", URL))
+    await turn()
+    socket.wire.send(b"NEXT", URL)
+    socket.receive(LAST + SIZED)
+    await asking
+    assert socket.wire.state is State.MUST_CLOSE
+    assert await read_all(socket.wire) == BODY
+    socket.wire.finish()
+    with pytest.raises(ConnectionLost):
+        await socket.wire.head()
+    assert not socket.wire.breaks_its_word, "it was announced"
+
+
+@pytest.mark.shows("D19", "N24")
+async def test_of_the_next_answer_little_is_kept() -> None:
+    """What comes before its turn waits in the operating system, but for as much as is received at once."""
+    socket = FakeSocket()
+    await asked(socket, SIZED[:60])
+    socket.wire.send(b"NEXT", URL)
+    socket.receive(SIZED[60:])
+    await read_all(socket.wire)
+    socket.receive(bytes(3 * MAX_FEED_BYTES))
+    assert socket.is_paused
+    assert len(socket.arrived) == 2 * MAX_FEED_BYTES
 
 
 async def test_who_breaks_its_word() -> None:
