@@ -41,9 +41,10 @@ from grym_fetch.core.manifest import Manifest
 from grym_fetch.core.text import redact_text, safe_text
 from grym_fetch.core.variables import BadVariable
 from grym_fetch.display.choice import Display, choose_display
-from grym_fetch.display.github import annotation, is_github
+from grym_fetch.display.github import annotation
 from grym_fetch.display.lines import Telling, Tells
 from grym_fetch.display.sheet import as_sentence
+from grym_fetch.display.stream import is_github
 from grym_fetch.manager import AssetManager
 from grym_fetch.runtime import descriptors, system, threads
 from grym_fetch.runtime.bus import Subscription

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from grym_fetch.core.figures import format_part, format_size
-from grym_fetch.display.github import GitHubView, is_github
+from grym_fetch.display.github import GitHubView
 from grym_fetch.display.lines import Line, Telling
 from grym_fetch.display.loop import EventSource, View, show
 from grym_fetch.display.plain import PlainView
-from grym_fetch.display.stream import Stream, can_move
+from grym_fetch.display.stream import Stream, can_move, is_github
 
 
 @dataclass(frozen=True, slots=True)

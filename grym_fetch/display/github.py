@@ -6,7 +6,6 @@ Rules: a line of the log that begins with ``::`` or holds ``##[`` is a command t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from grym_fetch.core import events
@@ -14,11 +13,7 @@ from grym_fetch.core.events import Event
 from grym_fetch.core.figures import count_files
 from grym_fetch.display.lines import Line, Mark
 from grym_fetch.display.plain import PlainView
-
-
-def is_github(environ: Mapping[str, str]) -> bool:
-    """Whether this runs in a job of GitHub Actions or a compatible runner."""
-    return environ.get("GITHUB_ACTIONS") == "true"
+from grym_fetch.display.stream import harmless
 
 
 def annotation(level: str, message: str, *, title: str = "", file: str = "") -> str:
@@ -26,11 +21,6 @@ def annotation(level: str, message: str, *, title: str = "", file: str = "") -> 
     named = {"file": file, "title": title}
     properties = ",".join(f"{name}={_escaped_property(value)}" for name, value in named.items() if value)
     return f"::{level}{' ' if properties else ''}{properties}::{_escaped(message)}"
-
-
-def harmless(text: str) -> str:
-    """Return the text in a form that the runner does not take for a command."""
-    return text.replace("::", ": :").replace("##[", "## [")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from grym_fetch.core.cells import cells, padded, shortened, wrapped
-from grym_fetch.display.stream import Stream, is_terminal, is_unicode
+from grym_fetch.display.stream import Stream, harmless, is_github, is_terminal, is_unicode
 
 _SGR = {"red": "31", "green": "32", "magenta": "35", "bold": "1", "dim": "2"}
 _KINDS = {"error": ("bold", "red"), "warning": ("magenta",), "hint": ("bold",)}
@@ -30,6 +30,7 @@ class Sheet:
         self.is_terminal = is_terminal(stream)
         self.width = width if width is not None else _width_of(stream) if self.is_terminal else None
         self.is_unicode = is_unicode(stream)
+        self._is_read_by_runner = is_github(environ)
         is_dumb = environ.get("TERM", "").lower() in ("dumb", "unknown")
         is_forced = environ.get("FORCE_COLOR", "") not in ("", "0")
         self.is_coloured = not environ.get("NO_COLOR") and (is_forced or (self.is_terminal and not is_dumb))
@@ -45,12 +46,14 @@ class Sheet:
 
         Line breaks are kept. A hint is a sentence, however it comes.
         """
-        head, *others = self._wrapped(f"{kind}: {as_sentence(text) if kind == 'hint' else text}")
+        text = self._harmless(as_sentence(text) if kind == "hint" else text)
+        head, *others = self._wrapped(f"{kind}: {text}")
         coloured = self.paint(f"{kind}:", *_KINDS.get(kind, ())) + head.removeprefix(f"{kind}:")
         return "\n".join([coloured, *others])
 
     def marked(self, mark: str, plain: str, style: str, text: str) -> str:
         """Return text after a mark, if a person reads it: ``✓ added model``, or ``+ added model`` in ASCII."""
+        text = self._harmless(text)
         if not self.is_terminal:
             return text
         shown = mark if self.is_unicode else plain
@@ -59,7 +62,7 @@ class Sheet:
 
     def prose(self, text: str) -> str:
         """Return sentences, broken between words. An indented line stays whole: it is something to copy."""
-        lines = text.split("\n")
+        lines = self._harmless(text).split("\n")
         return "\n".join(line if line.startswith(" ") else "\n".join(self._wrapped(line)) for line in lines)
 
     def item(self, label: str, text: str, *styles: str) -> str:
@@ -80,6 +83,9 @@ class Sheet:
             return "\n".join([painted, *lines] if label.strip() else lines)
         lines = wrapped(beside + text, self.width, indent=indent)
         return "\n".join([f"{painted}  {lines[0].removeprefix(beside)}", *lines[1:]])
+
+    def _harmless(self, text: str) -> str:
+        return harmless(text) if self._is_read_by_runner else text
 
     def _wrapped(self, text: str) -> list[str]:
         if self.width is None or self.width < LEAST_WIDTH:

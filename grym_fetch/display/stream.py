@@ -83,3 +83,13 @@ class DirectStream:
 
     def fileno(self) -> int:
         return self._stream.fileno() if self._descriptor is None else self._descriptor
+
+
+def is_github(environ: Mapping[str, str]) -> bool:
+    """Whether this runs in a job of GitHub Actions or a compatible runner."""
+    return environ.get("GITHUB_ACTIONS") == "true"
+
+
+def harmless(text: str) -> str:
+    """Return the text in a form that the runner of GitHub Actions does not take for a command; see `github`."""
+    return text.replace("::", ": :").replace("##[", "## [")

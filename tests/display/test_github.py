@@ -4,7 +4,8 @@ import pytest
 
 from grym_fetch.core import events
 from grym_fetch.display.choice import choose_display
-from grym_fetch.display.github import GitHubView, annotation, harmless, is_github
+from grym_fetch.display.github import GitHubView, annotation
+from grym_fetch.display.stream import harmless, is_github
 from tests.display.scripted import FakeTerminal
 
 STARTED = events.RunStarted(assets=1, bytes=0)

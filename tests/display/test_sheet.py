@@ -57,6 +57,16 @@ def test_a_message_is_broken_between_words() -> None:
     assert "\n" not in page(is_terminal=False).message("error", "word " * 50)
 
 
+@pytest.mark.shows("U1")
+def test_no_message_commands_the_runner() -> None:
+    """In a job of GitHub Actions, a key or an id of a stranger's manifest in a warning is no command."""
+    in_job = page({"GITHUB_ACTIONS": "true"}, is_terminal=False)
+    keys = "unknown: '::add-mask::b' and '##[error]c'"
+    told = [in_job.message("warning", keys), in_job.prose(keys), in_job.marked("✗", "x", "red", keys)]
+    assert not [text for text in told if "::" in text or "##[" in text]
+    assert page(is_terminal=False).prose(keys) == keys
+
+
 @pytest.mark.shows("U7")
 @pytest.mark.parametrize(
     ("is_terminal", "environ", "is_coloured"),
