@@ -109,8 +109,9 @@ class SyncPlan:
     """What a sync would do. Sizes in bytes; ``unknown_sizes`` counts those to fetch whose size only their server knows.
 
     ``unread`` are those of ``present`` that have not been verified since they changed: the sync reads them, and fetches
-    what is wrong. ``to_take`` come from the machine's store. ``to_unpack`` are archives whose content needs space
-    beyond ``space_needed``; how much is known only when they are unpacked.
+    what is wrong. ``to_take`` come from the machine's store, and are neither in ``present`` nor in ``to_fetch``.
+    ``to_unpack`` are archives whose content needs space beyond ``space_needed``; how much is known only when they are
+    unpacked.
     """
 
     present: tuple[Asset, ...]

@@ -127,8 +127,11 @@ class Updater:
     async def _compared(self, asset: Asset, newest: Resolved) -> NewerVersion | None:
         """The newer version, if its content differs."""
         newer = self._at(asset, newest)
-        if newer.url == asset.url or (newer.checksum is not None and newer.checksum == asset.checksum):
+        old, new = asset.checksum, newer.checksum
+        if new is not None and new == old:
             return None
+        if newer.url == asset.url and (old is None or new is None or old.algorithm != new.algorithm):
+            return None  # digests that can be compared say more than the address: a release's file may be replaced
         if newer.checksum is None and newer.stated is not None and newer.size in (None, asset.size):
             # The hub has no SHA-256 of the new version, but the old file may be here to compare with.
             path = self._local_files.find_verified(asset)

@@ -1,8 +1,9 @@
 """Lists of files that other tools write and read: ``SHA256SUMS``, pooch registries, aria2 and curl lists, DVC files.
 
 Rules: pure; text in, values out, and back. A line that is not understood is refused with its number, never skipped: a
-partly read list would be taken for the whole. If a format cannot express an asset's checksum, the asset is refused, not
-written without it. A path is judged when it becomes an asset.
+partly read list would be taken for the whole. Other options of aria2 and other keys of DVC are passed over. If a format
+cannot express an asset's checksum, the asset is refused, not written without it. A path is judged when it becomes an
+asset.
 """
 
 from __future__ import annotations
@@ -127,7 +128,9 @@ def read_aria2(text: str) -> list[ListedFile]:
         if not line.startswith((" ", "\t")):
             entries.append((number, tuple(url for url in line.split("\t") if url.strip()), {}))
         elif entries:
-            key, _, value = line.strip().partition("=")
+            key, is_option, value = line.strip().partition("=")
+            if not is_option:
+                raise ValueError(f"line {number} is not an option and its value")
             entries[-1][2].setdefault(key, value)
         else:
             raise ValueError(f"line {number} has an option before any address")

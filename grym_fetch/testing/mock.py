@@ -135,7 +135,7 @@ class MockAssetManager(AssetManager):
 
     @property
     def manifest(self) -> Manifest:
-        """The assets of ``paths`` and ``fail``, every one of them required."""
+        """The assets of ``paths`` and ``fail``: required, but for those that were added as not required."""
         return Manifest(assets=tuple(self._play_asset(name) for name in dict.fromkeys((*self.paths, *self.fail))))
 
     def path_of(self, asset_id: str) -> Path:

@@ -82,6 +82,22 @@ async def test_what_is_outdated(project: Project, hub: HuggingFaceHub) -> None:
     assert hub.downloads() == []
 
 
+async def test_what_is_replaced_under_its_address(tmp_path: Path, hub: HuggingFaceHub) -> None:
+    """A hub that lets others replace a file says so by its digest; the address is the same."""
+    project = Project(tmp_path / "project")
+    project.write()
+    repository = hub.repositories["models/org/model"]
+    async with manager_for(project, hub) as manager:
+        await manager.add_from_source("hf://org/model")
+        assert await manager.outdated() == ()
+        before = entries(project)["model-big.bin"]
+        repository.versions[repository.branches["main"]]["big.bin"] = NEW["big.bin"]
+        [found] = await manager.update()
+        assert (found.asset.id, found.newer.url) == ("model-big.bin", found.asset.url)
+    checksum, size = Checksum.of(NEW["big.bin"]).hexdigest, len(NEW["big.bin"])
+    assert entries(project)["model-big.bin"] == {**before, "checksum": checksum, "size": size}
+
+
 async def test_pages_are_asked_once(project: Project, hub: HuggingFaceHub) -> None:
     """Many files of one repository cost as many requests as one."""
     async with manager_for(project, hub) as manager:

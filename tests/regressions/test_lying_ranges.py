@@ -77,12 +77,12 @@ async def test_a_refusal_of_ranges_is_not_one_of_the_content(world: World, fault
 
 
 @pytest.mark.shows("R29", "A4")
-@pytest.mark.parametrize("status", [404, 410])
+@pytest.mark.parametrize("status", [404, 410, 451])
 async def test_what_is_not_there_is_asked_for_twice_at_most(world: World, status: int) -> None:
-    """Once with a range and once without; a file that is gone, or needs a password, only once."""
+    """Once with a range and once without; a file that is gone for good only once."""
     world.asset(Status(status))
     assert isinstance(await world.fails(), MirrorsExhausted)
-    assert world.asked == (2 if status == 404 else 1)
+    assert world.asked == (1 if status == 410 else 2)
 
 
 @pytest.mark.shows("R30")

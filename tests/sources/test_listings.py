@@ -157,6 +157,7 @@ def test_what_others_write() -> None:
         ("registry.txt", "a " + "0" * 64 + "\n'a\n", "line 2"),
         ("a.txt", "  out=x\n", "its format is not known"),
         ("a.txt", "https://h.example/a\n  checksum=crc=1\n", "line 2|line 1"),
+        ("a.txt", "https://h.example/a\n  out=a\n  checksum sha-256\n", "line 3 is not an option"),
         ("a.txt", "url = x\nproxy = y\n", "line 2 has an option"),
         ("a.dvc", "outs:\n- md5: 1.dir\n  path: d\n", "folder"),
         ("a.dvc", "outs:\n- size: 1\n", "no path"),
