@@ -1,12 +1,13 @@
 """From the bytes of one response to pieces on the stage.
 
-Rules: a piece is stored when it is full or old enough, one at a time. What has arrived is stored even if the
-connection breaks off or the attempt is cancelled.
+Rules: a piece is stored when it is full or old enough, one at a time. What has arrived counts as on hand at once, so
+all of it is stored, even if the connection breaks off or the attempt is cancelled, at whatever moment.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 from grym_fetch.core.origins import Origin
 from grym_fetch.core.world import Clock
@@ -52,19 +53,36 @@ class PieceWriter:
         if is_full or now - self._since >= FLUSH_INTERVAL_S:
             await self._flush()
 
-    async def add(self, start: int, data: bytes) -> None:
-        """Add bytes that were received elsewhere."""
-        if not self.continues_at(start):
-            await self._flush()
-        while data:
-            space = self.space(min(len(data), self._state.room_in_piece(start)))
-            count = len(space)
-            space[:] = data[:count]
-            await self.filled(start, count)
-            start, data = start + count, data[count:]
+    async def add(self, parts: Iterable[tuple[int, bytes]]) -> None:
+        """Add bytes that were received elsewhere, each with its place. A cancellation waits until all are added."""
+        adding = asyncio.get_running_loop().create_task(self._add(parts))
+        try:
+            await wait_uncancelled([adding])
+        finally:
+            if (error := adding.exception()) is not None:
+                raise error
+
+    async def _add(self, parts: Iterable[tuple[int, bytes]]) -> None:
+        for start, data in parts:
+            if not self.continues_at(start):
+                await self._flush()
+            here, end = start, start + len(data)
+            while here < end:
+                space = self.space(min(end - here, self._state.room_in_piece(here)))
+                count = len(space)
+                space[:] = data[here - start : here - start + count]
+                await self.filled(here, count)
+                here += count
 
     async def _flush(self) -> None:
-        await self._settle()
+        try:
+            await self._settle()
+        except asyncio.CancelledError:
+            self._begin_storing()
+            raise
+        self._begin_storing()
+
+    def _begin_storing(self) -> None:
         assert self._buffer is not None
         data = self._buffers.lend(self._buffer, self._length)
         self._buffer, self._length = None, 0
@@ -86,9 +104,11 @@ class PieceWriter:
     async def close(self) -> None:
         """Store the rest, even after the connection broke off or the attempt was cancelled."""
         try:
-            if self._length:
-                await self._flush()
-            await self._settle()
+            try:
+                if self._length:
+                    await self._flush()
+            finally:
+                await self._settle()
         finally:
             if self._buffer is not None:
                 self._buffers.give(self._buffer)

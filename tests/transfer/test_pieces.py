@@ -10,7 +10,7 @@ import pytest
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import DiskFull
 from grym_fetch.core.manifest import Asset
-from grym_fetch.core.origins import Origins
+from grym_fetch.core.origins import Origin, Origins
 from grym_fetch.core.segments import SegmentSizes
 from grym_fetch.core.world import Use
 from grym_fetch.runtime.buffers import Buffers
@@ -84,13 +84,49 @@ async def test_a_piece_is_stored_when_it_is_old() -> None:
 async def test_bytes_that_do_not_follow_begin_a_piece() -> None:
     """A piece is one contiguous range of the content."""
     scene = Scene()
-    await scene.writer.add(0, DATA[:100])
+    await scene.writer.add([(0, DATA[:100])])
     assert scene.writer.continues_at(100)
     assert not scene.writer.continues_at(200)
-    await scene.writer.add(200, DATA[200:1500])
+    await scene.writer.add([(200, DATA[200:1500])])
     await scene.writer.close()
     assert scene.pieces == [(0, 100), (200, 1200), (1200, 1500)]
     assert [scene.folder.part[start:stop] == DATA[start:stop] for start, stop in scene.pieces] == [True] * 3
+
+
+@pytest.mark.shows("P9")
+@pytest.mark.parametrize(
+    ("work", "stop"),
+    [
+        (lambda scene: scene.writer.close(), 1500),
+        (lambda scene: scene.receive(1500, 2000), 2000),
+        (lambda scene: scene.writer.add([(1500, DATA[1500:2800]), (2900, DATA[2900:])]), len(DATA)),
+    ],
+    ids=["at the end", "in between", "received elsewhere"],
+)
+async def test_a_cancellation_loses_no_byte_that_counts(work: Callable[[Scene], Awaitable[None]], stop: int) -> None:
+    """It comes while a piece is stored; what follows would be missing for ever: nobody asks for it again."""
+    scene = Scene()
+    gate, store = asyncio.Event(), scene.state.store
+
+    async def slow(start: int, data: bytes | memoryview, origin: Origin, *, keep: bool = True) -> None:
+        await gate.wait()
+        await store(start, data, origin, keep=keep)
+
+    scene.state.store = slow  # type: ignore[method-assign]
+    await scene.receive(0, 1500)
+    working = asyncio.ensure_future(work(scene))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    working.cancel()
+    await asyncio.sleep(0)
+    gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+    await scene.writer.close()
+    stored = scene.pieces
+    assert (stored[0][0], stored[-1][1]) == (0, stop)
+    assert [scene.folder.part[start:end] == DATA[start:end] for start, end in stored] == [True] * len(stored)
+    assert sum(end - start for start, end in stored) == stop - (100 if stop == len(DATA) else 0)
 
 
 @pytest.mark.shows("D17")
