@@ -1,12 +1,15 @@
 """From the bytes of one response to pieces on the stage.
 
 Rules: a piece is stored when it is full or old enough, one at a time. What has arrived is stored even if the
-connection breaks off or the attempt is cancelled.
+connection breaks off or the attempt is cancelled, at whatever moment: it counts as on hand already, so nobody would ask
+for it again.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine, Iterable
+from typing import Any
 
 from grym_fetch.core.origins import Origin
 from grym_fetch.core.world import Clock
@@ -52,16 +55,21 @@ class PieceWriter:
         if is_full or now - self._since >= FLUSH_INTERVAL_S:
             await self._flush()
 
-    async def add(self, start: int, data: bytes) -> None:
-        """Add bytes that were received elsewhere."""
-        if not self.continues_at(start):
-            await self._flush()
-        while data:
-            space = self.space(min(len(data), self._state.room_in_piece(start)))
-            count = len(space)
-            space[:] = data[:count]
-            await self.filled(start, count)
-            start, data = start + count, data[count:]
+    async def add(self, stretches: Iterable[tuple[int, bytes]]) -> None:
+        """Add bytes that were received elsewhere, each stretch with its start: all, even if cancelled meanwhile."""
+        await _to_its_end(self._add(stretches))
+
+    async def _add(self, stretches: Iterable[tuple[int, bytes]]) -> None:
+        for start, data in stretches:
+            if not self.continues_at(start):
+                await self._flush()
+            at, left = start, data
+            while left:
+                space = self.space(min(len(left), self._state.room_in_piece(at)))
+                count = len(space)
+                space[:] = left[:count]
+                await self.filled(at, count)
+                at, left = at + count, left[count:]
 
     async def _flush(self) -> None:
         await self._settle()
@@ -74,22 +82,34 @@ class PieceWriter:
     async def _settle(self) -> None:
         """Wait until the current piece is stored; raise its error if that failed."""
         storing, self._storing = self._storing, None
-        if storing is None:
-            return
-        try:
-            await wait_uncancelled([storing])
-        finally:
-            # The disk's error comes before a cancellation: bytes that count as on hand are not on the disk.
-            if (error := storing.exception()) is not None:
-                raise error
+        if storing is not None:
+            await _ended(storing)
 
     async def close(self) -> None:
-        """Store the rest, even after the connection broke off or the attempt was cancelled."""
+        """Store the rest, even if the connection broke off, or the attempt was cancelled or is cancelled meanwhile."""
         try:
-            if self._length:
-                await self._flush()
-            await self._settle()
+            if self._length or self._storing is not None:
+                await _to_its_end(self._store_rest())
         finally:
             if self._buffer is not None:
                 self._buffers.give(self._buffer)
                 self._buffer = None
+
+    async def _store_rest(self) -> None:
+        if self._length:
+            await self._flush()
+        await self._settle()
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Do all of this, then raise its error or the cancellation that came meanwhile."""
+    await _ended(asyncio.get_running_loop().create_task(work))
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    try:
+        await wait_uncancelled([task])
+    finally:
+        # The disk's error comes before a cancellation: bytes that count as on hand are not on the disk.
+        if (error := task.exception()) is not None:
+            raise error

@@ -301,8 +301,7 @@ class ResponseReader:
                     await writer.filled(start, count)
                 else:
                     data = bytes(space[:count])
-                    for here, end in wanted:
-                        await writer.add(here, data[here - start : end - start])
+                    await writer.add([(here, data[here - start : end - start]) for here, end in wanted])
                 if self._limiter is not None:
                     await self._clock.sleep(self._limiter.spend(count, now))
         finally:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 import pytest
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import DiskFull
+from grym_fetch.core.journal import Piece
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origins
 from grym_fetch.core.segments import SegmentSizes
@@ -84,10 +86,10 @@ async def test_a_piece_is_stored_when_it_is_old() -> None:
 async def test_bytes_that_do_not_follow_begin_a_piece() -> None:
     """A piece is one contiguous range of the content."""
     scene = Scene()
-    await scene.writer.add(0, DATA[:100])
+    await scene.writer.add([(0, DATA[:100])])
     assert scene.writer.continues_at(100)
     assert not scene.writer.continues_at(200)
-    await scene.writer.add(200, DATA[200:1500])
+    await scene.writer.add([(200, DATA[200:1500])])
     await scene.writer.close()
     assert scene.pieces == [(0, 100), (200, 1200), (1200, 1500)]
     assert [scene.folder.part[start:stop] == DATA[start:stop] for start, stop in scene.pieces] == [True] * 3
@@ -109,6 +111,44 @@ async def test_no_piece_is_kept_for_hashing_where_buffers_are_scarce(in_use: int
     hashing.cancel()
     assert scene.state.frontier.position == PIECE
     assert scene.read_back == ([] if in_use == 0 else [(0, PIECE)])
+
+
+@pytest.mark.shows("P9")
+@pytest.mark.parametrize(
+    ("work", "pieces"),
+    [
+        (lambda writer: writer.close(), [(0, 1000), (1000, 1400)]),
+        (
+            lambda writer: writer.add([(1400, DATA[1400:2600]), (2700, DATA[2700:])]),
+            [(0, 1000), (1000, 2000), (2000, 2600), (2700, 3000)],
+        ),
+    ],
+    ids=["close", "add"],
+)
+async def test_what_counts_as_on_hand_is_stored_whenever_a_cancellation_comes(
+    work: Callable[[PieceWriter], Coroutine[Any, Any, None]], pieces: list[tuple[int, int]]
+) -> None:
+    """Also if it comes only while the rest is being stored: nobody would ask for those bytes again."""
+    scene, may_write = Scene(), asyncio.Event()
+    stage = scene.state._stage
+    write = stage.write
+
+    async def slow(start: int, data: bytes | memoryview, origin: int) -> Piece:
+        await may_write.wait()
+        return await write(start, data, origin)
+
+    stage.write = slow  # type: ignore[method-assign]
+    await scene.receive(0, 1400)
+    task = asyncio.create_task(work(scene.writer))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.sleep(0)
+    may_write.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await scene.writer.close()
+    assert scene.pieces == pieces
 
 
 @pytest.mark.parametrize("end", [Scene.receive, lambda scene, *_: scene.writer.close()], ids=["later", "at the end"])
