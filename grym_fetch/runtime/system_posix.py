@@ -186,7 +186,7 @@ def lost_its_reader(code: int) -> bool:
 
 @contextmanager
 def without_interrupts() -> Iterator[None]:
-    """Hold Ctrl-C back until the block ends; it never reaches a process that is started there."""
+    """Hold Ctrl-C back from this thread until the block ends; it never reaches a process that is started there."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

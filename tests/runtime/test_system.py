@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -146,7 +147,7 @@ def test_ctrl_c_is_held_back() -> None:
     try:
         with system.without_interrupts():
             child = subprocess.Popen([sys.executable, "-c", "input(); print('there')"], stdin=-1, stdout=-1, text=True)
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
             assert received == []
         assert received == [signal.SIGINT]
         os.kill(child.pid, signal.SIGINT)
