@@ -122,7 +122,7 @@ def run(folder: Path, *arguments: str, **more: str) -> Done:
 # Everything is imported first: another user may not be able to read this interpreter's own files.
 BECOME = """
 import encodings, importlib, os, pkgutil, sys
-import grym_fetch, rich.live, rich._unicode_data
+import difflib, grym_fetch, rich.live, rich._unicode_data
 user, umask, groups = int(sys.argv[1]), int(sys.argv[2], 8), [int(each) for each in sys.argv[3].split(",")]
 for each in ("ascii", "idna", "utf_8_sig", "latin_1", "cp437"):
     importlib.import_module(f"encodings.{each}")
