@@ -373,6 +373,9 @@ class PlainConnection:
         except OSError:
             if not last:
                 raise
+            # Otherwise an answer of the others that this one might better would be asked for again and again.
+            for place in first:
+                known.failed(name, address_of(place), loop.time())
             sock = await start_connection(last, happy_eyeballs_delay=EYEBALLS_DELAY_S)
         except asyncio.CancelledError:
             # Most likely the time is up. If it is not, this only affects the order of the next try.

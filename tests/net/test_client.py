@@ -487,6 +487,17 @@ def names(monkeypatch: pytest.MonkeyPatch) -> FakeNames:
     return names
 
 
+@pytest.mark.shows("N14")
+async def test_an_address_that_refuses_does_not_better_an_answer(
+    directly: Connect, names: FakeNames, server: AssetServer
+) -> None:
+    """A file that is not there, on a host whose other address nobody listens at, is asked for twice, not for ever."""
+    names.answer = ("127.0.0.1", "127.0.0.9")
+    async with directly() as connection, asyncio.timeout(20):
+        assert (await connection.get(f"http://files.example:{server.port}/nothing", {})).head.status == 404
+    assert len(server.stats.requests) == 2
+
+
 @pytest.mark.shows("S9")
 async def test_each_address_of_a_name_is_judged(directly: Connect, names: FakeNames, server: AssetServer) -> None:
     """A good address in front does not hide a forbidden one: nothing is connected to."""
