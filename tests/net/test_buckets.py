@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -206,30 +206,40 @@ def test_a_signature_for_azure_is_what_microsofts_library_signs(key: str, signat
     assert (query["st"], query["se"]) == ("2026-01-01T11:45:00Z", "2026-01-01T13:00:00Z")
 
 
-@pytest.mark.parametrize("key", ["my voices+1.bin", "wü/100%.bin"])
-async def test_a_signature_for_azure_is_checked_by_a_server(key: str, tmp_path: Path) -> None:
-    """An imitation that has the key serves what is asked for with it, and nothing is sent beside."""
+async def sync_signed(
+    folder: Path, address: str, is_signed: Callable[[HubRequest], bool], environ: Callable[[str], dict[str, str]]
+) -> None:
+    """Sync an asset from an imitation that serves what is signed, and see that nothing else was sent for it."""
     content = seeded_bytes(300_000, seed=9)
 
     def answer(request: HubRequest) -> Reply:
-        is_shared = shared_by(AZURE_KEY, request, datetime.now(UTC))
-        return ranged(request, content, ETag='"1"') if is_shared else Reply(403)
+        return ranged(request, content, ETag='"1"') if is_signed(request) else Reply(403)
 
     server = LoopbackServer(answer)
-    project = Project(tmp_path)
-    final = project.add("voices", [str(BucketAddress("az", "models", key))], content)
+    project = Project(folder)
+    final = project.add("voices", [address], content)
     try:
-        environ = {
-            "AZURE_STORAGE_ACCOUNT_NAME": "acct",
-            "AZURE_STORAGE_ACCOUNT_KEY": AZURE_KEY,
-            "AZURE_STORAGE_ENDPOINT": f"{server.url}/acct",
-        }
-        async with AssetManager(config=project.manifest, environ=environ) as manager:
+        async with AssetManager(config=project.manifest, environ=environ(server.url)) as manager:
             await manager.sync()
     finally:
         server.close()
     assert final.read_bytes() == content
     assert all("authorization" not in request.fields for request in server.requests)
+
+
+@pytest.mark.parametrize("key", ["my voices+1.bin", "wü/100%.bin"])
+async def test_a_signature_for_azure_is_checked_by_a_server(key: str, tmp_path: Path) -> None:
+    """An imitation that has the key serves what is asked for with it, and nothing is sent beside."""
+
+    def environ(url: str) -> dict[str, str]:
+        return {
+            "AZURE_STORAGE_ACCOUNT_NAME": "acct",
+            "AZURE_STORAGE_ACCOUNT_KEY": AZURE_KEY,
+            "AZURE_STORAGE_ENDPOINT": f"{url}/acct",
+        }
+
+    address = str(BucketAddress("az", "models", key))
+    await sync_signed(tmp_path, address, lambda asked: shared_by(AZURE_KEY, asked, datetime.now(UTC)), environ)
 
 
 def test_the_imitation_of_azure_is_strict() -> None:
@@ -292,25 +302,17 @@ async def test_a_signature_for_google(key: str, tmp_path: Path) -> None:
 
 async def test_a_signature_for_google_is_checked_by_a_server(tmp_path: Path) -> None:
     """An imitation that has the public half of the key serves what is asked for with it, and nothing is sent beside."""
-    content, account = seeded_bytes(300_000, seed=8), service_account()
+    account = service_account()
 
-    def answer(request: HubRequest) -> Reply:
-        asked = URL(f"http://{request.fields['host']}{request.target}", encoded=True)
-        return ranged(request, content, ETag='"1"') if signed_by(account, asked) else Reply(403)
+    def is_signed(request: HubRequest) -> bool:
+        return signed_by(account, URL(f"http://{request.fields['host']}{request.target}", encoded=True))
 
-    server = LoopbackServer(answer)
-    project = Project(tmp_path)
-    final = project.add("voices", ["gs://models/my%20voices+1.bin"], content)
-    file = tmp_path / "key.json"
-    file.write_text(json.dumps({**account, "gcs_base_url": server.url}))
-    try:
-        environ = {"GOOGLE_APPLICATION_CREDENTIALS": str(file)}
-        async with AssetManager(config=project.manifest, environ=environ) as manager:
-            await manager.sync()
-    finally:
-        server.close()
-    assert final.read_bytes() == content
-    assert all("authorization" not in request.fields for request in server.requests)
+    def environ(url: str) -> dict[str, str]:
+        file = tmp_path / "key.json"
+        file.write_text(json.dumps({**account, "gcs_base_url": url}))
+        return {"GOOGLE_APPLICATION_CREDENTIALS": str(file)}
+
+    await sync_signed(tmp_path, "gs://models/my%20voices+1.bin", is_signed, environ)
 
 
 @pytest.mark.shows("S9")
