@@ -15,6 +15,7 @@ from typing import Self
 
 from grym_fetch.testing import AssetServer, ServerStats
 from tests.support.other_user import TEAM
+from tests.support.project import Project
 from tests.support.starter import start
 
 DEADLINE = 60.0
@@ -75,6 +76,12 @@ class Running:
                 if sum(on_hand.values()) >= count:
                     return
         raise AssertionError(f"it ended first: {self.finish()}")
+
+    def until_stored(self, project: Project, count: int) -> None:
+        """Wait until this many bytes outlive a kill; those on hand (`until_bytes`) may be in memory only."""
+        while project.stored_bytes() < count:
+            if self._process.poll() is not None:
+                raise AssertionError(f"it ended first: {self.finish()}")
 
     def until(self, kind: str) -> dict[str, object]:
         """Wait for an event of this type."""

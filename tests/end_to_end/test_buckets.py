@@ -32,9 +32,9 @@ def test_a_killed_sync_is_resumed_with_new_keys(s3: S3Server, project: Project) 
     """What has arrived is kept; the address is signed anew, and neither keys nor signatures are told or stored."""
     content = seeded_bytes(SIZE, seed=21)
     final = project.add("weights", [s3.add("models", "v1/my weights.bin", content).replace(" ", "%20")], content)
-    slow = ("sync", "--json", "-vv", "--limit-rate", "8M")
+    slow = ("sync", "--json", "-vv", "--parallel", "1", "--limit-rate", "2M")
     with Running(project.root, *slow, **s3.environment()) as running:
-        running.until_bytes(SIZE // 2)
+        running.until_stored(project, 1)
         running.send(signal.SIGKILL)
         killed = running.finish()
     before = list(s3.asked)

@@ -59,8 +59,9 @@ def test_a_killed_sync_is_resumed_at_a_new_place(tmp_path: Path, project: Projec
         store = served.lfs = RangedStore(served, content)
         project.write()
         assert run(project.root, "add", f"git-lfs:{served.url}/org/model.git/w.bin").code == 0
-        with Running(project.root, "sync", "--json", "-vv", "--limit-rate", "8M") as running:
-            running.until_bytes(SIZE // 2)
+        slow = ("sync", "--json", "-vv", "--parallel", "1", "--limit-rate", "2M")
+        with Running(project.root, *slow) as running:
+            running.until_stored(project, 1)
             running.send(signal.SIGKILL)
             killed = running.finish()
         before = store.lent

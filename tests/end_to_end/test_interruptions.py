@@ -208,9 +208,8 @@ def test_a_second_process_waits_and_finds_it_done(project: Project, server: Asse
 @pytest.mark.sweep
 def test_a_dead_holder_blocks_nobody(project: Project, gate: Gate) -> None:
     """A process killed while it held an asset is not waited for, and its bytes are taken over."""
-    # Over one connection, everything before the last two pieces is certainly written.
-    with Running(project.root, "sync", "--json", "--parallel", "1") as first:
-        first.until_bytes(5 * MIB)
+    with Running(project.root, "sync", "--json") as first:
+        first.until_stored(project, 1)
         with Running(project.root, "sync", "--json") as second:
             second.until("asset_waiting")
             first.send(signal.SIGKILL)

@@ -14,6 +14,7 @@ from yarl import URL
 from grym_fetch import AssetManager, Settings
 from grym_fetch.core.addresses import token_variables
 from grym_fetch.core.digest import Checksum
+from grym_fetch.core.journal import read_journal
 from grym_fetch.core.segments import SegmentSizes
 from grym_fetch.runtime.clock import SystemClock
 from grym_fetch.testing import AssetServer
@@ -146,6 +147,11 @@ class Project:
     def staged(self) -> list[Path]:
         """The stages left behind."""
         return sorted((self.assets / OWN / "stage").glob("*"))
+
+    def stored_bytes(self) -> int:
+        """How much the next run will find of what is under way, whatever happens to this one now."""
+        journals = [path.read_bytes() for stage in self.staged() if (path := stage / "journal").exists()]
+        return sum(piece.range.length for journal in journals for piece in read_journal(journal).pieces)
 
     def all_text(self) -> bytes:
         """Every byte of our own state, to search for secrets; parts are the assets' own bytes."""
