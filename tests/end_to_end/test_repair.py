@@ -78,7 +78,7 @@ def test_killed_in_the_middle(project: Project, server: AssetServer, place: Path
     gate = Gate()
     server.add("/a", CONTENT, faults=[Hold(gate, at=42 * MIB - 1)])
     with Running(project.root, "sync", "--json") as running:
-        running.until_bytes(60 * MIB)
+        running.until_stored(project, 58 * MIB)
         running.send(signal.SIGKILL)
         running.finish()
     gate.open()
