@@ -66,7 +66,7 @@ def compare(
         for path, target in census.links.items():
             above = open_below(place, path.split("/")[:-1])
             try:
-                if os.readlink(path.rpartition("/")[2], dir_fd=above) != target:
+                if system.readlink(path.rpartition("/")[2], dir_fd=above) != target:
                     return None
             finally:
                 os.close(above)

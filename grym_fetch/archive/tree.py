@@ -15,7 +15,6 @@ import json
 import logging
 import os
 import secrets
-import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -124,7 +123,7 @@ class TreeStage:
 
     def remove(self) -> None:
         """Delete it. Raises ``OSError``."""
-        shutil.rmtree(self.name, dir_fd=self._root)
+        system.rmtree(self.name, dir_fd=self._root)
 
 
 class TreeStore:
@@ -181,11 +180,11 @@ class TreeStore:
     def forget_record(self) -> None:
         """Delete the record."""
         with suppress(FileNotFoundError), self._state.opened("unpacked") as folder:
-            os.unlink(self._record, dir_fd=folder)
+            system.unlink(self._record, dir_fd=folder)
         with suppress(OSError):
             folder = self._state.open_elsewhere()
             try:
-                os.unlink(self._record, dir_fd=folder)
+                system.unlink(self._record, dir_fd=folder)
             finally:
                 os.close(folder)
 
@@ -200,7 +199,7 @@ class TreeStore:
         except FileNotFoundError:
             return None
         try:
-            mode = os.stat(name, dir_fd=above, follow_symlinks=False).st_mode
+            mode = system.stat(name, dir_fd=above, follow_symlinks=False).st_mode
             if stat.S_ISDIR(mode):
                 return open_child(above, name)
         except FileNotFoundError:
@@ -215,7 +214,7 @@ class TreeStore:
         if place is None:
             return
         try:
-            names = os.listdir(place)
+            names = system.listdir(place)
         finally:
             os.close(place)
         if names:
@@ -231,7 +230,7 @@ class TreeStore:
         root = self._state.open("unpack", create=True)
         name = f"{self._key}.{Owner.this().encode()}.{secrets.token_hex(4)}"
         try:
-            os.mkdir(name, 0o700, dir_fd=root)
+            system.mkdir(name, 0o700, dir_fd=root)
         except BaseException:
             os.close(root)
             raise
@@ -296,7 +295,7 @@ class TreeStore:
         except (FileNotFoundError, StorageError):
             return  # a folder that cannot be used holds nothing of ours
         try:
-            for name in os.listdir(root):
+            for name in system.listdir(root):
                 if not name.startswith(f"{self._key}."):
                     continue
                 if is_left_behind(Owner.parse(name.split(".")[1]), Path(name), above=root):
@@ -328,29 +327,29 @@ def remove_known(above: int, name: str, known: Unpacked) -> None:
     for at, folders, names, here in system.fwalk(name, above):
         for each in (*names, *folders):
             relative = os.path.relpath(os.path.join(at, each), name)
-            figures = os.stat(each, dir_fd=here, follow_symlinks=False)
+            figures = system.stat(each, dir_fd=here, follow_symlinks=False)
             if stat.S_ISLNK(figures.st_mode):
-                if (relative, os.readlink(each, dir_fd=here)) in links:
-                    os.unlink(each, dir_fd=here)
+                if (relative, system.readlink(each, dir_fd=here)) in links:
+                    system.unlink(each, dir_fd=here)
             elif stat.S_ISDIR(figures.st_mode):
                 with suppress(OSError):
-                    os.rmdir(each, dir_fd=here)
+                    system.rmdir(each, dir_fd=here)
             elif (relative, figures.st_size, figures.st_mtime_ns) in files:
-                os.unlink(each, dir_fd=here)
+                system.unlink(each, dir_fd=here)
     with suppress(OSError):
-        os.rmdir(name, dir_fd=above)
+        system.rmdir(name, dir_fd=above)
 
 
 def signature_of(path: Path | str, above: int | None = None) -> FileSignature | None:
     """A file's signature; None for anything else. ``path`` is relative to the open folder ``above``, if given."""
-    figures = os.stat(path, dir_fd=above, follow_symlinks=False)
+    figures = system.stat(path, dir_fd=above, follow_symlinks=False)
     return FileSignature.of(figures) if stat.S_ISREG(figures.st_mode) else None
 
 
 def is_folder(above: int, name: str) -> bool:
     """Whether an open folder has a folder of this name."""
     try:
-        return stat.S_ISDIR(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode)
+        return stat.S_ISDIR(system.stat(name, dir_fd=above, follow_symlinks=False).st_mode)
     except OSError:
         return False
 

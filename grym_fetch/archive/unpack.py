@@ -280,13 +280,13 @@ def _unpack(
     files: list[str] = []
     folders: list[str] = []
     made: set[str] = set()
-    os.mkdir("tree", dir_fd=stage.folder)
+    system.mkdir("tree", dir_fd=stage.folder)
     tree = open_child(stage.folder, "tree")
 
     def make_folder(path: str) -> None:
         if path and path not in made:
             make_folder(path.rpartition("/")[0])
-            os.mkdir(path, dir_fd=tree)
+            system.mkdir(path, dir_fd=tree)
             made.add(path)
             folders.append(path)
 
@@ -312,11 +312,11 @@ def _unpack(
                     files.append(member.path)
                 elif member.kind == "hardlink":
                     with storage_errors(shown):
-                        os.link(member.target, member.path, src_dir_fd=tree, dst_dir_fd=tree, follow_symlinks=False)
+                        system.link(member.target, member.path, src_dir_fd=tree, dst_dir_fd=tree)
                     files.append(member.path)
             census.close()
         for path, target in census.links.items():
-            os.symlink(target, path, dir_fd=tree)
+            system.symlink(target, path, dir_fd=tree)
         _flush(tree, files, folders)
         return Unpacked(
             content=content,

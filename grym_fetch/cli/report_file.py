@@ -25,6 +25,7 @@ from grym_fetch.disk.database import Database, key_of, text_of
 from grym_fetch.disk.folders import open_regular, opened_folder, storage_errors
 from grym_fetch.display.report import Life, Report
 from grym_fetch.display.report_rows import Row, read_rows, row_of, writer_for
+from grym_fetch.runtime import system
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def refuse_other(folder: int, path: Path) -> None:
     """Refuse a device or a pipe that has the name of a file to be written. Raises `UnsafePath`, or ``OSError``."""
     with suppress(FileNotFoundError):
         # Through links: /dev/stdout is one, and root could replace it for the whole machine.
-        if not stat.S_ISREG(os.stat(path.name, dir_fd=folder).st_mode):
+        if not stat.S_ISREG(system.stat(path.name, dir_fd=folder).st_mode):
             raise UnsafePath(safe_text(str(path)), "something that is not a file is in the way")
 
 

@@ -26,6 +26,7 @@ from grym_fetch.disk.folders import close_each, make_root, open_child, remove_tr
 from grym_fetch.disk.owner import Owner, is_left_behind
 from grym_fetch.disk.state import StateFolder, open_state, read_state
 from grym_fetch.manifest_files.lines import encode_entry_line
+from grym_fetch.runtime import system
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class WorkFolder:
             make_root(self._state.assets_dir)
             close_each(self._state.open(FOLDER, self._run, create=True))
             with self._state.opened(FOLDER) as above:
-                for name in os.listdir(above):
+                for name in system.listdir(above):
                     if name != self._run:
                         _remove_if_left(above, name)
 
@@ -86,7 +87,7 @@ class WorkFolder:
     def drop(self, number: int) -> None:
         """Remove the list of a task."""
         with suppress(OSError, StorageError), self._state.opened(FOLDER, self._run) as folder:
-            os.unlink(_name(number), dir_fd=folder)
+            system.unlink(_name(number), dir_fd=folder)
 
     def remove(self) -> None:
         """Remove the folder, and what is left in it."""

@@ -125,7 +125,7 @@ class AssetsFolder:
             try:
                 # Find out the reason before anything is given back.
                 with storage_errors(self.assets_dir):
-                    os.mkdir(name, 0o700, dir_fd=root)
+                    system.mkdir(name, 0o700, dir_fd=root)
                     for each, size in (("part", PROBE_BYTES), ("journal", 1)):
                         descriptor = system.open_descriptor(f"{name}/{each}", NEW_FILE, 0o600, dir_fd=root)
                         try:
@@ -187,7 +187,7 @@ class AssetsFolder:
         """Claim the fullest abandoned stage of this content and return its journal; remove the other abandoned ones."""
         abandoned = [
             each
-            for each in os.listdir(root)
+            for each in system.listdir(root)
             if each.startswith(f"{key.path_key}.") and _is_free(root, each, exclusive=exclusive)
         ]
         # Stages of an older content of the same asset come last.
@@ -212,7 +212,7 @@ class AssetsFolder:
         stages: dict[tuple[str, str], list[str]] = {}
         try:
             with self.state.opened("stage") as root:
-                for name in os.listdir(root):
+                for name in system.listdir(root):
                     match name.split("."):
                         case [path_key, content_key, *_]:
                             stages.setdefault((path_key, content_key), []).append(name)
@@ -235,7 +235,7 @@ class AssetsFolder:
 def _is_free(root: int, name: str, *, exclusive: bool) -> bool:
     """Whether a stage is abandoned, and ours to use: it has the same owner as the folder of stages."""
     try:
-        figures = os.stat(name, dir_fd=root, follow_symlinks=False)
+        figures = system.stat(name, dir_fd=root, follow_symlinks=False)
     except OSError:
         return False
     if not stat.S_ISDIR(figures.st_mode) or figures.st_uid != os.fstat(root).st_uid:
@@ -250,6 +250,6 @@ def _owner_of(name: str) -> Owner | None:
 
 def _allocated(root: int, path: str) -> int:
     try:
-        return system.allocated_bytes(os.stat(path, dir_fd=root, follow_symlinks=False))
+        return system.allocated_bytes(system.stat(path, dir_fd=root, follow_symlinks=False))
     except OSError:
         return 0

@@ -49,7 +49,7 @@ class NewFile:
         finally:
             if not self._is_named:
                 with suppress(OSError):
-                    os.unlink(self.temporary, dir_fd=self._folder)
+                    system.unlink(self.temporary, dir_fd=self._folder)
 
     def write(self, data: bytes | memoryview) -> None:
         """Append bytes."""
@@ -99,7 +99,7 @@ def rename_new(folder: int, old: str, new: str) -> None:
     Without hard links there is a short gap between the check and the rename.
     """
     try:
-        os.link(old, new, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+        system.link(old, new, src_dir_fd=folder, dst_dir_fd=folder)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
@@ -107,7 +107,7 @@ def rename_new(folder: int, old: str, new: str) -> None:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new) from None
         system.rename(old, new, folder=folder, into=folder)
     else:
-        os.unlink(old, dir_fd=folder)
+        system.unlink(old, dir_fd=folder)
 
 
 def replace_file(folder: int, name: str, data: bytes, *, mode: int = 0o666) -> None:

@@ -38,7 +38,7 @@ def is_abandoned(root: int, name: str, owner: Owner | None, *, exclusive: bool) 
     times = []
     for each in (name, f"{name}/part", f"{name}/journal"):
         with suppress(OSError):
-            times.append(os.stat(each, dir_fd=root, follow_symlinks=False).st_mtime)
+            times.append(system.stat(each, dir_fd=root, follow_symlinks=False).st_mtime)
     return time.time() - max(times, default=0.0) > ABANDONED_AFTER_S
 
 
@@ -52,7 +52,7 @@ def make(root: int, name: str) -> int | None:
 
     Raises ``OSError``.
     """
-    os.mkdir(name, 0o700, dir_fd=root)
+    system.mkdir(name, 0o700, dir_fd=root)
     return _hold(root, name, None)
 
 
@@ -123,7 +123,7 @@ def _take_over(root: int, old: str, new: str) -> None:
         if error.errno != errno.EXDEV:
             raise
         # A folder in a lower layer of an overlay file system cannot be renamed; the files in it can.
-        os.mkdir(new, 0o700, dir_fd=root)
+        system.mkdir(new, 0o700, dir_fd=root)
         for each in ("part", "journal"):
             with suppress(FileNotFoundError):
                 system.rename(f"{old}/{each}", f"{new}/{each}", folder=root, into=root)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import shutil
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -144,7 +143,7 @@ def close_each(*descriptors: int) -> None:
 def remove_tree(above: int, name: str) -> None:
     """Remove a folder of ours from an open one as far as possible; `prune` removes the rest."""
     with suppress(OSError):  # from a failed close, which rmtree does not ignore
-        shutil.rmtree(name, ignore_errors=True, dir_fd=above)
+        system.rmtree(name, ignore_errors=True, dir_fd=above)
 
 
 def make_root(root: Path) -> None:
@@ -190,7 +189,7 @@ def open_folder(
                 if not create:
                     raise
                 try:
-                    os.mkdir(part, dir_fd=here)
+                    system.mkdir(part, dir_fd=here)
                     made = True
                 except FileExistsError:
                     pass  # another process was faster
@@ -215,7 +214,7 @@ def open_child(above: int, name: str) -> int:
         return system.open_descriptor(name, FOLDER, dir_fd=above)
     except NotADirectoryError:
         # O_NOFOLLOW with O_DIRECTORY reports a symlink as ENOTDIR; tell the two apart for the message.
-        if stat.S_ISLNK(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode):
+        if stat.S_ISLNK(system.stat(name, dir_fd=above, follow_symlinks=False).st_mode):
             raise OSError(errno.ELOOP, "symlink", name) from None
         raise
 
@@ -254,7 +253,7 @@ def check_destination(root: Path, local_path: str) -> None:
         if folder is None:
             return
         try:
-            mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+            mode = system.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
         except FileNotFoundError:
             return
         finally:
@@ -279,7 +278,7 @@ def delete_file(root: Path, local_path: str) -> bool:
         except FileNotFoundError:
             return False
         try:
-            os.unlink(name, dir_fd=folder)
+            system.unlink(name, dir_fd=folder)
         except FileNotFoundError:
             return False
         finally:
@@ -296,7 +295,7 @@ def check_deletable(root: Path, local_path: str) -> None:
         except FileNotFoundError:
             return
         try:
-            figures = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            figures = system.stat(name, dir_fd=folder, follow_symlinks=False)
             if stat.S_ISDIR(figures.st_mode):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             _check_writable(folder, root.joinpath(*parents))
@@ -348,7 +347,7 @@ def _check_writable_above(root: Path, parents: list[str]) -> None:
 
 
 def _check_writable(folder: int, shown: Path) -> None:
-    if os.access(".", os.W_OK | os.X_OK, dir_fd=folder, effective_ids=True):
+    if system.may_write(folder):
         return
     if system.is_read_only(folder):
         raise storage_error(OSError(errno.EROFS, os.strerror(errno.EROFS)), shown)
@@ -372,7 +371,7 @@ def user_name(number: int) -> str:
 def exists(folder: int, name: str) -> bool:
     """Whether anything in the folder has this name, even a dangling symlink."""
     try:
-        os.stat(name, dir_fd=folder, follow_symlinks=False)
+        system.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
         return False
     return True
@@ -381,7 +380,7 @@ def exists(folder: int, name: str) -> bool:
 def is_at(descriptor: int, folder: int, name: str) -> bool:
     """Whether this name, or path, in an open folder still refers to the open file."""
     try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(name, dir_fd=folder, follow_symlinks=False))
+        return os.path.samestat(os.fstat(descriptor), system.stat(name, dir_fd=folder, follow_symlinks=False))
     except OSError:
         return False
 

@@ -197,7 +197,7 @@ class LocalFiles:
         """Whether there are any unfinished downloads."""
         try:
             with self._state.opened("stage") as folder:
-                return bool(os.listdir(folder))
+                return bool(system.listdir(folder))
         except (OSError, StorageError):
             return False
 

@@ -141,7 +141,7 @@ class FileLock:
             return
         try:
             if self.is_trustworthy and is_at(descriptor, folder, self._name):
-                os.unlink(self._name, dir_fd=folder)
+                system.unlink(self._name, dir_fd=folder)
         except OSError:
             pass  # a lock file that stays behind is empty and harmless; another user's cannot be removed
         finally:

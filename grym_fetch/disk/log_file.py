@@ -36,7 +36,7 @@ class LogFile:
         try:
             if below:
                 with suppress(FileExistsError):
-                    os.mkdir(below, dir_fd=self._folder)
+                    system.mkdir(below, dir_fd=self._folder)
                 above, self._folder = self._folder, open_child(self._folder, below)
                 os.close(above)
             self._file = self._open()

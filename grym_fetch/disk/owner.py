@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from grym_fetch.runtime import system
 from grym_fetch.runtime.system import boot_id, process_start
 
 LEFT_BEHIND_AFTER_S = 24 * 3600.0
@@ -89,7 +90,7 @@ def is_left_behind(owner: Owner | None, folder: Path, *, above: int | None = Non
 def _age_s(place: Path, *, above: int | None) -> float:
     """Seconds since it was last written to."""
     try:
-        return time.time() - os.stat(place, dir_fd=above, follow_symlinks=False).st_mtime
+        return time.time() - system.stat(place, dir_fd=above, follow_symlinks=False).st_mtime
     except OSError:
         return time.time()
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -140,12 +139,12 @@ def _opened(open_folder: Callable[[], int]) -> Iterator[int | None]:
 
 
 def _names(folder: int | None) -> list[str]:
-    return [] if folder is None else sorted(os.listdir(folder))
+    return [] if folder is None else sorted(system.listdir(folder))
 
 
 def _is_folder(above: int | None, name: str) -> bool:
     try:
-        return stat.S_ISDIR(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode)
+        return stat.S_ISDIR(system.stat(name, dir_fd=above, follow_symlinks=False).st_mode)
     except FileNotFoundError:
         return False
 
@@ -154,13 +153,13 @@ def _allocated(above: int | None, name: str) -> int:
     """Bytes that a file, or the files in a folder, take up on the disk."""
     total = 0
     with suppress(OSError):
-        figures = os.stat(name, dir_fd=above, follow_symlinks=False)
+        figures = system.stat(name, dir_fd=above, follow_symlinks=False)
         total = system.allocated_bytes(figures) if figures.st_nlink else 0
         if stat.S_ISDIR(figures.st_mode) and above is not None:
             folder = open_child(above, name)
             try:
-                for each in os.listdir(folder):
-                    total += system.allocated_bytes(os.stat(each, dir_fd=folder, follow_symlinks=False))
+                for each in system.listdir(folder):
+                    total += system.allocated_bytes(system.stat(each, dir_fd=folder, follow_symlinks=False))
             finally:
                 os.close(folder)
     return total
@@ -223,7 +222,7 @@ def _remove_lock(state: StateFolder, locks: int, name: str, *, dry_run: bool) ->
         with _held(state, name, dry_run=dry_run) as excludes_others:
             if dry_run or not excludes_others:
                 return bool(excludes_others)
-        os.stat(name, dir_fd=locks, follow_symlinks=False)
+        system.stat(name, dir_fd=locks, follow_symlinks=False)
     except FileNotFoundError:
         return True  # its holder removed the file when it released the lock
     except (OSError, StorageError):
@@ -246,7 +245,7 @@ def _remove_gone_projects(*, dry_run: bool) -> Iterator[Pruned]:
             size = _allocated(home, name)
             with suppress(OSError):
                 if not dry_run:
-                    shutil.rmtree(name, dir_fd=home)
+                    system.rmtree(name, dir_fd=home)
                 yield Pruned("project", name, "its project is gone", size)
     finally:
         os.close(home)
@@ -269,7 +268,7 @@ def _remove_unwanted_sums(sums: int | None, wanted: set[str], *, dry_run: bool) 
         if _SUMS.fullmatch(name) and name not in wanted:
             size = _allocated(sums, name)
             if not dry_run:
-                os.unlink(name, dir_fd=sums)
+                system.unlink(name, dir_fd=sums)
             yield Pruned("pieces", name, "no longer in the manifest", size)
 
 

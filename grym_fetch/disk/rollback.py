@@ -20,6 +20,7 @@ from grym_fetch.core.freshness import version_number
 from grym_fetch.disk.atomic import PRIVATE, replace_file
 from grym_fetch.disk.folders import close_each
 from grym_fetch.disk.state import StateFolder, read_state
+from grym_fetch.runtime import system
 
 MAX_BYTES = 4096
 
@@ -66,7 +67,7 @@ class RollbackGuard:
             folder = open_folder(create=version is not None)
             try:
                 if version is None:
-                    os.unlink(self._name, dir_fd=folder)
+                    system.unlink(self._name, dir_fd=folder)
                 else:
                     replace_file(folder, self._name, encode_version(version), mode=PRIVATE)
             finally:

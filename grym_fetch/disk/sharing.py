@@ -106,7 +106,7 @@ def share(
         if after == expected:
             return Shared(made, mode)
         close_each(made)
-        os.unlink(name, dir_fd=folder)
+        system.unlink(name, dir_fd=folder)
         break
     else:
         raise OSError(errno.EOPNOTSUPP, "cannot be shared in any of the ways allowed", str(source.path))
@@ -127,7 +127,7 @@ def _reflink(source: OpenFile, folder: int, name: str, _: Path) -> int | None:
 
 def _hard_link(source: OpenFile, folder: int, name: str, _: Path) -> int | None:
     try:
-        os.link(source.name, name, src_dir_fd=source.folder, dst_dir_fd=folder, follow_symlinks=False)
+        system.link(source.name, name, src_dir_fd=source.folder, dst_dir_fd=folder)
     except OSError as error:
         if error.errno in _NO_LINK:
             return None
@@ -144,9 +144,9 @@ def _hard_link(source: OpenFile, folder: int, name: str, _: Path) -> int | None:
             if not os.fstat(source.descriptor).st_mode & WRITE_BITS:
                 return os.dup(source.descriptor)
     except BaseException:
-        os.unlink(name, dir_fd=folder)
+        system.unlink(name, dir_fd=folder)
         raise
-    os.unlink(name, dir_fd=folder)
+    system.unlink(name, dir_fd=folder)
     return None
 
 
@@ -174,4 +174,4 @@ def _new(folder: int, name: str) -> int:
 def _undo(made: int, folder: int, name: str) -> None:
     close_each(made)
     with suppress(OSError):
-        os.unlink(name, dir_fd=folder)
+        system.unlink(name, dir_fd=folder)

@@ -138,7 +138,7 @@ class SmallFileWriter:
             if self._folder is None:
                 _clear_away(root)
                 name = new_name(PATH_KEY, CONTENT_KEY, Owner.this())
-                os.mkdir(name, 0o700, dir_fd=root)
+                system.mkdir(name, 0o700, dir_fd=root)
                 self._folder = name
                 self._open_at_once = spare_descriptors(MAX_OPEN_FILES)
             return open_child(root, self._folder)
@@ -190,7 +190,7 @@ class SmallFileWriter:
         """Give a file its name, and return it as it is now there. Raises ``OSError`` or `StorageError`."""
         name = file.local_path.rpartition("/")[2]
         with suppress(FileNotFoundError):
-            mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
+            mode = system.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
                 raise OSError
         before = os.fstat(descriptor)
@@ -201,7 +201,7 @@ class SmallFileWriter:
 
 def _clear_away(root: int) -> None:
     """Remove what killed processes left behind: a few small files, not worth resuming."""
-    for name in os.listdir(root):
+    for name in system.listdir(root):
         fields = name.split(".")
         is_ours = fields[0] == PATH_KEY and len(fields) == 4
         if is_ours and is_left_behind(Owner.parse(fields[2]), Path(name), above=root):
@@ -211,7 +211,7 @@ def _clear_away(root: int) -> None:
 def _remove(folder: int, name: str) -> None:
     """Remove an unfinished file if possible; otherwise it goes with the folder, or in the next run."""
     with suppress(OSError):
-        os.unlink(name, dir_fd=folder)
+        system.unlink(name, dir_fd=folder)
 
 
 def _parent(file: SmallFile) -> str:

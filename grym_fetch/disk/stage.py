@@ -242,7 +242,7 @@ class DiskStage:
                 # Never under the name of a part, which the next process would write to.
                 was_right = source.signature == expected
                 with suppress(FileNotFoundError):
-                    os.unlink(TAKEN, dir_fd=folder)
+                    system.unlink(TAKEN, dir_fd=folder)
                 if was_right:
                     # What a dead process left may be a hard link to the source, whose change of state this was.
                     expected = expected._replace(ctime_ns=source.signature.ctime_ns)
@@ -377,7 +377,7 @@ class DiskStage:
             if self._link is LinkMode.HARDLINK:
                 # rename(2) does nothing between two names of one file. Removing one later would change the signature.
                 with suppress(FileNotFoundError):
-                    os.unlink(f"{self._name}/{self._part_name}", dir_fd=self._root)
+                    system.unlink(f"{self._name}/{self._part_name}", dir_fd=self._root)
         except OSError as error:
             if error.errno == errno.EXDEV:
                 self.published = self._copy_across(folder, name)

@@ -159,7 +159,7 @@ class StateFolder:
                     raise
                 own = _open_or_make(top, name, create=True)
             except PermissionError:
-                owner = os.stat(name, dir_fd=top, follow_symlinks=False).st_uid
+                owner = system.stat(name, dir_fd=top, follow_symlinks=False).st_uid
                 if owner != system.user_id():
                     raise self._not_ours(owner) from None
                 raise
@@ -321,7 +321,7 @@ def _open_or_make(above: int, name: str, create: bool) -> int:
         if not create:
             raise
     with suppress(FileExistsError):
-        os.mkdir(name, 0o700, dir_fd=above)
+        system.mkdir(name, 0o700, dir_fd=above)
     return open_child(above, name)
 
 
@@ -330,7 +330,7 @@ def _earlier_state(top: int) -> list[str]:
     figures = os.fstat(top)
     if figures.st_uid != system.user_id() or figures.st_mode & 0o022:
         return []
-    return [name for name in os.listdir(top) if _EARLIER.fullmatch(name)]
+    return [name for name in system.listdir(top) if _EARLIER.fullmatch(name)]
 
 
 def is_ours(folder: int) -> bool:
@@ -372,7 +372,7 @@ def _new_file(folder: int) -> os.stat_result | None:
     finally:
         os.close(descriptor)
         with suppress(OSError):
-            os.unlink(name, dir_fd=folder)
+            system.unlink(name, dir_fd=folder)
 
 
 def open_state(folder: int, name: str, flags: int) -> int:

@@ -27,6 +27,7 @@ from grym_fetch.disk.atomic import PRIVATE, replace_file
 from grym_fetch.disk.folders import close_each, exists, is_at
 from grym_fetch.disk.stamps import Stamps
 from grym_fetch.disk.state import StateFolder, is_private, open_state, state_lines
+from grym_fetch.runtime import system
 
 log = logging.getLogger(__name__)
 
@@ -85,9 +86,9 @@ def mark_time(descriptor: int) -> None:
     """
     with suppress(OSError):
         now = time.time_ns()
-        os.utime(descriptor, ns=(now, now))
+        system.utime(descriptor, ns=(now, now))
         if os.fstat(descriptor).st_mtime_ns != now:
-            os.utime(descriptor, ns=(now, now - 2 * _COARSE_TICK_NS))
+            system.utime(descriptor, ns=(now, now - 2 * _COARSE_TICK_NS))
 
 
 def wait_for_tick(figures: os.stat_result) -> None:

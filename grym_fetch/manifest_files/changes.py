@@ -84,7 +84,7 @@ def check_editable(path: Path) -> None:
 
 def _edit_lines(real: Path, folder: int, source: str, change: Change) -> ParsedManifest[ManifestSource] | None:
     """Change an ``assets.jsonl``; None if somebody else has written it meanwhile."""
-    before = FileSignature.of(os.stat(real.name, dir_fd=folder))
+    before = FileSignature.of(system.stat(real.name, dir_fd=folder))
     edits = change(LineEdits(), (parsed := load_manifest(real, source)).manifest)
     assert isinstance(edits, LineEdits), "it returns what it was given"
     if edits == LineEdits():
@@ -93,13 +93,13 @@ def _edit_lines(real: Path, folder: int, source: str, change: Change) -> ParsedM
         with open(system.open_descriptor(real.name, os.O_RDONLY, dir_fd=folder), "rb") as old:
             for line in edits.apply(old):
                 file.write(line)
-        file.take_after(os.stat(real.name, dir_fd=folder))
+        file.take_after(system.stat(real.name, dir_fd=folder))
         file.flush()
         try:
             parsed = load_manifest(real.with_name(file.temporary), source, is_lines=True)
         except ManifestError as error:
             raise EditRefused(source, list(error.problems)) from None
-        if FileSignature.of(os.stat(real.name, dir_fd=folder)) != before:
+        if FileSignature.of(system.stat(real.name, dir_fd=folder)) != before:
             log.info("%s was written by somebody else meanwhile", safe_text(real.name))
             return None
         file.replace()
@@ -133,7 +133,7 @@ def _replace(folder: int, name: str, old: bytes, new: bytes) -> bool:
     """Replace ``old`` with ``new``; if something else is there by now, do nothing and return False."""
     with NewFile(folder, name, mode=PRIVATE) as file:
         file.write(new)
-        file.take_after(os.stat(name, dir_fd=folder))
+        file.take_after(system.stat(name, dir_fd=folder))
         file.flush()
         if _read(folder, name) != old:
             log.info("%s was written by somebody else meanwhile", safe_text(name))

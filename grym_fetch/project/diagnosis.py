@@ -51,6 +51,7 @@ from grym_fetch.net.credentials import find_credentials
 from grym_fetch.net.proxies import ADVICE as SOCKS_ADVICE
 from grym_fetch.net.proxies import read_proxy
 from grym_fetch.net.settings import HttpSettings, proxy_credentials
+from grym_fetch.runtime import system
 from grym_fetch.transfer.request import Requester
 
 Level = Literal["ok", "warn", "fail"]
@@ -186,7 +187,7 @@ def _state_findings(assets_dir: Path) -> list[Finding]:
         except StorageError as error:
             return [Finding("fail", "permissions", f"state folder: {error}", "" if " chmod " in str(error) else _MOVE)]
         try:
-            if not os.access(".", os.W_OK | os.X_OK, dir_fd=folder):
+            if not system.may_write(folder):
                 return [_shut_out(place)]
         finally:
             os.close(folder)

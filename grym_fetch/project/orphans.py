@@ -55,12 +55,12 @@ def find_orphans(assets_dir: Path, named: Collection[str], homes: Collection[Pat
 
 
 def _orphans(assets_dir: Path, folder: int, above: str, kept: set[str]) -> Iterator[Pruned]:
-    for name in os.listdir(folder):
+    for name in system.listdir(folder):
         path = f"{above}{name}"
         if name.startswith(".") or name.endswith(PLACEHOLDER_SUFFIX) or path in kept:
             continue
         with suppress(OSError):
-            figures = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            figures = system.stat(name, dir_fd=folder, follow_symlinks=False)
             if stat.S_ISDIR(figures.st_mode):
                 inner = open_child(folder, name)
                 try:
@@ -81,7 +81,7 @@ def _inside(assets_dir: Path, homes: Collection[Path]) -> set[str]:
 
 
 def _is_repository(place: Path, folder: int) -> bool:
-    names = os.listdir(folder)
+    names = system.listdir(folder)
     return ".git" in names or is_store(os.fspath(place), names)
 
 

@@ -401,9 +401,9 @@ class Cleaner:
         write_file(here, name + SUFFIX, placeholder.encode())
         try:
             _check_unchanged(source, here, name, signature)
-            os.unlink(name, dir_fd=here)
+            system.unlink(name, dir_fd=here)
         except (FileChanged, PermissionError):  # the file stays, so it must not have a placeholder
-            os.unlink(name + SUFFIX, dir_fd=here)
+            system.unlink(name + SUFFIX, dir_fd=here)
             raise
         sync(here)
         return placeholder
@@ -522,7 +522,7 @@ def _check_unchanged(source: int, folder: int, name: str, signature: FileSignatu
     Also if somebody has it open for writing: what is written later would go to a file without a name.
     """
     try:
-        named = FileSignature.of(os.stat(name, dir_fd=folder, follow_symlinks=False))
+        named = FileSignature.of(system.stat(name, dir_fd=folder, follow_symlinks=False))
     except FileNotFoundError:
         raise FileChanged("went away while it was moved") from None
     if named != signature or FileSignature.of(os.fstat(source)) != signature:

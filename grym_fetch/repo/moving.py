@@ -88,7 +88,7 @@ class Draft:
         os.close(self._descriptor)
         if not self._is_published:
             with suppress(OSError):
-                os.unlink(self._name, dir_fd=self._folder)
+                system.unlink(self._name, dir_fd=self._folder)
 
     def write(self, data: bytes) -> None:
         """Append bytes."""
@@ -135,7 +135,7 @@ class Draft:
             os.ftruncate(self._descriptor, at)
         with suppress(OSError):  # a file system may have neither modes nor times
             system.fchmod(self._descriptor, figures.st_mode & 0o777 & ~umask)
-            os.utime(self._descriptor, ns=(figures.st_atime_ns, figures.st_mtime_ns))
+            system.utime(self._descriptor, ns=(figures.st_atime_ns, figures.st_mtime_ns))
         sync(self._descriptor)
         read_again(self._descriptor)
         written = Checksum("sha256", hasher.hexdigest())
@@ -163,7 +163,7 @@ def remove_dead_draft(folder: int, name: str) -> None:
     try:
         lock(descriptor, name)
         with suppress(FileNotFoundError):
-            os.unlink(draft_name(name), dir_fd=folder)
+            system.unlink(draft_name(name), dir_fd=folder)
     finally:
         os.close(descriptor)
 
@@ -172,6 +172,6 @@ def write_file(folder: int, name: str, data: bytes) -> None:
     """Replace a small file as a whole and flush it to the disk; a reader sees the old or the new one."""
     with Draft(folder, name) as draft:
         with suppress(FileNotFoundError):
-            draft.set_mode(os.stat(name, dir_fd=folder).st_mode)
+            draft.set_mode(system.stat(name, dir_fd=folder).st_mode)
         draft.write(data)
         draft.publish(replace=True)

@@ -49,6 +49,7 @@ from grym_fetch.repo.record import MovedFiles
 from grym_fetch.repo.target import recording_folders
 from grym_fetch.repo.telling import Emit, Told, unheard
 from grym_fetch.repo.tree import below, git_folder_above
+from grym_fetch.runtime import system
 from grym_fetch.runtime.system import current_umask
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.runtime.waiting import wait_uncancelled
@@ -336,7 +337,7 @@ class Restorer:
                 remove_dead_draft(folder, name)
                 if not exists(folder, name):
                     return False
-                mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+                mode = system.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
                 if stat.S_ISDIR(mode):
                     raise UnsafePath(shown, "a folder is in the way; move it away")
                 if not stat.S_ISREG(mode):
@@ -451,5 +452,5 @@ def _of_entry(entry: MovedFile) -> Wanted:
 
 def _remove_placeholder(folder: int, name: str) -> None:
     with suppress(FileNotFoundError):
-        os.unlink(name + SUFFIX, dir_fd=folder)
+        system.unlink(name + SUFFIX, dir_fd=folder)
         sync(folder)

@@ -11,6 +11,7 @@ import mmap
 import os
 import resource
 import select
+import shutil
 import signal
 import sys
 import threading
@@ -44,6 +45,56 @@ def rename(source: str | Path, target: str | Path, *, folder: int | None = None,
     os.rename(source, target, src_dir_fd=folder, dst_dir_fd=into)
 
 
+def stat(name: str | Path, *, dir_fd: int | None, follow_symlinks: bool = True) -> os.stat_result:
+    """What is known of something in an open folder. Raises ``OSError``."""
+    return os.stat(name, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
+
+
+def listdir(folder: int) -> list[str]:
+    """What is in an open folder, in no particular order. Raises ``OSError``."""
+    return os.listdir(folder)
+
+
+def mkdir(name: str, mode: int = 0o777, *, dir_fd: int) -> None:
+    """Make a folder in an open one. Raises ``OSError``."""
+    os.mkdir(name, mode, dir_fd=dir_fd)
+
+
+def unlink(name: str, *, dir_fd: int | None) -> None:
+    """Remove a file or a link from an open folder. Raises ``OSError``."""
+    os.unlink(name, dir_fd=dir_fd)
+
+
+def rmdir(name: str, *, dir_fd: int) -> None:
+    """Remove an empty folder from an open one. Raises ``OSError``."""
+    os.rmdir(name, dir_fd=dir_fd)
+
+
+def rmtree(name: str, *, ignore_errors: bool = False, dir_fd: int) -> None:
+    """Remove a folder from an open one, and all in it, through no symlink. Raises ``OSError``."""
+    shutil.rmtree(name, ignore_errors=ignore_errors, dir_fd=dir_fd)
+
+
+def link(old: str, new: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+    """Give a file in an open folder a second name in another one; of a symlink, the link itself. Raises ``OSError``."""
+    os.link(old, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd, follow_symlinks=False)
+
+
+def symlink(target: str, name: str, *, dir_fd: int) -> None:
+    """Make a symlink in an open folder. Raises ``OSError``."""
+    os.symlink(target, name, dir_fd=dir_fd)
+
+
+def readlink(name: str, *, dir_fd: int) -> str:
+    """Where a symlink in an open folder leads. Raises ``OSError``."""
+    return os.readlink(name, dir_fd=dir_fd)
+
+
+def may_write(folder: int) -> bool:
+    """Whether this process may make and remove names in an open folder."""
+    return os.access(".", os.W_OK | os.X_OK, dir_fd=folder, effective_ids=True)
+
+
 def pread(descriptor: int, count: int, at: int) -> bytes:
     """Read up to ``count`` bytes there, wherever the descriptor's position is. Raises ``OSError``."""
     return os.pread(descriptor, count, at)
@@ -62,6 +113,11 @@ def pwrite(descriptor: int, data: memoryview | bytes, at: int) -> int:
 def lock(descriptor: int) -> None:
     """Lock an open file or folder as long as it is open, without waiting. Raises ``OSError``."""
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def utime(descriptor: int, *, ns: tuple[int, int]) -> None:
+    """Set when an open file was read and written last. Raises ``OSError``."""
+    os.utime(descriptor, ns=ns)
 
 
 def fchmod(descriptor: int, mode: int) -> None:

@@ -1,144 +1,172 @@
-"""What `system` offers, on Windows. See there; nobody has run this there, only its types are checked.
+"""What `system` offers, on Windows. See there; what names files in open folders is in `windows_folders`.
 
-Open folders are what is missing: ``dir_fd`` raises ``NotImplementedError`` there. Where a promise of `system_posix`
-cannot be kept, a call is refused rather than done without it: flags that Windows lacks are numbers that ``os.open``
-refuses.
-
-Sources: the C runtime's ``_locking`` and ``_open``; LockFile, MoveFileEx and PeekNamedPipe in the Windows API.
+Sources: ReadFile, WriteFile, SetFileTime, LockFileEx and PeekNamedPipe in the Windows API.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
+import msvcrt
 import os
 import select
 import shutil
 import signal
 import socket
-import stat
+import stat as modes
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from grym_fetch.runtime.process_start import process_start
 
-__all__ = ["process_start"]
+if sys.platform == "win32":  # for type checkers: on other systems, that module is empty to them
+    from grym_fetch.runtime.windows_folders import (
+        O_DIRECTORY,
+        O_NOFOLLOW,
+        link,
+        listdir,
+        may_write,
+        mkdir,
+        open_descriptor,
+        place_of,
+        readlink,
+        rename,
+        rmdir,
+        symlink,
+        unlink,
+    )
+    from grym_fetch.runtime.windows_folders import stat_in as stat
 
-# When it runs, tests on other systems import it.
-assert sys.platform == "win32" or not TYPE_CHECKING, "for type checkers: this is the module of another system"
+__all__ = [
+    "O_DIRECTORY",
+    "O_NOFOLLOW",
+    "link",
+    "listdir",
+    "may_write",
+    "mkdir",
+    "open_descriptor",
+    "process_start",
+    "readlink",
+    "rename",
+    "rmdir",
+    "stat",
+    "symlink",
+    "unlink",
+]
+
+assert sys.platform == "win32", "for type checkers: this is the module of another system"
 
 MAX_OPEN_FILES = 8192
 """``_setmaxstdio`` of the C runtime takes no more."""
-O_DIRECTORY = 1 << 40
-"""Open a folder, and nothing else: only `open_descriptor` takes it, and refuses it."""
-O_NOFOLLOW = 1 << 41
-"""Do not open a reparse point: only `open_descriptor` takes it."""
 O_NONBLOCK = 0
 O_NOCTTY = 0
 _LOCKED_BYTE = 0x7FFF_0000
-"""Locks here keep others from reading: lock a byte far behind all content. ``_locking`` cannot seek beyond 2 GiB."""
-_SHARING = frozenset({5, 32, 33})
-"""ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION, ERROR_LOCK_VIOLATION: a scanner has the file open for a moment."""
-_REPLACE_PAUSES_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+"""Locks here keep others from reading: lock a byte far behind all content of a lock file."""
+_EXCLUSIVE, _AT_ONCE = 0x2, 0x1
+_END_OF_FILE = 38
+_EPOCH = 116_444_736_000_000_000
+"""1970 in steps of 100 ns since 1601."""
 _PIPE_PAUSE_S = 0.01
-_position_lock = threading.Lock()
 _alarm: threading.Timer | None = None
 _end: Callable[..., object] | None = None
 
 
-def open_descriptor(path: str | Path, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
-    """Open a file; with `O_NOFOLLOW` not a reparse point (symlink, junction, …). Raises ``OSError``.
+def rmtree(name: str, *, ignore_errors: bool = False, dir_fd: int) -> None:
+    """Remove a folder from an open one, and all in it, through no reparse point. Raises ``OSError``."""
+    with suppress(OSError) if ignore_errors else nullcontext():
+        for _, folders, files, here in fwalk(name, dir_fd):
+            for each in files:
+                with suppress(OSError) if ignore_errors else nullcontext():
+                    unlink(each, dir_fd=here)
+            for each in folders:
+                with suppress(OSError) if ignore_errors else nullcontext():
+                    rmdir(each, dir_fd=here)
+        rmdir(name, dir_fd=dir_fd)
 
-    Whether it is one is asked before and compared afterwards, as the C runtime cannot be told not to follow.
-    Raises ``NotImplementedError`` for an open folder, and for a file in one.
-    """
-    if dir_fd is not None or flags & O_DIRECTORY:
-        raise NotImplementedError("open folders are missing on Windows")
-    plain = flags & ~O_NOFOLLOW | os.O_BINARY | os.O_NOINHERIT
-    if not flags & O_NOFOLLOW:
-        return os.open(path, plain, mode)
-    if flags & os.O_CREAT and not flags & os.O_EXCL:
-        raise NotImplementedError("a file that may exist cannot be made without following")
-    if flags & os.O_EXCL:
-        return os.open(path, plain, mode)  # it is new, so it is not a reparse point
-    before = _not_reparse(path)
-    descriptor = os.open(path, plain & ~os.O_TRUNC, mode)
+
+def fwalk(name: str, above: int) -> Iterator[tuple[str, list[str], list[str], int]]:
+    """Walk through a folder in an open one, from below, as ``os.fwalk`` does: through no reparse point."""
+    here = open_descriptor(name, os.O_RDONLY | O_DIRECTORY | O_NOFOLLOW, dir_fd=above)
     try:
-        if not os.path.samestat(before, os.fstat(descriptor)) or not os.path.samestat(before, _not_reparse(path)):
-            raise OSError(errno.ELOOP, "somebody else changed this path while it was opened", str(path))
-        if flags & os.O_TRUNC:
-            os.ftruncate(descriptor, 0)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
+        folders: list[str] = []
+        files: list[str] = []
+        for each in listdir(here):
+            is_folder = modes.S_ISDIR(stat(each, dir_fd=here, follow_symlinks=False).st_mode)
+            (folders if is_folder else files).append(each)
+        for each in folders:
+            for path, inner, leaves, there in fwalk(each, here):
+                yield f"{name}/{path}", inner, leaves, there
+        yield name, folders, files, here
+    finally:
+        os.close(here)
 
 
-def _not_reparse(path: str | Path) -> os.stat_result:
-    figures = os.lstat(path)
-    if figures.st_reparse_tag or figures.st_file_attributes & stat.FILE_ATTRIBUTE_REPARSE_POINT:
-        raise OSError(errno.ELOOP, "a reparse point is in the way", str(path))
-    return figures
+class _Overlapped(ctypes.Structure):
+    """Where to read or write, whatever the file's own position is."""
+
+    _fields_ = (
+        ("status", ctypes.c_void_p),
+        ("count", ctypes.c_void_p),
+        ("low", ctypes.c_uint32),
+        ("high", ctypes.c_uint32),
+        ("event", ctypes.c_void_p),
+    )
 
 
-def rename(source: str | Path, target: str | Path, *, folder: int | None = None, into: int | None = None) -> None:
-    """Rename over what is there. A file that somebody has open is tried again for a second. Raises ``OSError``."""
-    for pause in (*_REPLACE_PAUSES_S, None):
-        try:
-            os.replace(source, target, src_dir_fd=folder, dst_dir_fd=into)
-        except PermissionError as error:
-            if pause is None or error.winerror not in _SHARING:
-                raise
-            time.sleep(pause)
-        else:
-            return
+def _transfer(call: str, descriptor: int, memory: memoryview, at: int) -> int:
+    """Call ReadFile or WriteFile there. The file's own position ends up behind."""
+    if not memory:
+        return 0
+    where, count = _Overlapped(low=at & 0xFFFF_FFFF, high=at >> 32), ctypes.c_uint32()
+    first = (ctypes.c_char * len(memory)).from_buffer(memory)
+    kernel = ctypes.WinDLL("kernel32", use_last_error=True)
+    handle = ctypes.c_void_p(msvcrt.get_osfhandle(descriptor))
+    many = ctypes.c_uint32(len(memory))
+    if not getattr(kernel, call)(handle, first, many, ctypes.byref(count), ctypes.byref(where)):
+        if (code := ctypes.get_last_error()) == _END_OF_FILE:
+            return 0
+        raise ctypes.WinError(code)
+    return count.value
 
 
 def pread(descriptor: int, count: int, at: int) -> bytes:
-    """Read up to ``count`` bytes there; the position is moved, and put back."""
-    with _position_lock:
-        before = os.lseek(descriptor, 0, os.SEEK_CUR)
-        try:
-            os.lseek(descriptor, at, os.SEEK_SET)
-            return os.read(descriptor, count)
-        finally:
-            os.lseek(descriptor, before, os.SEEK_SET)
+    """Read up to ``count`` bytes there; the position moves."""
+    memory = bytearray(count)
+    return bytes(memoryview(memory)[: _transfer("ReadFile", descriptor, memoryview(memory), at)])
 
 
 def preadv(descriptor: int, memory: memoryview, at: int) -> int:
-    """Fill the memory with bytes from there, or a part of it; return how many these are."""
-    data = pread(descriptor, len(memory), at)
-    memory[: len(data)] = data
-    return len(data)
+    """Fill the memory with bytes from there, or a part of it; return how many these are. The position moves."""
+    return _transfer("ReadFile", descriptor, memory, at)
 
 
 def pwrite(descriptor: int, data: memoryview | bytes, at: int) -> int:
-    """Write some of it there; the position is moved, and put back."""
-    with _position_lock:
-        before = os.lseek(descriptor, 0, os.SEEK_CUR)
-        try:
-            os.lseek(descriptor, at, os.SEEK_SET)
-            return os.write(descriptor, data)
-        finally:
-            os.lseek(descriptor, before, os.SEEK_SET)
+    """Write some of it there; the position moves."""
+    memory = memoryview(data)
+    return _transfer("WriteFile", descriptor, memoryview(bytearray(data)) if memory.readonly else memory, at)
+
+
+def utime(descriptor: int, *, ns: tuple[int, int]) -> None:
+    """Set when an open file was read and written last, in steps of 100 ns (SetFileTime). Raises ``OSError``."""
+    read, written = (ctypes.c_uint64(each // 100 + _EPOCH) for each in ns)
+    kernel = ctypes.WinDLL("kernel32", use_last_error=True)
+    handle = ctypes.c_void_p(msvcrt.get_osfhandle(descriptor))
+    if not kernel.SetFileTime(handle, None, ctypes.byref(read), ctypes.byref(written)):
+        raise ctypes.WinError(ctypes.get_last_error())
 
 
 def lock(descriptor: int) -> None:
     """Lock an open file as long as it is open, without waiting: EACCES if somebody else has it. Raises ``OSError``."""
-    import msvcrt
-
-    with _position_lock:
-        before = os.lseek(descriptor, 0, os.SEEK_CUR)
-        try:
-            os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        finally:
-            os.lseek(descriptor, before, os.SEEK_SET)
+    where = _Overlapped(low=_LOCKED_BYTE)
+    kernel = ctypes.WinDLL("kernel32", use_last_error=True)
+    handle = ctypes.c_void_p(msvcrt.get_osfhandle(descriptor))
+    if not kernel.LockFileEx(handle, _EXCLUSIVE | _AT_ONCE, 0, 1, 0, ctypes.byref(where)):
+        raise ctypes.WinError(ctypes.get_last_error())
 
 
 def fchmod(descriptor: int, mode: int) -> None:
@@ -157,11 +185,6 @@ def user_id() -> int:
 def user_name(number: int) -> str | None:  # noqa: ARG001
     """None: users have no numbers here."""
     return None
-
-
-def fwalk(name: str, above: int) -> Iterator[tuple[str, list[str], list[str], int]]:
-    """Raises ``NotImplementedError``: there are no open folders."""
-    raise NotImplementedError("open folders are missing on Windows")
 
 
 def free_bytes(path: Path) -> int:
@@ -228,9 +251,6 @@ def wait_for_output(pipe: int, seconds: float) -> bool:
 
 def _is_readable(pipe: int) -> bool:
     """Ask PeekNamedPipe, as nothing waits for anonymous pipes; it fails when the other end is closed."""
-    import ctypes
-    import msvcrt
-
     count = ctypes.c_ulong()
     handle = ctypes.c_void_p(msvcrt.get_osfhandle(pipe))
     asked = ctypes.WinDLL("kernel32").PeekNamedPipe(handle, None, 0, None, ctypes.byref(count), None)
@@ -294,8 +314,16 @@ def set_alarm(seconds: float) -> None:
 
 def flush(descriptor: int, *, data_only: bool) -> None:  # noqa: ARG001 - there is one kind of flush
     """Flush a file to the disk (FlushFileBuffers). A folder cannot be flushed, and need not be on NTFS's journal."""
-    if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+    if modes.S_ISDIR(os.fstat(descriptor).st_mode):
+        return
+    try:
         os.fsync(descriptor)
+    except PermissionError:  # it was opened to be read, which is not enough here
+        writing = open_descriptor(place_of(descriptor), os.O_WRONLY | O_NOFOLLOW)
+        try:
+            os.fsync(writing)
+        finally:
+            os.close(writing)
 
 
 def flush_everything() -> bool:

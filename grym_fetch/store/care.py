@@ -29,6 +29,7 @@ from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.state import StateFolder
 from grym_fetch.disk.verified import FileSignature, wait_for_tick
 from grym_fetch.manifest_files.neighbours import is_used_by_manifests
+from grym_fetch.runtime import system
 from grym_fetch.store.stamps import OBJECTS, StoreStamps, object_path
 from grym_fetch.store.users import USERS, StoreUser, forget_user, store_users
 
@@ -104,9 +105,9 @@ def _objects(place: Path) -> Iterator[tuple[Checksum, os.stat_result]]:
                     raise
                 continue
             try:
-                for name in sorted(os.listdir(folder)):
+                for name in sorted(system.listdir(folder)):
                     with suppress(OSError, ValueError):
-                        figures = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                        figures = system.stat(name, dir_fd=folder, follow_symlinks=False)
                         if _DIGEST.fullmatch(name) and stat.S_ISREG(figures.st_mode):
                             yield Checksum.parse(f"{algorithm}:{name}"), figures
             finally:
@@ -121,7 +122,7 @@ def _names(place: Path, *parts: str) -> list[str]:
             raise  # what cannot be read may hold anything
         return []
     try:
-        return sorted(os.listdir(folder))
+        return sorted(system.listdir(folder))
     finally:
         close_each(folder)
 
@@ -224,9 +225,9 @@ def _notes(state: StateFolder) -> dict[str, tuple[int, int]]:
     with suppress(FileNotFoundError):
         folder = state.open_shared(USERS)
         try:
-            for name in os.listdir(folder):
+            for name in system.listdir(folder):
                 with suppress(OSError):
-                    figures = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                    figures = system.stat(name, dir_fd=folder, follow_symlinks=False)
                     notes[name] = figures.st_size, figures.st_mtime_ns
         finally:
             close_each(folder)
@@ -257,9 +258,9 @@ def _remove(place: Path, stored: StoredFile, known: dict[str, tuple[int, int]]) 
                 return False
             folder = open_folder(place, tuple(parents), create=False)
             try:
-                if os.stat(name, dir_fd=folder, follow_symlinks=False).st_nlink > 1:
+                if system.stat(name, dir_fd=folder, follow_symlinks=False).st_nlink > 1:
                     return False
-                os.unlink(name, dir_fd=folder)
+                system.unlink(name, dir_fd=folder)
                 sync(folder)
                 return True
             finally:

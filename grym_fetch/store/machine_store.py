@@ -34,6 +34,7 @@ from grym_fetch.disk.locks import FileLock
 from grym_fetch.disk.sharing import READ_BITS, OpenFile, modes_from
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.verified import FileSignature, wait_for_tick
+from grym_fetch.runtime import system
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.store.stamps import StoreStamps, object_path
 from grym_fetch.store.users import Use, UseLog
@@ -161,7 +162,7 @@ class MachineStore:
         log.warning("the store's %s is damaged, and is not used: it was changed since", safe_text(str(source.path)))
         with suppress(OSError):  # another user's, in a shared store
             if is_at(source.descriptor, source.folder, source.name):
-                os.unlink(source.name, dir_fd=source.folder)
+                system.unlink(source.name, dir_fd=source.folder)
         return None
 
     def note_taken(self, checksum: Checksum, link: LinkMode, signature: FileSignature) -> None:

@@ -100,7 +100,7 @@ def store_users(store: StateFolder) -> Iterator[StoreUser]:
     except FileNotFoundError:
         return
     try:
-        for name in sorted(os.listdir(folder)):
+        for name in sorted(system.listdir(folder)):
             with suppress(OSError):
                 if (user := _read(folder, name)) is not None:
                     yield user
@@ -113,7 +113,7 @@ def forget_user(store: StateFolder, user: StoreUser) -> None:
     with suppress(OSError, StorageError):
         folder = store.open_shared(USERS)
         try:
-            os.unlink(user.name, dir_fd=folder)
+            system.unlink(user.name, dir_fd=folder)
         finally:
             close_each(folder)
 
@@ -129,7 +129,7 @@ def _read(folder: int, name: str) -> StoreUser | None:
     """Read one user's file; None if it is not there, not theirs, or damaged from the beginning."""
     match = _NAME.fullmatch(name)
     try:
-        figures = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        figures = system.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
         return None
     if match is None or not stat.S_ISREG(figures.st_mode) or figures.st_uid != int(match[1]):

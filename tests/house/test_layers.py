@@ -73,7 +73,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"client"},
     ],
     "runtime": [
-        {"exchange", "process_start"},
+        {"exchange", "process_start", "windows_folders"},
         {"system_posix", "system_linux", "system_darwin", "system_windows"},
         {"system"},
         {"waiting", "buffers", "clock", "descriptors", "forks", "loop_file", "server"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from grym_fetch.core.addresses import token_variables
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.journal import read_journal
 from grym_fetch.core.segments import SegmentSizes
+from grym_fetch.runtime import system
 from grym_fetch.runtime.clock import SystemClock
 from grym_fetch.testing import AssetServer
 
@@ -25,7 +25,7 @@ SMALL = SegmentSizes(
 )
 """So that a file of a few hundred KiB has many pieces and segments."""
 
-OWN = f".grym-fetch/user-{os.geteuid()}"
+OWN = f".grym-fetch/user-{system.user_id()}"
 """This user's own folder in an assets folder, where stages and stamps are."""
 
 CANARY = "canary-in-the-environment"
