@@ -386,8 +386,10 @@ class AssetManager:
         on_status: Callable[[AssetStatus], object] | None = None,
         keep: bool = True,
     ) -> list[AssetStatus]:
-        """Call `check_asset` for these assets, or for all; both take globs. ``on_status`` is told of each at once,
-        and awaited if it is async.
+        """Call `check_asset` for these assets, or for all; both take globs.
+
+        ``on_status`` is told of each, in the manifest's order, as soon as it and those before it are known, and is
+        awaited if it is async.
 
         ``keep``: return them, too; without it, an empty list, which is what very many assets need.
 
@@ -878,7 +880,8 @@ class AssetManager:
         then, and so does a stand-in; pieces of other content are dropped. A `ValueError` with ``pieces`` or
         ``minimal``: pin these afterwards.
 
-        Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`.
+        Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`. With
+        ``update``, none is pinned then, and an asset that was the only one raises its own error.
         """
         if update and (pieces or self.minimal):
             raise ValueError("update goes with neither pieces nor minimal: pin these afterwards")
@@ -920,7 +923,8 @@ class AssetManager:
     async def prune(self, *, dry_run: bool = False, orphans: bool | Collection[str] = False) -> PruneReport:
         """Remove abandoned downloads, unused locks and other stale state; ``dry_run``: only report it.
 
-        Leaves alone what belongs to a running process. What an interrupted download left behind counts as abandoned.
+        Leaves alone what a running process is working on; of another machine, what has been written to within three
+        minutes. What an interrupted download left behind counts as abandoned.
         ``orphans``: also delete this user's files in the assets folder that no asset names, neither of this manifest
         nor of another one that was used with the folder; if it is names, only these of them. Without it, a ``dry_run``
         only lists them.

@@ -291,7 +291,7 @@ def transfer_options(command: F) -> F:
         option("--no-private-addresses", is_flag=True, help="Refuse servers with private addresses."),
         option("--offline", is_flag=True, help="Fetch nothing; fail if something is missing."),
         option("--link-mode", type=click.Choice(["auto", "reflink", "hardlink", "copy"]), default="auto",
-               show_default=True, help="How files come out of the store. auto: as a reflink, hard link or copy."),
+               show_default=True, help="How files are shared or taken. auto: as a reflink, hard link or copy."),
         option("--adopt", is_flag=True,
                help="Take what is elsewhere on this machine, as in Hugging Face's cache, instead of fetching it."),
         store_option("Share files with other projects through the machine's store. [~/.cache/grym-fetch/store]"),

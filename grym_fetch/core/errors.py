@@ -204,7 +204,10 @@ class UnknownAsset(GrymFetchError, LookupError):
 
 
 class UnknownTag(GrymFetchError, LookupError):
-    """No asset in the manifest has this tag, or any of these tags. ``known`` are the tags that exist."""
+    """No asset in the manifest has this tag, or any of these tags.
+
+    ``known`` are the tags that exist, in a very long list the first 100.
+    """
 
     def __init__(self, tags: Sequence[str], known: Sequence[str] = ()) -> None:
         self.tags = tuple(tags)
@@ -277,7 +280,7 @@ class UnverifiedRead(GrymFetchError):
 
 
 class AssetMissing(GrymFetchError):
-    """The asset is not on disk, and fetching was not allowed or not possible."""
+    """The asset is not on disk, and fetching was not allowed, not possible or not asked for."""
 
     def __init__(self, asset_id: str, reason: str, advice: str = "") -> None:
         self.asset_id: str = asset_id
@@ -355,7 +358,7 @@ class TooManyRedirects(TransferError):
 
 
 class SourceFailed(TransferError):
-    """A hub did not say where a short address leads. ``hub`` is its name."""
+    """A hub did not say where a short address leads, or a list of checksums cannot be had. ``hub`` says who it was."""
 
     def __init__(self, url: str, hub: str, reason: str) -> None:
         super().__init__(url, f"{hub}: {reason}")
