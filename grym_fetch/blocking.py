@@ -543,12 +543,19 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         )
 
     def update_asset(
-        self, asset_id: str, address: str | None = None, *, dry_run: bool = False, allow_suspicious: bool = False
+        self,
+        asset_id: str,
+        address: str | None = None,
+        *,
+        dry_run: bool = False,
+        allow_suspicious: bool = False,
+        on_found: Callable[[NewerVersion], object] | None = None,
     ) -> NewerVersion | None:
         """Move one asset to its source's newest version, or to another ``address``, plain or short.
 
-        Returns None if nothing changes. A file at a plain address is downloaded and measured. Raises like `update`;
-        `UnknownSource` or `SourceFailed` for a short address.
+        Returns None if nothing changes. A file at a plain address is downloaded and measured. ``on_found`` is called
+        with what changes before it is written. Raises like `update`; `UnknownSource` or `SourceFailed` for a short
+        address.
         """
         return self._run(
             asynchronous.AssetManager.update_asset,
@@ -556,6 +563,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
             address,
             dry_run=dry_run,
             allow_suspicious=allow_suspicious,
+            on_found=on_found,
         )
 
     def remove_asset(self, asset_id: str, *, delete_file: bool = False) -> tuple[Path, ...]:

@@ -72,8 +72,8 @@ class AssetManager:
     A choice that is not there either comes from the project's pyproject.toml or the user's ``config.toml``, which are
     read on first use; any use of a file that is not valid raises `ConfigurationError`.
 
-    A manager works in the event loop where it is first used, until it is closed. Any other use raises `RuntimeError`,
-    as does entering it a second time.
+    A manager works in the event loop where it is first used, until it is closed. Whatever looks at files, fetches or
+    listens raises `RuntimeError` anywhere else, as does entering it a second time.
 
     Args:
         config: the manifest's path.
@@ -823,22 +823,40 @@ class AssetManager:
         return tuple(done)
 
     async def update_asset(
-        self, asset_id: str, address: str | None = None, *, dry_run: bool = False, allow_suspicious: bool = False
+        self,
+        asset_id: str,
+        address: str | None = None,
+        *,
+        dry_run: bool = False,
+        allow_suspicious: bool = False,
+        on_found: Callable[[NewerVersion], object] | None = None,
     ) -> NewerVersion | None:
         """Move one asset to its source's newest version, or to another ``address``, plain or short.
 
-        Returns None if nothing changes. A file at a plain address is downloaded and measured. Raises like `update`;
-        `UnknownSource` or `SourceFailed` for a short address.
+        Returns None if nothing changes. A file at a plain address is downloaded and measured. ``on_found`` is called
+        with what changes before it is written. Raises like `update`; `UnknownSource` or `SourceFailed` for a short
+        address.
         """
         if address is None:
-            return next(iter(await self.update([asset_id], dry_run=dry_run, allow_suspicious=allow_suspicious)), None)
+            found_some = await self.update(
+                [asset_id], dry_run=dry_run, allow_suspicious=allow_suspicious, on_found=on_found
+            )
+            return next(iter(found_some), None)
+
+        def tell(each: NewerVersion) -> None:
+            if on_found is not None and each.newer != each.asset:
+                on_found(each)
+
         await self.initialize()
         async with self._editing() as editor:
             found = await self._do(editor.updater.find_at(self.manifest, asset_id, address))
             if found.newer == found.asset or dry_run:
+                tell(found)
                 return None if found.newer == found.asset else found
             parsed, [done] = await self._do(
-                editor.updater.update([found], allow_suspicious=allow_suspicious, before_fetch=self._accept)
+                editor.updater.update(
+                    [found], allow_suspicious=allow_suspicious, before_fetch=self._accept, on_measured=tell
+                )
             )
             self._adopt(parsed)
         return None if done.newer == done.asset else done

@@ -315,7 +315,13 @@ class MockAssetManager(AssetManager):
 
     @_recorded
     async def update_asset(
-        self, asset_id: str, address: str | None = None, *, dry_run: bool = False, allow_suspicious: bool = False
+        self,
+        asset_id: str,
+        address: str | None = None,
+        *,
+        dry_run: bool = False,
+        allow_suspicious: bool = False,
+        on_found: Callable[[NewerVersion], object] | None = None,
     ) -> NewerVersion | None:
         """Return None: there is nothing newer. Raises `UnknownAsset`."""
         self.manifest.get(asset_id)
