@@ -205,6 +205,7 @@ async def test_a_server_that_speaks_first_is_not_asked() -> None:
     with pytest.raises(BadResponse, match="before the request"):
         await socket.wire.ask(b"GET", URL)
     assert socket.sent == b""
+    assert socket.is_paused, "nobody will read what else it says"
 
 
 @pytest.mark.shows("N5", "S3")
@@ -253,6 +254,67 @@ async def test_what_nobody_reads_waits_in_the_operating_system(answer: bytes) ->
     if answer is UNTIL_CLOSE:
         socket.lose(None)
     assert await reading == BODY
+
+
+@pytest.mark.shows("D19")
+async def test_a_buffer_that_is_full_is_read_before_more_comes() -> None:
+    """What goes straight into the reader's buffer stops at its end, and not before."""
+    socket = FakeSocket()
+    await asked(socket, SIZED[: -len(BODY)])
+    reading = asyncio.ensure_future(socket.wire.readinto(memoryview(bytearray(300))))
+    await turn()
+    socket.receive(BODY[:100])
+    assert not socket.is_paused
+    socket.receive(BODY[100:])
+    assert socket.is_paused
+    assert len(socket.arrived) == len(BODY) - 300
+    assert await reading == 300
+    assert await read_all(socket.wire) == BODY[300:]
+
+
+async def test_what_was_kept_fills_a_buffer_exactly() -> None:
+    """Nothing is left of it then, which would look like the end of the body."""
+    socket = FakeSocket()
+    await asked(socket, SIZED[: -len(BODY)])
+    socket.receive(BODY[:300])
+    reading = asyncio.ensure_future(read_all(socket.wire))
+    await turn()
+    socket.receive(BODY[300:])
+    assert await reading == BODY
+
+
+@pytest.mark.parametrize(
+    ("peer", "is_local"),
+    [(("127.0.0.1", 80), True), (("::1", 80, 0, 0), True), (("93.184.216.34", 80), False), ("", False), (None, False)],
+)
+async def test_where_the_other_end_is(peer: object, is_local: bool) -> None:
+    """Asked once: a socket does not move."""
+    socket = FakeSocket()
+    socket._extra = {"peername": peer}
+    assert socket.wire.is_local is is_local
+    socket._extra = {"peername": ("127.0.0.1" if not is_local else "93.184.216.34", 80)}
+    assert socket.wire.is_local is is_local
+
+
+async def test_a_socket_that_is_gone_is_not_asked() -> None:
+    """The request was not sent, so it may be sent over another one."""
+    socket = FakeSocket()
+    socket.lose(None)
+    with pytest.raises(ConnectionLost, match="without an answer"):
+        await socket.wire.ask(b"GET", URL)
+    assert socket.sent == b""
+
+
+async def test_nothing_is_waited_for_once_the_socket_is_gone() -> None:
+    """A timer would keep it in memory until the time is up; so would that of one that was given away."""
+    lost, left = FakeSocket(), FakeSocket()
+    for socket in (lost, left):
+        await asked(socket, SIZED[: -len(BODY)])
+    timers = [socket.wire._watchdog for socket in (lost, left)]
+    lost.lose(None)
+    assert left.wire.leave() is left
+    assert left.wire.state is State.CLOSED
+    assert [timer is not None and timer.cancelled() for timer in timers] == [True, True]
 
 
 async def test_silence_fails_the_response_and_keeps_what_came() -> None:
@@ -333,15 +395,45 @@ async def test_who_is_sent_requests_ahead(answer: bytes, takes_more: bool) -> No
 async def test_who_is_sent_requests_over_an_idle_socket(monkeypatch: pytest.MonkeyPatch, is_quiet: bool) -> None:
     """A server that has proved itself, unless something has come that could be taken for an answer."""
     monkeypatch.setattr("grym_fetch.net.wire.is_quiet", lambda _: is_quiet)
+    for cut in (60, len(SIZED)):
+        socket = FakeSocket()
+        wire = socket.wire
+        assert (wire.is_quiet, wire.takes_more) == (is_quiet, False)
+        assert wire.head_now is None
+        await asked(socket, SIZED[:cut])
+        assert not wire.is_quiet
+        assert wire.head_now is not None
+        socket.receive(SIZED[cut:])
+        assert await read_all(wire) == BODY
+        wire.finish()
+        assert wire.is_idle
+        assert (wire.is_quiet, wire.takes_more) == (is_quiet, is_quiet)
+
+
+async def test_who_breaks_its_word_before_an_answer() -> None:
+    """Not one that had closed an idle socket: it may not have seen the request. One that has answered before has."""
+    for begun, has_answered, is_blamed in ((b"", False, False), (b"HTTP/1.1", False, True), (b"", True, True)):
+        socket = FakeSocket()
+        if has_answered:
+            await asked(socket, SIZED)
+            socket.wire.send(b"NEXT", URL)
+            await read_all(socket.wire)
+            socket.wire.finish()
+        else:
+            socket.wire.send(b"GET", URL)
+        await turn()
+        assert socket.sent == (b"GETNEXT" if has_answered else b"GET")
+        socket.receive(begun)
+        socket.lose(None)
+        assert socket.wire.breaks_its_word is is_blamed
+
+
+async def test_the_head_of_an_answer_that_was_let_go_is_none() -> None:
+    """It would be taken for the head of the next one."""
     socket = FakeSocket()
-    wire = socket.wire
-    assert (wire.is_quiet, wire.takes_more) == (is_quiet, False)
-    await asked(socket, SIZED)
-    assert not wire.is_quiet
-    assert await read_all(wire) == BODY
-    wire.finish()
-    assert wire.is_idle
-    assert (wire.is_quiet, wire.takes_more) == (is_quiet, is_quiet)
+    await asked(socket, SIZED[:60])
+    socket.wire.finish()
+    assert socket.wire.head_now is None
 
 
 @pytest.mark.shows("N5", "N24", "S3")
@@ -367,14 +459,16 @@ async def test_what_follows_an_announced_end_is_no_answer() -> None:
 @pytest.mark.shows("D19", "N24")
 async def test_of_the_next_answer_little_is_kept() -> None:
     """What comes before its turn waits in the operating system, but for as much as is received at once."""
-    socket = FakeSocket()
+    socket, body = FakeSocket(), bytes(3 * MAX_FEED_BYTES)
     await asked(socket, SIZED[:60])
     socket.wire.send(b"NEXT", URL)
     socket.receive(SIZED[60:])
     await read_all(socket.wire)
-    socket.receive(bytes(3 * MAX_FEED_BYTES))
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    socket.receive(answer)
     assert socket.is_paused
-    assert len(socket.arrived) == 2 * MAX_FEED_BYTES
+    assert len(socket.arrived) == len(answer) - MAX_FEED_BYTES
+    assert await next_answer(socket.wire) == body
 
 
 async def test_who_breaks_its_word() -> None:
