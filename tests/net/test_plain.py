@@ -567,7 +567,7 @@ async def test_what_was_asked_ahead_ends_with_the_socket() -> None:
 
 @pytest.mark.shows("X10")
 async def test_a_child_keeps_no_socket() -> None:
-    """Its copy leads nowhere, so that the server sees the end when the parent closes its own; the number stays taken."""
+    """Its copy leads nowhere, so that the server sees it end with the parent's; its number stays taken."""
     script = Script([with_length(b"one")])
     async with script.running() as (connection, url):
         connection.forget()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from socket import socketpair
 
 import pytest
 from hypothesis import given
@@ -15,6 +18,7 @@ from grym_fetch.net.parser import MAX_FEED_BYTES
 from grym_fetch.net.states import ENDED, MOVES, OPEN, PARSED, RAW, UNFINISHED, IllegalMove, State
 from grym_fetch.net.wire import Wire
 from tests.support.properties import examples
+from tests.support.system import descriptors
 
 URL = "http://host.example/a"
 BODY = bytes(range(256)) * 4
@@ -34,7 +38,12 @@ class FakeSocket(asyncio.Transport):
         self.is_gone = False
         self.arrived = b""
         self.sent = b""
+        self.extra: dict[str, object] = {}
         self.wire.connection_made(self)
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        """Say something about the socket."""
+        return self.extra.get(name, default)
 
     def pause_reading(self) -> None:
         """Leave incoming data where it is."""
@@ -272,6 +281,19 @@ async def test_a_buffer_that_is_full_is_read_before_more_comes() -> None:
     assert await read_all(socket.wire) == BODY[300:]
 
 
+async def test_a_buffer_that_is_full_is_not_offered_again() -> None:
+    """A loop may go on with what it has received already, although reading is paused: that is kept."""
+    socket = FakeSocket()
+    await asked(socket, SIZED[: -len(BODY)])
+    reading = asyncio.ensure_future(socket.wire.readinto(memoryview(bytearray(300))))
+    await turn()
+    for portion in (BODY[:300], BODY[300:]):
+        socket.wire.get_buffer(-1)[: len(portion)] = portion
+        socket.wire.buffer_updated(len(portion))
+    assert await reading == 300
+    assert await read_all(socket.wire) == BODY[300:]
+
+
 async def test_what_was_kept_fills_a_buffer_exactly() -> None:
     """Nothing is left of it then, which would look like the end of the body."""
     socket = FakeSocket()
@@ -290,9 +312,9 @@ async def test_what_was_kept_fills_a_buffer_exactly() -> None:
 async def test_where_the_other_end_is(peer: object, is_local: bool) -> None:
     """Asked once: a socket does not move."""
     socket = FakeSocket()
-    socket._extra = {"peername": peer}
+    socket.extra = {"peername": peer}
     assert socket.wire.is_local is is_local
-    socket._extra = {"peername": ("127.0.0.1" if not is_local else "93.184.216.34", 80)}
+    socket.extra = {"peername": ("127.0.0.1" if not is_local else "93.184.216.34", 80)}
     assert socket.wire.is_local is is_local
 
 
@@ -315,6 +337,38 @@ async def test_nothing_is_waited_for_once_the_socket_is_gone() -> None:
     assert left.wire.leave() is left
     assert left.wire.state is State.CLOSED
     assert [timer is not None and timer.cancelled() for timer in timers] == [True, True]
+
+
+@pytest.mark.shows("N1", "N4")
+async def test_a_body_without_a_length_that_breaks_off_is_not_whole() -> None:
+    """Only a proper close is its end; what came before is given first."""
+    socket = FakeSocket()
+    await asked(socket, UNTIL_CLOSE[:-1000])
+    socket.lose(ConnectionResetError(104, "reset"))
+    with pytest.raises(ConnectionLost, match="broke off: connection reset"):
+        await read_all(socket.wire)
+
+
+@pytest.mark.linux
+@pytest.mark.shows("X10")
+async def test_a_child_leaves_alone_what_is_no_longer_the_wires() -> None:
+    """A socket that was given away belongs to another wire; for one that is closed, nothing is opened."""
+    ours, theirs = socketpair()
+    socket = FakeSocket()
+    with ours, theirs:
+        await asked(socket, SIZED[: -len(BODY)])
+        before = descriptors()
+        socket.wire.forget()
+        socket.extra = {"socket": ours}
+        assert socket.wire.leave() is socket
+        socket.wire.forget()
+        assert stat.S_ISSOCK(os.fstat(ours.fileno()).st_mode)
+        assert descriptors() == before
+    gone = FakeSocket()
+    gone.extra = {"socket": ours}
+    before = descriptors()
+    gone.wire.forget()
+    assert descriptors() == before
 
 
 async def test_silence_fails_the_response_and_keeps_what_came() -> None:
@@ -469,6 +523,28 @@ async def test_of_the_next_answer_little_is_kept() -> None:
     assert socket.is_paused
     assert len(socket.arrived) == len(answer) - MAX_FEED_BYTES
     assert await next_answer(socket.wire) == body
+
+
+@pytest.mark.shows("N24")
+async def test_the_answer_after_the_next_is_read_when_its_turn_comes() -> None:
+    """What waited in the operating system while there was enough of the next answer, is not waited for in vain."""
+    socket = FakeSocket()
+    await asked(socket, SIZED[:60])
+    for _ in range(2):
+        socket.wire.send(b"NEXT", URL)
+    socket.receive(SIZED[60:])
+    await read_all(socket.wire)
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 65000\r\n\r\n"
+    body = bytes(65000)
+    fill = MAX_FEED_BYTES - len(head) - len(body)
+    head = head.replace(b"\r\n\r\n", b"\r\nX: " + b"x" * (fill - 5) + b"\r\n\r\n")
+    socket.receive(head + body + SIZED)
+    assert (socket.is_paused, socket.arrived) == (True, SIZED)
+    assert await next_answer(socket.wire) == body
+    socket.wire.finish()
+    await turn()
+    assert socket.wire.head_now is not None
+    assert await read_all(socket.wire) == BODY
 
 
 async def test_who_breaks_its_word() -> None:
