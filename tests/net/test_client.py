@@ -915,6 +915,7 @@ async def test_a_proxy_that_refuses_a_request(directly: Connect, monkeypatch: py
         monkeypatch.setenv("http_proxy", f"http://user:{SECRET}@127.0.0.1:{proxy.port}")
         async with directly() as connection:
             error = await failure_of(connection.get("http://host.example/a.bin", {}))
+            assert connection.host == "", "its page would be read as the next answer"
     assert type(error) is ProxyRefused
 
 
