@@ -75,7 +75,7 @@ class Script:
 
     def finish(self) -> tuple[int, str]:
         """Wait for it to end; return the exit code and stderr."""
-        _, err = self._process.communicate(timeout=30)
+        _, err = self._process.communicate(timeout=60)
         return self._process.returncode, err
 
     def __enter__(self) -> Self:

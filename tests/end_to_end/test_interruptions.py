@@ -80,7 +80,7 @@ def test_a_source_that_hangs(project: Project, tmp_path: Path, how: str) -> None
         assert process.stdout is not None
         assert process.stdout.readline() == "asked\n"
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=30)
+        _, told = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "interrupted" in told
     assert project.manifest.read_bytes() == before
@@ -129,7 +129,7 @@ def test_a_signal_ends_it_also_where_nobody_reads(project: Project, stream: str)
             with suppress(subprocess.TimeoutExpired):
                 raise AssertionError(f"it ended with {process.wait(timeout=0.02)}")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=10) == 143
+        assert process.wait(timeout=60) == 143
     finally:
         process.kill()
         process.wait()
@@ -152,7 +152,7 @@ def test_the_last_line_is_said_in_the_middle_of_a_long_flush(project: Project, g
         "flush = os.fsync\n"
         "def slow(file):\n"
         "    if os.readlink(f'/proc/self/fd/{file}').endswith('/part'):\n"
-        "        threading.Event().wait(30)\n"
+        "        threading.Event().wait(600)\n"
         "    flush(file)\n"
         "os.fsync = slow\n"
     )
@@ -160,7 +160,7 @@ def test_the_last_line_is_said_in_the_middle_of_a_long_flush(project: Project, g
     with Running(project.root, "sync", "--json", PYTHONPATH=".") as running:
         running.until("asset_verifying")
         running.send(signal.SIGINT)
-        done = running.finish(deadline=10)
+        done = running.finish()
     assert done.code == 130
     assert done.err.count("run the same command to go on") == 1
 

@@ -25,8 +25,8 @@ def dead_owner() -> Owner:
 
 
 def is_listening(process: subprocess.Popen[bytes], port: int) -> bool:
-    """Wait until a program accepts connections. False if it has ended, or does not within ten seconds."""
-    deadline = time.monotonic() + 10
+    """Wait until a program accepts connections. False if it has ended, or does not within a minute."""
+    deadline = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -53,8 +53,8 @@ def listening(pid: int) -> set[str]:
 
 
 def is_traced(pid: int, tracer: subprocess.Popen[bytes]) -> bool:
-    """Wait until a process is traced. False if the tracer has ended, or does not start within ten seconds."""
-    deadline = time.monotonic() + 10
+    """Wait until a process is traced. False if the tracer has ended, or does not start within a minute."""
+    deadline = time.monotonic() + 60
     status = Path(f"/proc/{pid}/status")
     while "\nTracerPid:\t0\n" in status.read_text(encoding="ascii"):
         if tracer.poll() is not None or time.monotonic() > deadline:
