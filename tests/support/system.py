@@ -1,4 +1,4 @@
-"""What tests ask of the operating system: open files of this process, who is dead, who listens, an error's name."""
+"""What tests ask of the operating system: open files of this process, who is dead, who listens, how long it took."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import os
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from grym_fetch.disk.owner import Owner
+
+PRESSURE = Path("/proc/pressure")
 
 
 def descriptors() -> int:
@@ -35,6 +38,32 @@ def is_listening(process: subprocess.Popen[bytes], port: int) -> bool:
         else:
             return process.poll() is None
     return False
+
+
+class Stopwatch:
+    """Measures from here on, without what others cost: time in which anybody waited for a processor or a disk.
+
+    That is too much, as programs also wait for each other's processors within one test; so it is for limits that a
+    program breaks by waiting for something else.
+    """
+
+    def __init__(self) -> None:
+        self._began = _quiet_time()
+
+    @property
+    def seconds(self) -> float:
+        """How long it took, at least."""
+        return max(0.0, _quiet_time() - self._began)
+
+
+def _quiet_time() -> float:
+    busy = 0
+    for kind in ("cpu", "io"):
+        # Kernels may not count it, or say so only when it is read.
+        with suppress(OSError):
+            some = (PRESSURE / kind).read_text(encoding="ascii").partition("\n")[0]
+            busy += int(some.rpartition("total=")[2])
+    return time.monotonic() - busy / 1e6
 
 
 def listening(pid: int) -> set[str]:
