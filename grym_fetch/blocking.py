@@ -221,8 +221,10 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         on_status: Callable[[AssetStatus], object] | None = None,
         keep: bool = True,
     ) -> list[AssetStatus]:
-        """Call `check_asset` for these assets, or for all; both take globs. ``on_status`` is told of each at once,
-        and awaited if it is async.
+        """Call `check_asset` for these assets, or for all; both take globs.
+
+        ``on_status`` is told of each, in the manifest's order, as soon as it and those before it are known, and is
+        awaited if it is async.
 
         ``keep``: return them, too; without it, an empty list, which is what very many assets need.
 
@@ -541,12 +543,19 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         )
 
     def update_asset(
-        self, asset_id: str, address: str | None = None, *, dry_run: bool = False, allow_suspicious: bool = False
+        self,
+        asset_id: str,
+        address: str | None = None,
+        *,
+        dry_run: bool = False,
+        allow_suspicious: bool = False,
+        on_found: Callable[[NewerVersion], object] | None = None,
     ) -> NewerVersion | None:
         """Move one asset to its source's newest version, or to another ``address``, plain or short.
 
-        Returns None if nothing changes. A file at a plain address is downloaded and measured. Raises like `update`;
-        `UnknownSource` or `SourceFailed` for a short address.
+        Returns None if nothing changes. A file at a plain address is downloaded and measured. ``on_found`` is called
+        with what changes before it is written. Raises like `update`; `UnknownSource` or `SourceFailed` for a short
+        address.
         """
         return self._run(
             asynchronous.AssetManager.update_asset,
@@ -554,6 +563,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
             address,
             dry_run=dry_run,
             allow_suspicious=allow_suspicious,
+            on_found=on_found,
         )
 
     def remove_asset(self, asset_id: str, *, delete_file: bool = False) -> tuple[Path, ...]:
@@ -589,7 +599,8 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         then, and so does a stand-in; pieces of other content are dropped. A `ValueError` with ``pieces`` or
         ``minimal``: pin these afterwards.
 
-        Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`.
+        Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`. With
+        ``update``, none is pinned then, and an asset that was the only one raises its own error.
         """
         return self._run(
             asynchronous.AssetManager.pin,
@@ -605,7 +616,8 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     def prune(self, *, dry_run: bool = False, orphans: bool | Collection[str] = False) -> PruneReport:
         """Remove abandoned downloads, unused locks and other stale state; ``dry_run``: only report it.
 
-        Leaves alone what belongs to a running process. What an interrupted download left behind counts as abandoned.
+        Leaves alone what a running process is working on; of another machine, what has been written to within three
+        minutes. What an interrupted download left behind counts as abandoned.
         ``orphans``: also delete this user's files in the assets folder that no asset names, neither of this manifest
         nor of another one that was used with the folder; if it is names, only these of them. Without it, a ``dry_run``
         only lists them.

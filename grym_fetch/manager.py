@@ -72,8 +72,8 @@ class AssetManager:
     A choice that is not there either comes from the project's pyproject.toml or the user's ``config.toml``, which are
     read on first use; any use of a file that is not valid raises `ConfigurationError`.
 
-    A manager works in the event loop where it is first used, until it is closed. Any other use raises `RuntimeError`,
-    as does entering it a second time.
+    A manager works in the event loop where it is first used, until it is closed. Whatever looks at files, fetches or
+    listens raises `RuntimeError` anywhere else, as does entering it a second time.
 
     Args:
         config: the manifest's path.
@@ -386,8 +386,10 @@ class AssetManager:
         on_status: Callable[[AssetStatus], object] | None = None,
         keep: bool = True,
     ) -> list[AssetStatus]:
-        """Call `check_asset` for these assets, or for all; both take globs. ``on_status`` is told of each at once,
-        and awaited if it is async.
+        """Call `check_asset` for these assets, or for all; both take globs.
+
+        ``on_status`` is told of each, in the manifest's order, as soon as it and those before it are known, and is
+        awaited if it is async.
 
         ``keep``: return them, too; without it, an empty list, which is what very many assets need.
 
@@ -821,22 +823,40 @@ class AssetManager:
         return tuple(done)
 
     async def update_asset(
-        self, asset_id: str, address: str | None = None, *, dry_run: bool = False, allow_suspicious: bool = False
+        self,
+        asset_id: str,
+        address: str | None = None,
+        *,
+        dry_run: bool = False,
+        allow_suspicious: bool = False,
+        on_found: Callable[[NewerVersion], object] | None = None,
     ) -> NewerVersion | None:
         """Move one asset to its source's newest version, or to another ``address``, plain or short.
 
-        Returns None if nothing changes. A file at a plain address is downloaded and measured. Raises like `update`;
-        `UnknownSource` or `SourceFailed` for a short address.
+        Returns None if nothing changes. A file at a plain address is downloaded and measured. ``on_found`` is called
+        with what changes before it is written. Raises like `update`; `UnknownSource` or `SourceFailed` for a short
+        address.
         """
         if address is None:
-            return next(iter(await self.update([asset_id], dry_run=dry_run, allow_suspicious=allow_suspicious)), None)
+            found_some = await self.update(
+                [asset_id], dry_run=dry_run, allow_suspicious=allow_suspicious, on_found=on_found
+            )
+            return next(iter(found_some), None)
+
+        def tell(each: NewerVersion) -> None:
+            if on_found is not None and each.newer != each.asset:
+                on_found(each)
+
         await self.initialize()
         async with self._editing() as editor:
             found = await self._do(editor.updater.find_at(self.manifest, asset_id, address))
             if found.newer == found.asset or dry_run:
+                tell(found)
                 return None if found.newer == found.asset else found
             parsed, [done] = await self._do(
-                editor.updater.update([found], allow_suspicious=allow_suspicious, before_fetch=self._accept)
+                editor.updater.update(
+                    [found], allow_suspicious=allow_suspicious, before_fetch=self._accept, on_measured=tell
+                )
             )
             self._adopt(parsed)
         return None if done.newer == done.asset else done
@@ -878,7 +898,8 @@ class AssetManager:
         then, and so does a stand-in; pieces of other content are dropped. A `ValueError` with ``pieces`` or
         ``minimal``: pin these afterwards.
 
-        Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`.
+        Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`. With
+        ``update``, none is pinned then, and an asset that was the only one raises its own error.
         """
         if update and (pieces or self.minimal):
             raise ValueError("update goes with neither pieces nor minimal: pin these afterwards")
@@ -920,7 +941,8 @@ class AssetManager:
     async def prune(self, *, dry_run: bool = False, orphans: bool | Collection[str] = False) -> PruneReport:
         """Remove abandoned downloads, unused locks and other stale state; ``dry_run``: only report it.
 
-        Leaves alone what belongs to a running process. What an interrupted download left behind counts as abandoned.
+        Leaves alone what a running process is working on; of another machine, what has been written to within three
+        minutes. What an interrupted download left behind counts as abandoned.
         ``orphans``: also delete this user's files in the assets folder that no asset names, neither of this manifest
         nor of another one that was used with the folder; if it is names, only these of them. Without it, a ``dry_run``
         only lists them.

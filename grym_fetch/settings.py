@@ -39,18 +39,19 @@ class _Named:
 
 @dataclass(frozen=True, slots=True)
 class Settings(_Named):
-    """Everything a user can choose about how assets are fetched. Times in seconds, ``limit_rate`` in bytes per second.
+    """A user's choices about how assets are fetched. Times in seconds, ``limit_rate`` in bytes per second.
 
     A manager takes a field that is not named from its environment variable, else from a settings file; only then it
     has this default. `dataclasses.replace` names all fields.
 
     ``parallel`` is the most connections open at once over all assets, ``max_per_host`` the most of them on one host.
-    ``patience``: how long to wait for a server that has served bytes in this run and is now away.
+    ``patience``: how long to wait for a server that has served bytes of the asset in this run and is now away.
     ``mirrors``: whether an asset's addresses are asked one after the other, or all at once, as far as each is fast.
     ``mirror_rules``: mirrors of one's own for assets with a checksum, see `MirrorRule`.
     ``store``: whether to share files with other projects through the machine's store, or the path of another store.
-    ``link_mode``: how files come out of the store. ``auto``: as a reflink, else as a read-only hard link, else as a
-    copy; the other words begin with that one, and end with the copy, too.
+    ``link_mode``: how files come out of the store and get into it, and how adopted ones get their place. ``auto``: as a
+    reflink, else as a read-only hard link, else as a copy; the other words begin with that one, and end with the copy,
+    too.
     ``adopt``: whether to take what is elsewhere on this machine, such as in Hugging Face's cache, instead of fetching
     it.
     ``pipelining``: whether to send requests to servers that can take it before the last answer has come.

@@ -66,7 +66,7 @@ def _leaves_no_thread() -> Iterator[None]:
     if loops():  # otherwise there is none to wait for, and searching all objects takes longer than most tests
         gc.collect()
     for thread in loops():
-        thread.join(10)
+        thread.join(60)
     assert loops() == []
 
 
@@ -191,7 +191,7 @@ def test_a_forgotten_manager_closes_itself(project: Project) -> None:
     (thread,) = loops()
     del assets
     gc.collect()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
 
 
@@ -203,11 +203,11 @@ def test_the_watching_thread_goes_with_the_last_manager(project: Project, monkey
         return [thread for thread in threading.enumerate() if thread.name == "grym-fetch watch"]
 
     for thread in watching():
-        thread.join(10)
+        thread.join(60)
     with blocking(project), blocking(project):
         (thread,) = watching()
         assert not thread.daemon
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     with blocking(project) as assets:
         assert assets.check_asset("a").error == "missing"
@@ -321,7 +321,7 @@ def test_a_reader_that_waits_is_released(project: Project) -> None:
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(list, events)
             assets.close()
-            assert waiting.result(10) == []
+            assert waiting.result(60) == []
 
 
 def test_the_examples_of_the_page(
@@ -429,7 +429,7 @@ def test_an_interruption_leaves_other_threads_alone(
         with pytest.raises(Interruption):
             assets.get_asset_path("a")
         gate.open()
-        assert futures[0].result(30).read_bytes() == CONTENT
+        assert futures[0].result(60).read_bytes() == CONTENT
     assert file.faults
 
 
@@ -442,7 +442,7 @@ def test_closing_ends_the_calls_of_other_threads(project: Project, server: Asset
         assert next(event for event in events if event.type == "progress")
         assets.close()
         with pytest.raises(CancelledError, match="closed"):
-            waiting.result(10)
+            waiting.result(60)
 
 
 # --- Forks --------------------------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ async def never_return(manager: AssetManager, event: Event) -> object:
 )
 async def test_whatever_a_callback_does_the_file_arrives(project: Project, callback: Callback) -> None:
     """A callback that calls back, waits for what it is told of, cancels or never returns harms only itself."""
-    async with asyncio.timeout(15), project.manager() as manager:
+    async with asyncio.timeout(60), project.manager() as manager:
         recorder = Recorder(manager)
         manager.on_event(lambda event: callback(manager, event))
         path = await manager.get_asset_path("a")
@@ -134,7 +134,7 @@ def test_a_callback_cannot_end_the_loop(
     project = Project(tmp_path / "project")
 
     async def fetch() -> bytes:
-        async with asyncio.timeout(15), project.manager() as manager:
+        async with asyncio.timeout(60), project.manager() as manager:
             manager.on_event(callback)
             return (await manager.get_asset_path("a")).read_bytes()
 
@@ -151,7 +151,7 @@ def test_a_callback_cannot_end_the_loop(
 @pytest.mark.shows("U6", "S13")
 async def test_a_callback_may_close_the_manager(project: Project) -> None:
     """If closed from within, it cancels those who wait for a file and does not wait for the callback that closes it."""
-    async with asyncio.timeout(15), project.manager() as manager:
+    async with asyncio.timeout(60), project.manager() as manager:
 
         async def close(event: Event) -> None:
             if event.type == "asset_planned":
@@ -166,7 +166,7 @@ async def test_a_callback_may_close_the_manager(project: Project) -> None:
 async def test_a_sync_is_cancelled_where_a_callback_closes_the_manager(project: Project) -> None:
     """Whatever is left of it is cancelled, its last event says so, and nothing is left behind."""
     rules, heard = Rules(project), Recorder()
-    async with asyncio.timeout(15), project.manager(parallel=1) as manager:
+    async with asyncio.timeout(60), project.manager(parallel=1) as manager:
 
         async def close(event: Event) -> None:
             heard.events.append(event)
@@ -200,7 +200,7 @@ def test_a_callback_that_never_returns_does_not_hold_up_the_end(tmp_path: Path) 
     with serve_in_thread() as server:
         project = Project(tmp_path / "project")
         project.add("a", [server.add("/a", CONTENT).url], CONTENT)
-        done = subprocess.run([sys.executable, "-c", NEVER], cwd=project.root, timeout=30, capture_output=True)
+        done = subprocess.run([sys.executable, "-c", NEVER], cwd=project.root, timeout=60, capture_output=True)
     assert (done.returncode, done.stdout) == (0, b"done\n"), done.stderr
 
 
@@ -217,7 +217,7 @@ async def test_what_a_callback_asks_for_at_the_end_ends_too(project: Project, mo
         closing.set()
 
     monkeypatch.setattr(Coordinator, "aclose", close_and_tell)
-    async with asyncio.timeout(15), project.manager() as manager:
+    async with asyncio.timeout(60), project.manager() as manager:
 
         async def look(event: Event) -> None:
             if event.type == "asset_verified" and not answers:
@@ -239,7 +239,7 @@ async def test_progress_is_never_too_much_nor_taken_back_in_silence(
     old = seeded_bytes(len(CONTENT), seed=22)
     faults = [ChangeContent(CONTENT, skip=3), NoRanges(skip=6), Truncate(after=40 * KIB, times=3)]
     project.add("a", [server.add("/a.bin", old, faults=faults).url], CONTENT, size=size)
-    async with asyncio.timeout(15), project.manager() as manager:
+    async with asyncio.timeout(60), project.manager() as manager:
         recorder = Recorder(manager)
         await manager.get_asset_path("a")
     recorder.check()
@@ -255,7 +255,7 @@ async def test_the_total_is_told_as_soon_as_a_server_tells_it(
 ) -> None:
     """If the manifest has no size, the first answer has it: no progress is reported without a total."""
     project.add("a", [server.add("/a.bin", CONTENT, faults=faults).url], CONTENT, size=False)
-    async with asyncio.timeout(15), project.manager() as manager:
+    async with asyncio.timeout(60), project.manager() as manager:
         recorder = Recorder(manager)
         await manager.get_asset_path("a")
     assert {event["total"] for event in recorder.of("progress")} == {len(CONTENT)}
@@ -266,7 +266,7 @@ async def test_the_total_is_told_as_soon_as_a_server_tells_it(
 async def test_all_bytes_are_not_yet_a_file(server: AssetServer, project: Project) -> None:
     """An asset with all its bytes is being verified, which is an event of its own, and may still fail; never both."""
     project.add("a", [server.add("/a.bin", CONTENT, faults=[FlipByte(at=5)]).url], CONTENT)
-    async with asyncio.timeout(15), project.manager() as manager:
+    async with asyncio.timeout(60), project.manager() as manager:
         recorder = Recorder(manager)
         seen: list[str] = []
         manager.on_progress(lambda progress: seen.append(progress.status))

@@ -231,5 +231,5 @@ asyncio.run(main())
 @pytest.mark.shows("X9", "X10")
 def test_a_child_that_goes_on_with_its_parents_loop_is_told_so(project: Project) -> None:
     """The child has none of its threads, and its connections belong to the parent: no digest is blamed for that."""
-    done = subprocess.run([sys.executable, "-c", FORKED], cwd=project.root, timeout=30, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", FORKED], cwd=project.root, timeout=60, capture_output=True, text=True)
     assert done.stdout.count("was forked while an AssetManager was at work") == 2, done.stderr

@@ -431,11 +431,17 @@ class Reached:
         self._data.read()
 
     def tests_of(self, mutant: Mutant) -> list[str]:
-        """Those that reach the mutant's line, its own room's first; its room's for a line that importing runs."""
+        """Those that reach the mutant's line, or its room's for a line that importing runs.
+
+        Where there are many: of its own room first, and some of each file.
+        """
         room = f"tests/{mutant.module.parts[1]}/"
         found = self._data.contexts_by_lineno(str(TREE / mutant.module)).get(mutant.line, [])
-        reached = sorted(set(found) - {""} - self._failing, key=lambda test: (not test.startswith(room), test))
-        return reached[:MOST_TESTS] or [room]
+        files: dict[str, list[str]] = defaultdict(list)
+        for test in sorted(set(found) - {""} - self._failing):
+            files[test.partition("::")[0]].append(test)
+        ranked = [(not file.startswith(room), rank, test) for file in files for rank, test in enumerate(files[file])]
+        return [test for *_, test in sorted(ranked)[:MOST_TESTS]] or [room]
 
 
 def tried(

@@ -54,6 +54,7 @@ def clean_command(
     Each is copied, read back and compared, recorded in TARGET/asset-manifest.json, and only then replaced by a small
     text, FILE.asset-ref. Interrupted, it loses nothing; run it again. Git's history is not touched.
     """
+    from grym_fetch.cli.exit_codes import NOT_FETCHED
     from grym_fetch.cli.repository_text import (
         clean_record,
         counted,
@@ -113,7 +114,9 @@ def clean_command(
             if not sys.stdin.isatty():
                 raise click.UsageError("there is no terminal to ask on; use -y to move these files without asking")
             files = counted(len(plan.moves), "file", "files")
-            click.confirm(f"Move {files} to {shown(str(plan.target))}?", abort=True, err=True)
+            if not click.confirm(f"Move {files} to {shown(str(plan.target))}?", err=True):
+                streams.say("nothing was moved")
+                return NOT_FETCHED
         if common.json:
             for kept in plan.kept:
                 click.echo(json.dumps(kept_record(kept)))

@@ -42,7 +42,7 @@ def identify_command(
     """
     from grym_fetch.cli.reporting import write_whole
     from grym_fetch.cli.repository_text import history_lines, survey_lines, survey_record, weight_of
-    from grym_fetch.cli.runner import run_plain
+    from grym_fetch.cli.runner import print_error, run_plain
     from grym_fetch.core.command_lines import command_line
     from grym_fetch.repo.git import Git, GitUnusable
     from grym_fetch.repo.history import find_large_blobs
@@ -70,9 +70,13 @@ def identify_command(
             if found.files and not staged and not common.quiet:
                 words = command_line("grym-fetch", "clean", f"--size={exact_size(least)}", names=(named or ".",))
                 streams.say(f"to move them out of the repository: {words}")
-        if past is not None and past.missing:
-            raise GitUnusable(f"not all of the history was searched: {past.advice}")
         is_listed = found.files or (past is not None and past.blobs)
-        return NOT_FETCHED if fail and is_listed else DONE
+        code = NOT_FETCHED if fail and is_listed else DONE
+        if past is not None and past.missing:
+            error = GitUnusable(f"not all of the history was searched: {past.advice}")
+            if code == DONE:
+                raise error
+            print_error(error)
+        return code
 
     return run_plain(common, work)

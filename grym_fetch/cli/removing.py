@@ -55,7 +55,7 @@ def remove_command(common: Common, asset_id: str, delete_file: bool, yes: bool) 
 
 @click.command("prune", cls=Command)
 @option("-n", "--dry-run", is_flag=True, help="Print what would be removed, and remove nothing.")
-@option("--orphans", is_flag=True, help="Also delete files in the assets folder that no asset names.")
+@option("--orphans", is_flag=True, help="Also delete your files in the assets folder that no asset names.")
 @option("-y", "--yes", is_flag=True, help="Delete them without asking.")
 @store_option("Remove from the machine's store what no project uses, instead. [~/.cache/grym-fetch/store]", envvar=None)
 @option(

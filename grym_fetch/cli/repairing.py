@@ -28,7 +28,7 @@ _NOT_THERE = {"missing", "partial", "unverified"}
 def repair_command(
     common: Common, ids: tuple[str, ...], exclude: tuple[str, ...], dry_run: bool, **transfer: Any
 ) -> int:
-    """Read files and fetch only what is damaged in them: of the assets named, or of all with a
+    """Read files and fetch what is damaged in them: of the assets named, or of all with a
     checksum that are there.
 
     A damaged file stays until the right one, verified as a whole, takes its place. Which pieces are wrong is known if

@@ -2,7 +2,8 @@
 
 Rules: the first SIGINT or SIGTERM stops the work, which keeps what has arrived. Two seconds later, or at the second
 signal, the process is gone whatever happens, even if the loop hangs while writing to a pipe that nobody reads: Python
-handles the signal in the middle of that. The disk is right at every moment, so a hard end loses nothing more.
+handles the signal in the middle of that. The disk is right at every moment, so a hard end costs what is
+not written yet, and a report its name.
 """
 
 from __future__ import annotations

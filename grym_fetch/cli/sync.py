@@ -114,8 +114,8 @@ def sync_command(
 ) -> int:
     """Make assets present and verified: those chosen, or else all required ones (all, if none is required).
 
-    An ID may be a glob in quotes: 'voice-*'. Exit code 0 means that everything asked for is there and right. To resume
-    an interrupted sync, run it again.
+    An ID may be a glob in quotes: 'voice-*'. Exit code 0 means that everything asked for is there and right (but not
+    with -n). To resume an interrupted sync, run it again.
     """
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from

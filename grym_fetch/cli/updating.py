@@ -94,7 +94,13 @@ def update_command(
     async def body(manager: AssetManager) -> int:
         if address is not None:
             moved = one_asset(manager, ids[0]).id
-            one = await manager.update_asset(moved, address, dry_run=dry_run, allow_suspicious=allow_suspicious)
+            one = await manager.update_asset(
+                moved,
+                address,
+                dry_run=dry_run,
+                allow_suspicious=allow_suspicious,
+                on_found=_shown_first(common, dry_run=dry_run),
+            )
             done: tuple[NewerVersion, ...] = () if one is None else (one,)
         else:
             try:
@@ -111,8 +117,8 @@ def update_command(
                     streams.say(f"nothing {would_be} updated, because some failed; --exclude leaves them out")
                 raise
         for each in done:
-            if address is not None or (common.json and not dry_run):
-                tell_newer(each, common, is_written=not dry_run)
+            if common.json and not dry_run:
+                tell_newer(each, common, is_written=True)
         if common.quiet or common.json:
             return 0
         if not done:

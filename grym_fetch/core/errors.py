@@ -15,7 +15,7 @@
     ├── UnknownSource            a short address that leads nowhere; with the nearest ones
     ├── UnpinnedAsset            no checksum, and unpinned assets were not allowed
     ├── UnverifiedRead           no digests of pieces: nothing can be read before it is all there
-    ├── AssetMissing             not there, and may not or cannot be fetched
+    ├── AssetMissing             not there, and is not fetched now
     ├── TransferError            the remote side
     │   ├── ConnectFailed        no connection: name, route, refusal, time-out
     │   │   └── CertificateRejected   TLS says this is not the host we asked for: final
@@ -30,7 +30,7 @@
     │   ├── SourceFailed         a hub refuses, or its answer is nonsense, too long or too slow
     │   ├── ProxyRefused         the proxy will not connect us: final
     │   └── PolicyRefused        a redirect or address we never follow
-    ├── IntegrityError           never retried on the same origin, never a warning
+    ├── IntegrityError           asked of the same origin once more at most, past all caches; never a warning
     │   ├── LengthMismatch
     │   ├── DigestMismatch
     │   └── UnsafeArchive        an archive that is damaged, or not safe to unpack
@@ -40,7 +40,7 @@
     │   ├── UnsafePath
     │   └── Locked               another process still holds the asset after the wait
     ├── MirrorsExhausted         every origin failed; each one's reason
-    ├── SyncFailed               what a sync raises at its end: a group of each asset's error
+    ├── SyncFailed               what a sync, a pin and others raise at their end: a group of assets' errors
     ├── ClusterError             a cluster cannot be reached, or one of its nodes cannot take part
     └── RepositoryError          a git repository does not allow this, or it makes no sense there
 
@@ -67,7 +67,7 @@ E = TypeVar("E", bound=Exception)
 
 
 class GrymFetchError(Exception):
-    """Base class of everything this package raises on purpose. ``asset_id``: which asset it is about, if any."""
+    """Base class of this package's own errors. ``asset_id``: which asset it is about, if any."""
 
     asset_id: str | None = None
     advice: str = ""
@@ -204,7 +204,10 @@ class UnknownAsset(GrymFetchError, LookupError):
 
 
 class UnknownTag(GrymFetchError, LookupError):
-    """No asset in the manifest has this tag, or any of these tags. ``known`` are the tags that exist."""
+    """No asset in the manifest has this tag, or any of these tags.
+
+    ``known`` are the tags that exist, in a very long list the first 100.
+    """
 
     def __init__(self, tags: Sequence[str], known: Sequence[str] = ()) -> None:
         self.tags = tuple(tags)
@@ -277,7 +280,7 @@ class UnverifiedRead(GrymFetchError):
 
 
 class AssetMissing(GrymFetchError):
-    """The asset is not on disk, and fetching was not allowed or not possible."""
+    """The asset is not on disk, and fetching was not allowed, not possible or not asked for."""
 
     def __init__(self, asset_id: str, reason: str, advice: str = "") -> None:
         self.asset_id: str = asset_id
@@ -355,7 +358,7 @@ class TooManyRedirects(TransferError):
 
 
 class SourceFailed(TransferError):
-    """A hub did not say where a short address leads. ``hub`` is its name."""
+    """A hub did not say where a short address leads, or a list of checksums cannot be had. ``hub`` says who it was."""
 
     def __init__(self, url: str, hub: str, reason: str) -> None:
         super().__init__(url, f"{hub}: {reason}")

@@ -217,7 +217,7 @@ class AssetVerified(Event):
     """The file is in place. ``seconds`` since it was planned. ``unverified``: no digest was known to compare it with.
 
     ``wrong_origins``: the addresses that sent other bytes on the way, which were replaced. ``link``: how the store got
-    the file, if there is one and it took it.
+    the file, if there is one and it took it; not told of small files that are fetched together.
     """
 
     type: ClassVar[str] = "asset_verified"

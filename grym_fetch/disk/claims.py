@@ -20,8 +20,8 @@ from grym_fetch.disk.owner import Owner
 from grym_fetch.runtime import system
 
 ABANDONED_AFTER_S = 180.0
-"""A stage of another machine counts as abandoned once nobody has written to it for this long. No wait for a server
-takes as long, and a network file system shows what was written sooner."""
+"""A stage of another machine counts as abandoned once nobody has written to it for this long. Few waits for a
+server take as long, and a network file system shows what was written sooner."""
 _NO_JOURNAL = frozenset({errno.EACCES, errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENOSPC, errno.EDQUOT})
 """The errors of opening a journal that nobody can be writing to: it is not a file of ours, or was never made."""
 

@@ -464,9 +464,7 @@ def _request(address: URL, url: str, fields: Mapping[str, str], body: bytes | No
     ``body``: what a POST sends; None for a GET.
     ``reader``: the proxy that reads it, which wants the whole address (RFC 9112 section 3.2.2) and its own password.
     """
-    host = address.host_port_subcomponent or ""
-    if address.port is not None and address.is_default_port():
-        host = address.host_subcomponent or ""
+    host = address.host_port_subcomponent or ""  # without the port where that is the usual one
     target = address.raw_path_qs if reader is None else f"http://{host}{address.raw_path_qs}"
     fields = fields if reader is None else {**fields, **reader.fields}
     if body is not None:

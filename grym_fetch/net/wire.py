@@ -408,7 +408,6 @@ class Wire(asyncio.BufferedProtocol):
             self._error = ConnectionLost(self._url, "the connection was closed")
         self._move(CLOSING)
         self._transport.abort()
-        self._wake()
 
     # -- waiting ------------------------------------------------------------------------------------------------------
 

@@ -29,9 +29,9 @@ from grym_fetch.project.measuring import Measured, Measurer
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """An asset, or its stand-in, whose checksum and size are in the manifest now. ``fetched``: it was not there.
+    """An asset, or its stand-in, whose checksum and size are in the manifest now. ``fetched``: now.
 
-    ``pieces``: how many pieces have their digests in the manifest now; None if those were not asked for.
+    ``pieces``: how many pieces have their digests in the manifest now; None if none were written.
     ``before``: the checksum that was there, if it was pinned anew.
     """
 

@@ -5,6 +5,7 @@ Passes, each one stream::
     rev-list --objects --all | cat-file --batch-check      which blobs are over the limit, and their packed size
     rev-list --all --timestamp --parents                   when each commit was made, and its parents
     rev-list --all | diff-tree --stdin --raw               the blobs' paths, and the commits that touched them
+    cat-file --batch-check                                 which parents of a merge had what it left out
     rev-list --objects --no-walk --all                     which of them a branch or tag still has
     cat-file --batch, once for each level of folders       and which tips those are, by the folders on the way
 
@@ -144,6 +145,7 @@ def _follow(git: Git, blobs: dict[str, _Traces]) -> dict[str, int]:
         parents[commit] = above
     changes = ["diff-tree", "--stdin", "-r", "-m", "--root", "--raw", "-z", "--no-abbrev", "--no-renames"]
     commit = ""
+    left_out: list[tuple[_Traces, str, bytes]] = []
     fields = split(git.pipe([_AS_STORED, "rev-list", "--all"], [_AS_STORED, *changes]), b"\0")
     for raw in fields:
         text = raw.decode("ascii")
@@ -155,11 +157,24 @@ def _follow(git: Git, blobs: dict[str, _Traces]) -> dict[str, int]:
         if (traces := blobs.get(after)) is not None:
             traces.commits.add(commit)
             traces.paths[os.fsdecode(path)] = None
-        # For a merge, git does not say which parent it was compared with.
-        if (traces := blobs.get(before)) is not None and len(parents.get(commit, [])) == 1:
-            traces.commits.add(parents[commit][0])
+        if (traces := blobs.get(before)) is not None:
             traces.paths[os.fsdecode(path)] = None
+            above = parents.get(commit, [])
+            if len(above) == 1:
+                traces.commits.add(above[0])
+            elif b"\n" not in path:  # for a merge, git does not say which parent it was compared with
+                left_out += [(traces, parent, path) for parent in above]
+    _ask_parents(git, blobs, left_out)
     return times
+
+
+def _ask_parents(git: Git, blobs: Mapping[str, _Traces], left_out: Collection[tuple[_Traces, str, bytes]]) -> None:
+    """Note which of these commits have the blob at this path."""
+    names = (parent.encode("ascii") + b":" + path + b"\n" for _, parent, path in left_out)
+    answers = git.pipe([_AS_STORED, "cat-file", "--batch-check=%(objectname)"], given=names) if left_out else ()
+    for (traces, parent, _), line in zip(left_out, split(answers, b"\n"), strict=True):
+        if blobs.get(os.fsdecode(line)) is traces:
+            traces.commits.add(parent)
 
 
 def _ask_tips(git: Git, blobs: dict[str, _Traces], times: Mapping[str, int]) -> None:

@@ -315,7 +315,13 @@ class MockAssetManager(AssetManager):
 
     @_recorded
     async def update_asset(
-        self, asset_id: str, address: str | None = None, *, dry_run: bool = False, allow_suspicious: bool = False
+        self,
+        asset_id: str,
+        address: str | None = None,
+        *,
+        dry_run: bool = False,
+        allow_suspicious: bool = False,
+        on_found: Callable[[NewerVersion], object] | None = None,
     ) -> NewerVersion | None:
         """Return None: there is nothing newer. Raises `UnknownAsset`."""
         self.manifest.get(asset_id)
@@ -546,7 +552,7 @@ def create_mock_asset_manager(
     """Return a mock of `AssetManager` that touches no network, and of the disk only a file that `open_asset` reads.
 
     Args:
-        paths: what `get_asset_path` returns, by id. Other ids raise `UnknownAsset`.
+        paths: what `get_asset_path` returns, by id. Ids that are neither here nor in ``fail`` raise `UnknownAsset`.
         fail: the error that fetching an asset raises, by id; such an asset is missing.
         sizes: bytes, by id; default 1,000,000.
         missing: ids of assets that are missing until they are fetched. All others are there and valid from the

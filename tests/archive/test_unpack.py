@@ -992,7 +992,7 @@ async def test_cancelling_ends_between_members(local_files: LocalFiles) -> None:
         nonlocal seen
         seen += 1
         begun.set()
-        go_on.wait(10)
+        go_on.wait(60)
         return real(census, member)
 
     asset = Asset("voices", "https://x.org/v", local_files.local_path, extract=True)
@@ -1001,7 +1001,7 @@ async def test_cancelling_ends_between_members(local_files: LocalFiles) -> None:
         work = asyncio.create_task(
             Unpacker(local_files.assets, threads).ensure(asset, local_files.assets / local_files.local_path)
         )
-        await asyncio.to_thread(begun.wait, 10)
+        await asyncio.to_thread(begun.wait, 60)
         work.cancel()
         # One turn for the cancellation to arrive and raise the flag.
         await asyncio.sleep(0)

@@ -113,7 +113,7 @@ async def test_rows_that_cannot_be_written(
     async def story() -> None:
         async with project.manager() as manager, reporting(manager, manager.manifest.assets, path):
             manager.emit(AssetReused(asset="here", path="/here"))
-            async with asyncio.timeout(4):
+            async with asyncio.timeout(60):
                 while manager._bus.is_heard:
                     await asyncio.to_thread(int)
             if is_interrupted:
@@ -244,7 +244,7 @@ def test_what_has_become_no_file_is_not_replaced(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "file", "link", "null", "pipe"]
 
 
-@pytest.mark.timeout(30)  # without its guard, it would wait for ever
+@pytest.mark.timeout(60)  # without its guard, it would wait for ever
 async def test_no_pipe_is_read_for_an_earlier_report(project: Project, tmp_path: Path) -> None:
     """A run that goes on reads the report of the one before, if it is a file."""
     os.mkfifo(tmp_path / "pipe.jsonl")

@@ -58,6 +58,21 @@ def test_a_file_that_only_the_history_has_fails_too(repository: Path) -> None:
     assert invoke("identify", "9", "--fail", "--history").exit_code == 0
 
 
+def test_what_a_partial_clone_has_is_listed_all_the_same(repository: Path) -> None:
+    """That some of the history is not there is said, and is the exit code only if nothing makes another one."""
+    clone = repository.parent / "clone"
+    for line in (
+        ["-C", str(repository), "config", "uploadpack.allowFilter", "true"],
+        ["clone", "--quiet", "--no-checkout", "--filter=blob:none", repository.as_uri(), str(clone)],
+    ):
+        subprocess.run(["git", *line], check=True, capture_output=True)
+    (clone / "c.bin").write_bytes(bytes(2_000_000))
+    for size, code in (("1", 1), ("9", 2)):
+        done = invoke("identify", size, str(clone), "--fail", "--history")
+        assert done.exit_code == code
+        assert "not all of the history was searched" in done.stderr
+
+
 def test_the_folder_comes_first_then() -> None:
     """With --size there is no SIZE_MB before the folder; without it, nothing has changed."""
     assert found("--size", "500KB", "data") == found("0.5", "data") == ["a.bin"]

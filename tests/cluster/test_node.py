@@ -62,7 +62,7 @@ def driver(project: Project, server: AssetServer) -> Iterator[Driver]:
     node = module._nodes.take(driver.job.run)
     if node is not None:
         node._loop.call_soon_threadsafe(node._end.set)
-        node._thread.join(10)
+        node._thread.join(60)
 
 
 async def test_nothing_begins_before_there_is_a_share(driver: Driver, server: AssetServer) -> None:
@@ -122,7 +122,7 @@ async def test_it_stops_when_it_is_told_to(driver: Driver, server: AssetServer) 
 
 
 @pytest.mark.shows("P17")
-@pytest.mark.timeout(30)  # without its guard, it would wait for ever
+@pytest.mark.timeout(60)  # without its guard, it would wait for ever
 async def test_it_stops_when_nobody_asks_any_more(driver: Driver, server: AssetServer) -> None:
     """A driver that is killed cannot say so."""
     server.add("/a", CONTENT, faults=[Hold(Gate(), at=len(CONTENT) - 1)])

@@ -94,7 +94,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
 
 async def until(is_so: Callable[[], object]) -> None:
     """Let the cluster's thread and tasks go on until something is so."""
-    async with asyncio.timeout(4):
+    async with asyncio.timeout(60):
         while not is_so():
             await asyncio.to_thread(int)
 
@@ -211,8 +211,8 @@ def scratch_folders() -> set[Path]:
 
 
 def has_ended(process: int) -> bool:
-    """Whether a process ends within ten seconds."""
-    last = time.monotonic() + 10
+    """Whether a process ends within a minute."""
+    last = time.monotonic() + 60
     while Path(f"/proc/{process}").exists():
         if time.monotonic() > last:
             return False

@@ -534,12 +534,12 @@ async def test_a_cancelled_write_is_over_before_the_cancellation(
 
     def pwrite(descriptor: int, data: memoryview, at: int) -> int:
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         return real(descriptor, data, at)
 
     monkeypatch.setattr(os, "pwrite", pwrite)
     writing = asyncio.ensure_future(stage.write(0, CONTENT[:1000], 0))
-    assert await asyncio.to_thread(begun.wait, 10)
+    assert await asyncio.to_thread(begun.wait, 60)
     writing.cancel()
     await turns()
     assert not writing.done()
@@ -579,13 +579,13 @@ async def test_a_cancelled_opening_leaves_no_descriptor(
 
     def mkdir(path: str, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         real(path, mode, dir_fd=dir_fd)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "mkdir", mkdir)
         opening = asyncio.ensure_future(assets_folder.open_stage(KEY, exclusive=True))
-        assert await asyncio.to_thread(begun.wait, 10)
+        assert await asyncio.to_thread(begun.wait, 60)
         opening.cancel()
         await turns()
         go_on.set()
@@ -655,7 +655,7 @@ async def test_one_flush_at_a_time(assets_folder: AssetsFolder, monkeypatch: pyt
     def fdatasync(descriptor: int) -> None:
         flushes.append(descriptor)
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
 
     monkeypatch.setattr(os, "fdatasync", fdatasync)
     stage = await assets_folder.open_stage(KEY, exclusive=True)
@@ -663,7 +663,7 @@ async def test_one_flush_at_a_time(assets_folder: AssetsFolder, monkeypatch: pyt
     assert not is_flushing(stage)
     for start in range(1000, 10_000, 1000):
         await stage.write(start, CONTENT[start : start + 1000], 0)
-    assert await asyncio.to_thread(begun.wait, 10)
+    assert await asyncio.to_thread(begun.wait, 60)
     assert len(flushes) == 1
     go_on.set()
     await stage._end_flushing()
@@ -684,12 +684,12 @@ async def test_publishing_waits_for_the_flush_under_way(
 
     def fdatasync(_: int) -> None:
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
 
     monkeypatch.setattr(os, "fdatasync", fdatasync)
     stage = await assets_folder.open_stage(KEY, exclusive=True)
     await stage.write(0, CONTENT, 0)
-    assert await asyncio.to_thread(begun.wait, 10)
+    assert await asyncio.to_thread(begun.wait, 60)
     compute, handed_over = WorkerThreads.compute, []
 
     async def noting(threads: WorkerThreads, function: Callable[..., object], *args: object) -> object:
@@ -714,13 +714,13 @@ async def test_a_cancelled_close_still_closes(assets_folder: AssetsFolder, monke
 
     def fdatasync(_: int) -> None:
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
 
     monkeypatch.setattr(os, "fdatasync", fdatasync)
     before = descriptors()
     stage = await assets_folder.open_stage(KEY, exclusive=True)
     await stage.write(0, CONTENT[:2000], 0)
-    assert await asyncio.to_thread(begun.wait, 10)
+    assert await asyncio.to_thread(begun.wait, 60)
     closing = asyncio.ensure_future(stage.close())
     await asyncio.sleep(0)
     closing.cancel()

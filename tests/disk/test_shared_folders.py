@@ -531,7 +531,7 @@ def test_a_pipe_in_the_place_of_the_record_of_moved_files_is_not_waited_for(tmp_
         read_document(tmp_path / "asset-manifest.json")
 
 
-@pytest.mark.timeout(30)  # without its guard, it would wait for ever
+@pytest.mark.timeout(60)  # without its guard, it would wait for ever
 @pytest.mark.shows("S20")
 def test_a_pipe_in_the_place_of_a_named_folder_is_not_waited_for(tmp_path: Path) -> None:
     """The assets folder, the store, the external folder and the place of a report may be anything by now."""

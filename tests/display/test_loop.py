@@ -100,7 +100,7 @@ async def test_a_blocked_drawing_stops_neither_the_draining_nor_the_end() -> Non
     view = Recorder(clock, never_returns)
     showing = start(show(bus, view, clock=clock, sleep=clock.sleep))
     await clock.advance(0.2)
-    assert await asyncio.to_thread(reached.wait, 10)
+    assert await asyncio.to_thread(reached.wait, 60)
     for number in range(1_000):
         bus.put(progress(number))
         await clock.advance(0.03)

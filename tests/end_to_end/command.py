@@ -100,10 +100,10 @@ class Running:
         self._process.stdout.close()
         self._process.stdout = None
 
-    def finish(self, deadline: float = DEADLINE) -> Done:
+    def finish(self) -> Done:
         """Wait for it to end."""
-        out, err = self._process.communicate(timeout=deadline)
-        return Done(self._process.wait(deadline), "".join(self._seen) + (out or ""), err)
+        out, err = self._process.communicate(timeout=DEADLINE)
+        return Done(self._process.wait(DEADLINE), "".join(self._seen) + (out or ""), err)
 
     def __enter__(self) -> Self:
         return self

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Self
 
@@ -14,6 +13,7 @@ import pytest
 from grym_fetch.testing import AssetServer, Gate, Hold, SeededContent, Throttle
 from tests.end_to_end.command import environment, wait_until
 from tests.support.project import Project
+from tests.support.system import Stopwatch
 
 MIB = 1024 * 1024
 SIZE = 24 * MIB
@@ -75,7 +75,7 @@ class Script:
 
     def finish(self) -> tuple[int, str]:
         """Wait for it to end; return the exit code and stderr."""
-        _, err = self._process.communicate(timeout=30)
+        _, err = self._process.communicate(timeout=60)
         return self._process.returncode, err
 
     def __enter__(self) -> Self:
@@ -101,10 +101,10 @@ def test_ctrl_c_ends_a_script_and_keeps_what_arrived(project: Project, server: A
     """Ctrl-C ends a script within two seconds, as it ends any Python script, and the next one continues."""
     with Script(project, "with manager: manager.get_asset_path('a')") as script:
         received = script.until("progress", SIZE // 4)
-        sent = time.monotonic()
+        since = Stopwatch()
         script.interrupt()
         code, err = script.finish()
-        assert time.monotonic() - sent < 2
+        assert since.seconds < 2
     assert code == -signal.SIGINT
     assert err.rstrip().endswith("KeyboardInterrupt")
     assert err.count("Traceback") == 1
@@ -141,10 +141,10 @@ with manager.events() as events:
     next(event for event in events if event.type == "progress" and event.bytes >= 4 << 20)
 """
     with Script(project, text) as script:
-        began = time.monotonic()
+        since = Stopwatch()
         script.until("progress", 4 * MIB)
         code, err = script.finish()
-        assert time.monotonic() - began < 15
+        assert since.seconds < 15
     assert code == 0
     assert "AssertionError" not in err
     check_resumes(project, server, 4 * MIB - 64 * 1024)

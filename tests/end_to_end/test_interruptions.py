@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +16,7 @@ from grym_fetch.testing import AssetServer, Gate, Hold, SeededContent, Throttle,
 from tests.end_to_end.command import Running, environment, run, wait_until
 from tests.support.project import Project
 from tests.support.sweeps import typical
+from tests.support.system import Stopwatch
 
 MIB = 1024 * 1024
 SIZE = 24 * MIB
@@ -80,7 +80,7 @@ def test_a_source_that_hangs(project: Project, tmp_path: Path, how: str) -> None
         assert process.stdout is not None
         assert process.stdout.readline() == "asked\n"
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=30)
+        _, told = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "interrupted" in told
     assert project.manifest.read_bytes() == before
@@ -95,10 +95,10 @@ def test_a_signal_stops_soon_and_keeps_everything(
     """SIGINT and SIGTERM end the command within two seconds, keep what has arrived, and say how to continue."""
     with Running(project.root, "sync", "--json") as running:
         running.until_bytes(SIZE // 3)
-        sent = time.monotonic()
+        since = Stopwatch()
         running.send(number)
-        done = running.finish(deadline=5)
-        assert time.monotonic() - sent < 2
+        done = running.finish()
+        assert since.seconds < 2
     assert done.code == code
     assert "run the same command to go on" in done.err
     assert "Traceback" not in done.err
@@ -129,7 +129,7 @@ def test_a_signal_ends_it_also_where_nobody_reads(project: Project, stream: str)
             with suppress(subprocess.TimeoutExpired):
                 raise AssertionError(f"it ended with {process.wait(timeout=0.02)}")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=10) == 143
+        assert process.wait(timeout=60) == 143
     finally:
         process.kill()
         process.wait()
@@ -152,7 +152,7 @@ def test_the_last_line_is_said_in_the_middle_of_a_long_flush(project: Project, g
         "flush = os.fsync\n"
         "def slow(file):\n"
         "    if os.readlink(f'/proc/self/fd/{file}').endswith('/part'):\n"
-        "        threading.Event().wait(30)\n"
+        "        threading.Event().wait(600)\n"
         "    flush(file)\n"
         "os.fsync = slow\n"
     )
@@ -160,7 +160,7 @@ def test_the_last_line_is_said_in_the_middle_of_a_long_flush(project: Project, g
     with Running(project.root, "sync", "--json", PYTHONPATH=".") as running:
         running.until("asset_verifying")
         running.send(signal.SIGINT)
-        done = running.finish(deadline=10)
+        done = running.finish()
     assert done.code == 130
     assert done.err.count("run the same command to go on") == 1
 
@@ -181,9 +181,11 @@ def test_a_second_signal_ends_at_once(project: Project) -> None:
     """A user who presses Ctrl-C twice does not have to wait."""
     with Running(project.root, "sync", "--json") as running:
         running.until_bytes(MIB)
+        since = Stopwatch()
         running.send(signal.SIGINT)
         running.send(signal.SIGINT)
-        assert running.finish(deadline=2).code in (130, -signal.SIGINT)
+        assert running.finish().code in (130, -signal.SIGINT)
+        assert since.seconds < 2
 
 
 @pytest.mark.shows("B12", "B13", "X1")

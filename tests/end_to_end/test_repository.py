@@ -200,9 +200,10 @@ def test_nothing_is_moved_unasked(root: Path, tmp_path: Path) -> None:
     ) as process:  # fmt: skip
         os.close(theirs)
         os.write(ours, b"n\n")
-        process.communicate(timeout=60)
+        _, said = process.communicate(timeout=60)
     os.close(ours)
-    assert process.returncode == 130
+    assert process.returncode == 1
+    assert said.decode().endswith("nothing was moved\n")
     assert (root / "models/model.ckpt").read_bytes() == MODEL
     assert not (tmp_path / "home/assets").exists()
 

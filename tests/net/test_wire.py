@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from socket import socketpair
 
 import pytest
 from hypothesis import given
@@ -15,6 +18,7 @@ from grym_fetch.net.parser import MAX_FEED_BYTES
 from grym_fetch.net.states import ENDED, MOVES, OPEN, PARSED, RAW, UNFINISHED, IllegalMove, State
 from grym_fetch.net.wire import Wire
 from tests.support.properties import examples
+from tests.support.system import descriptors
 
 URL = "http://host.example/a"
 BODY = bytes(range(256)) * 4
@@ -34,7 +38,12 @@ class FakeSocket(asyncio.Transport):
         self.is_gone = False
         self.arrived = b""
         self.sent = b""
+        self.extra: dict[str, object] = {}
         self.wire.connection_made(self)
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        """Say something about the socket."""
+        return self.extra.get(name, default)
 
     def pause_reading(self) -> None:
         """Leave incoming data where it is."""
@@ -205,6 +214,7 @@ async def test_a_server_that_speaks_first_is_not_asked() -> None:
     with pytest.raises(BadResponse, match="before the request"):
         await socket.wire.ask(b"GET", URL)
     assert socket.sent == b""
+    assert socket.is_paused, "nobody will read what else it says"
 
 
 @pytest.mark.shows("N5", "S3")
@@ -253,6 +263,112 @@ async def test_what_nobody_reads_waits_in_the_operating_system(answer: bytes) ->
     if answer is UNTIL_CLOSE:
         socket.lose(None)
     assert await reading == BODY
+
+
+@pytest.mark.shows("D19")
+async def test_a_buffer_that_is_full_is_read_before_more_comes() -> None:
+    """What goes straight into the reader's buffer stops at its end, and not before."""
+    socket = FakeSocket()
+    await asked(socket, SIZED[: -len(BODY)])
+    reading = asyncio.ensure_future(socket.wire.readinto(memoryview(bytearray(300))))
+    await turn()
+    socket.receive(BODY[:100])
+    assert not socket.is_paused
+    socket.receive(BODY[100:])
+    assert socket.is_paused
+    assert len(socket.arrived) == len(BODY) - 300
+    assert await reading == 300
+    assert await read_all(socket.wire) == BODY[300:]
+
+
+async def test_a_buffer_that_is_full_is_not_offered_again() -> None:
+    """A loop may go on with what it has received already, although reading is paused: that is kept."""
+    socket = FakeSocket()
+    await asked(socket, SIZED[: -len(BODY)])
+    reading = asyncio.ensure_future(socket.wire.readinto(memoryview(bytearray(300))))
+    await turn()
+    for portion in (BODY[:300], BODY[300:]):
+        socket.wire.get_buffer(-1)[: len(portion)] = portion
+        socket.wire.buffer_updated(len(portion))
+    assert await reading == 300
+    assert await read_all(socket.wire) == BODY[300:]
+
+
+async def test_what_was_kept_fills_a_buffer_exactly() -> None:
+    """Nothing is left of it then, which would look like the end of the body."""
+    socket = FakeSocket()
+    await asked(socket, SIZED[: -len(BODY)])
+    socket.receive(BODY[:300])
+    reading = asyncio.ensure_future(read_all(socket.wire))
+    await turn()
+    socket.receive(BODY[300:])
+    assert await reading == BODY
+
+
+@pytest.mark.parametrize(
+    ("peer", "is_local"),
+    [(("127.0.0.1", 80), True), (("::1", 80, 0, 0), True), (("93.184.216.34", 80), False), ("", False), (None, False)],
+)
+async def test_where_the_other_end_is(peer: object, is_local: bool) -> None:
+    """Asked once: a socket does not move."""
+    socket = FakeSocket()
+    socket.extra = {"peername": peer}
+    assert socket.wire.is_local is is_local
+    socket.extra = {"peername": ("127.0.0.1" if not is_local else "93.184.216.34", 80)}
+    assert socket.wire.is_local is is_local
+
+
+async def test_a_socket_that_is_gone_is_not_asked() -> None:
+    """The request was not sent, so it may be sent over another one."""
+    socket = FakeSocket()
+    socket.lose(None)
+    with pytest.raises(ConnectionLost, match="without an answer"):
+        await socket.wire.ask(b"GET", URL)
+    assert socket.sent == b""
+
+
+async def test_nothing_is_waited_for_once_the_socket_is_gone() -> None:
+    """A timer would keep it in memory until the time is up; so would that of one that was given away."""
+    lost, left = FakeSocket(), FakeSocket()
+    for socket in (lost, left):
+        await asked(socket, SIZED[: -len(BODY)])
+    timers = [socket.wire._watchdog for socket in (lost, left)]
+    lost.lose(None)
+    assert left.wire.leave() is left
+    assert left.wire.state is State.CLOSED
+    assert [timer is not None and timer.cancelled() for timer in timers] == [True, True]
+
+
+@pytest.mark.shows("N1", "N4")
+async def test_a_body_without_a_length_that_breaks_off_is_not_whole() -> None:
+    """Only a proper close is its end; what came before is given first."""
+    socket = FakeSocket()
+    await asked(socket, UNTIL_CLOSE[:-1000])
+    socket.lose(ConnectionResetError(104, "reset"))
+    with pytest.raises(ConnectionLost, match="broke off: connection reset"):
+        await read_all(socket.wire)
+
+
+@pytest.mark.linux
+@pytest.mark.shows("X10")
+async def test_a_child_leaves_alone_what_is_no_longer_the_wires() -> None:
+    """A socket that was given away belongs to another wire; for one that is closed, nothing is opened."""
+    ours, theirs = socketpair()
+    socket = FakeSocket()
+    with ours, theirs:
+        await asked(socket, SIZED[: -len(BODY)])
+        before = descriptors()
+        socket.wire.forget()
+        socket.extra = {"socket": ours}
+        assert socket.wire.leave() is socket
+        socket.wire.forget()
+        assert stat.S_ISSOCK(os.fstat(ours.fileno()).st_mode)
+        assert descriptors() == before
+    gone = FakeSocket()
+    gone.extra = {"socket": ours}
+    before = descriptors()
+    gone.wire.forget()
+    assert descriptors() == before
 
 
 async def test_silence_fails_the_response_and_keeps_what_came() -> None:
@@ -333,15 +449,45 @@ async def test_who_is_sent_requests_ahead(answer: bytes, takes_more: bool) -> No
 async def test_who_is_sent_requests_over_an_idle_socket(monkeypatch: pytest.MonkeyPatch, is_quiet: bool) -> None:
     """A server that has proved itself, unless something has come that could be taken for an answer."""
     monkeypatch.setattr("grym_fetch.net.wire.is_quiet", lambda _: is_quiet)
+    for cut in (60, len(SIZED)):
+        socket = FakeSocket()
+        wire = socket.wire
+        assert (wire.is_quiet, wire.takes_more) == (is_quiet, False)
+        assert wire.head_now is None
+        await asked(socket, SIZED[:cut])
+        assert not wire.is_quiet
+        assert wire.head_now is not None
+        socket.receive(SIZED[cut:])
+        assert await read_all(wire) == BODY
+        wire.finish()
+        assert wire.is_idle
+        assert (wire.is_quiet, wire.takes_more) == (is_quiet, is_quiet)
+
+
+async def test_who_breaks_its_word_before_an_answer() -> None:
+    """Not one that had closed an idle socket: it may not have seen the request. One that has answered before has."""
+    for begun, has_answered, is_blamed in ((b"", False, False), (b"HTTP/1.1", False, True), (b"", True, True)):
+        socket = FakeSocket()
+        if has_answered:
+            await asked(socket, SIZED)
+            socket.wire.send(b"NEXT", URL)
+            await read_all(socket.wire)
+            socket.wire.finish()
+        else:
+            socket.wire.send(b"GET", URL)
+        await turn()
+        assert socket.sent == (b"GETNEXT" if has_answered else b"GET")
+        socket.receive(begun)
+        socket.lose(None)
+        assert socket.wire.breaks_its_word is is_blamed
+
+
+async def test_the_head_of_an_answer_that_was_let_go_is_none() -> None:
+    """It would be taken for the head of the next one."""
     socket = FakeSocket()
-    wire = socket.wire
-    assert (wire.is_quiet, wire.takes_more) == (is_quiet, False)
-    await asked(socket, SIZED)
-    assert not wire.is_quiet
-    assert await read_all(wire) == BODY
-    wire.finish()
-    assert wire.is_idle
-    assert (wire.is_quiet, wire.takes_more) == (is_quiet, is_quiet)
+    await asked(socket, SIZED[:60])
+    socket.wire.finish()
+    assert socket.wire.head_now is None
 
 
 @pytest.mark.shows("N5", "N24", "S3")
@@ -367,14 +513,38 @@ async def test_what_follows_an_announced_end_is_no_answer() -> None:
 @pytest.mark.shows("D19", "N24")
 async def test_of_the_next_answer_little_is_kept() -> None:
     """What comes before its turn waits in the operating system, but for as much as is received at once."""
-    socket = FakeSocket()
+    socket, body = FakeSocket(), bytes(3 * MAX_FEED_BYTES)
     await asked(socket, SIZED[:60])
     socket.wire.send(b"NEXT", URL)
     socket.receive(SIZED[60:])
     await read_all(socket.wire)
-    socket.receive(bytes(3 * MAX_FEED_BYTES))
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    socket.receive(answer)
     assert socket.is_paused
-    assert len(socket.arrived) == 2 * MAX_FEED_BYTES
+    assert len(socket.arrived) == len(answer) - MAX_FEED_BYTES
+    assert await next_answer(socket.wire) == body
+
+
+@pytest.mark.shows("N24")
+async def test_the_answer_after_the_next_is_read_when_its_turn_comes() -> None:
+    """What waited in the operating system while there was enough of the next answer, is not waited for in vain."""
+    socket = FakeSocket()
+    await asked(socket, SIZED[:60])
+    for _ in range(2):
+        socket.wire.send(b"NEXT", URL)
+    socket.receive(SIZED[60:])
+    await read_all(socket.wire)
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 65000\r\n\r\n"
+    body = bytes(65000)
+    fill = MAX_FEED_BYTES - len(head) - len(body)
+    head = head.replace(b"\r\n\r\n", b"\r\nX: " + b"x" * (fill - 5) + b"\r\n\r\n")
+    socket.receive(head + body + SIZED)
+    assert (socket.is_paused, socket.arrived) == (True, SIZED)
+    assert await next_answer(socket.wire) == body
+    socket.wire.finish()
+    await turn()
+    assert socket.wire.head_now is not None
+    assert await read_all(socket.wire) == BODY
 
 
 async def test_who_breaks_its_word() -> None:

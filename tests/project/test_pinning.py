@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from grym_fetch import AssetManager, SyncFailed, UnknownAsset
+from grym_fetch import AssetManager, MirrorsExhausted, SyncFailed, UnknownAsset
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.manifest import ManifestSource
 from grym_fetch.core.manifest_parser import ParsedManifest
@@ -296,6 +296,8 @@ async def test_pin_anew(project: Project, server: AssetServer) -> None:
         async with project.manager() as other:
             with pytest.raises(SyncFailed):
                 await other.pin(update=True)
+            with pytest.raises(MirrorsExhausted):
+                await other.pin(["gone"], update=True)
         assert place.read_bytes() == b"old" * 99
         report = await manager.pin(["same", "new"], update=True, on_found=found.append, on_pinned=pinned.append)
         assert list(report.pinned) == pinned

@@ -201,15 +201,25 @@ async def test_what_cannot_be_asked(project: Project, hub: HuggingFaceHub) -> No
 
 
 async def test_another_address(project: Project, hub: HuggingFaceHub, server: AssetServer) -> None:
-    """The content of a new address is fetched and measured; a mirror and a source of the old one are dropped."""
+    """The content of a new address is fetched and measured; a mirror and a source of the old one are dropped.
+
+    What changes is told while the entry is still the old one.
+    """
     content = seeded_bytes(40 * KIB, seed=9)
     url = server.add("/new.bin", content).url
+    told = []
+
+    def tell(found: NewerVersion) -> None:
+        told.append(found)
+        assert entries(project)[found.asset.id]["url"] == found.asset.url
+
     async with manager_for(project, hub) as manager:
         mirrored = Asset("m", "https://h.example/m", "m.bin", fallback_urls=("https://mirror.example/m",))
         await manager.add_asset(mirrored)
         for asset_id in ("m", "model-big.bin"):
-            done = await manager.update_asset(asset_id, url)
+            done = await manager.update_asset(asset_id, url, on_found=tell)
             assert done is not None
+            assert told.pop() == done
             assert (await manager.get_asset_path(asset_id)).read_bytes() == content
         moved = await manager.update_asset("m", "hf://org/model/big.bin")
         assert moved is not None
@@ -236,10 +246,14 @@ async def test_the_address_it_has_already(
     hexdigest = hashlib.new(algorithm, content).hexdigest()
     checksum, mirrors = Checksum(algorithm, hexdigest), ("https://mirror.example/m",)
     plain = Asset("m", file.url, "m.bin", fallback_urls=mirrors)
+
+    def never(found: NewerVersion) -> None:
+        pytest.fail(f"{found} is told")
+
     async with manager_for(project, hub) as manager:
         await manager.add_asset(replace(plain, checksum=checksum, size=len(content)))
         before = project.manifest.read_bytes()
-        assert await manager.update_asset("m", file.url) is None
+        assert await manager.update_asset("m", file.url, on_found=never) is None
         assert (project.manifest.read_bytes(), manager.manifest.get("m").fallback_urls) == (before, mirrors)
 
         file = server.add("/new.bin", content + b"more")

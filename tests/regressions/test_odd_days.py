@@ -358,7 +358,7 @@ async def test_two_manifests_that_want_other_content_in_one_place_do_not_undo_ea
         clock=ImpatientClock(),
     )
     with watched(Watcher(world.path, CONTENT, theirs)):
-        async with asyncio.timeout(20), world.project.manager() as ours, second:
+        async with asyncio.timeout(60), world.project.manager() as ours, second:
             ends = await asyncio.gather(ours.sync(), second.sync(), return_exceptions=True)
             assert world.path.read_bytes() in (CONTENT, theirs)
             for end in ends:

@@ -70,6 +70,20 @@ def test_what_a_merge_left_out(tmp_path: Path) -> None:
     assert (blob.commit, blob.is_current) == (side, False)
 
 
+def test_what_a_merge_left_out_later(tmp_path: Path) -> None:
+    """A blob that went with a merge was last in the merged commit, which need not be the one that brought it."""
+    root, _ = with_a_side_branch(tmp_path / "repo")
+    write(root, "small", b"small")
+    last = commit(root, day=3)
+    git(root, "checkout", "-q", "main")
+    write(root, "other", b"other")
+    commit(root, day=4)
+    git(root, "merge", "-q", "-s", "ours", "-m", "without it", "side")
+    git(root, "branch", "-q", "-D", "side")
+    blob = find(root)["side.bin",]
+    assert (blob.commit, blob.is_current) == (last, False)
+
+
 def test_what_a_deep_folder_still_has(tmp_path: Path) -> None:
     """The newest commit that has a blob is found, however deep the blob is."""
     root = repository(tmp_path / "repo")

@@ -33,7 +33,7 @@ class Gate:
 
     def __call__(self, error: Exception | None = None) -> str:
         self.begun.set()
-        assert self.go_on.wait(10)
+        assert self.go_on.wait(60)
         self.ended = True
         if error is not None:
             raise error

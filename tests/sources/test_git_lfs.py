@@ -98,7 +98,7 @@ async def test_a_server_of_the_repository_s_own_choice(served: GitServer) -> Non
 
 
 @pytest.mark.shows("C15")
-@pytest.mark.timeout(20)  # rather than for hours
+@pytest.mark.timeout(60)  # rather than for hours
 async def test_where_it_says_so_at_too_great_a_length(served: GitServer) -> None:
     """The usual server is not asked instead, and no reader of settings is given anything that long."""
     for name, padding in (("left-out", True), ("sent", False)):

@@ -66,7 +66,7 @@ def piped(place: Path, _: Path) -> None:
 
 
 @pytest.mark.parametrize("put", [linked, symlinked, piped])
-@pytest.mark.timeout(30)  # without its guard, it would wait for ever
+@pytest.mark.timeout(60)  # without its guard, it would wait for ever
 @pytest.mark.shows("S20")
 def test_nothing_is_written_to_what_others_have_put_there(
     store: StateFolder, project: Path, tmp_path: Path, put: Callable[[Path, Path], None]

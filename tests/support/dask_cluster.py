@@ -53,7 +53,7 @@ class DaskProcesses:
         assert self._mother.stdin is not None
         assert self._mother.stdout is not None
         self._mother.stdin.close()
-        self._mother.wait(30)
+        self._mother.wait(60)
         self._mother.stdout.close()
         self._scratch.cleanup()
 

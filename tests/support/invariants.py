@@ -33,7 +33,7 @@ from grym_fetch.core.journal import piece_digest, read_journal
 from grym_fetch.testing import AssetServer, ServerStats
 from tests.support.project import CANARY, KIB, Project
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 """Seconds that a run may take."""
 MOST_REQUESTS = 60
 """Requests that a run may make for an asset each time that it begins, or that something breaks off."""

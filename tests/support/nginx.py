@@ -22,7 +22,7 @@ from tests.support.system import is_listening
 
 BINARY = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 
-_DEADLINE = 10.0
+_DEADLINE = 60.0
 _RECORD = re.compile(r'(\S+) (\S+) (\d{3}) (\d+) "([^"]*)" (\d+)')
 _CONFIG = """
 daemon off;

@@ -17,7 +17,6 @@ from tests.support.system import is_listening
 
 BINARY = shutil.which("tinyproxy") or shutil.which("tinyproxy", path="/usr/sbin:/usr/local/sbin")
 
-_DEADLINE = 10.0
 _CONFIG = """
 Port {port}
 Listen 127.0.0.1

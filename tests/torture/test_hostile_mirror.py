@@ -222,7 +222,7 @@ async def test_who_gives_a_few_bytes_now_and_then_is_left(tmp_path: Path, server
     bad = server.add("/bad.bin", CONTENT, faults=[Drip(chunk=5, interval=0.02)]).url
     project = Project(tmp_path / "project")
     project.add("a", [bad, server.url("/good.bin")], CONTENT)
-    async with asyncio.timeout(15), project.manager(stall_timeout=0.15) as manager:
+    async with asyncio.timeout(60), project.manager(stall_timeout=0.15) as manager:
         recorder = Recorder(manager)
         await manager.get_asset_path("a")
     (switch,) = recorder.of("mirror_switched")
@@ -230,7 +230,7 @@ async def test_who_gives_a_few_bytes_now_and_then_is_left(tmp_path: Path, server
     content = CONTENT[:200]
     alone = server.add("/alone.bin", content, faults=[Drip(chunk=5, interval=0.02)]).url
     path = project.add("a", [alone, alone], content)
-    async with asyncio.timeout(15), project.manager(stall_timeout=0.15) as manager:
+    async with asyncio.timeout(60), project.manager(stall_timeout=0.15) as manager:
         await manager.get_asset_path("a")
     assert path.read_bytes() == content
 
@@ -246,7 +246,7 @@ async def test_small_assets_are_not_held_up_either(
     good = server.add("/small.bin", content).url
     project = Project(tmp_path / "project")
     paths = [project.add(f"a{n}", [bad, good], content) for n in range(5)]
-    async with asyncio.timeout(15), project.manager(stall_timeout=0.15) as manager:
+    async with asyncio.timeout(60), project.manager(stall_timeout=0.15) as manager:
         await manager.sync()
     assert [path.read_bytes() == content for path in paths] == [True] * 5
 

@@ -186,7 +186,7 @@ def test_any_remains_are_completed_and_proved(pieces: list[tuple[int, int]], dat
                     await scene.store(piece.start, piece.stop)
                 await asyncio.sleep(0)
 
-        await asyncio.wait_for(scene.play(story), 30)
+        await asyncio.wait_for(scene.play(story), 60)
         assert scene.is_right
         assert sorted(refetched) == sorted(damaged)
         assert scene.frontier.reach == scene.frontier.position

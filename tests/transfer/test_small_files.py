@@ -367,7 +367,7 @@ async def test_a_slow_connection_does_not_keep_the_others_waiting(server: AssetS
     fill(project, server, 2 * TURN_FILES)
     server.add("/0.bin", content_of(0), faults=[HangBeforeHeaders()])
     there: list[str | None] = []
-    async with asyncio.timeout(30), project.manager(parallel=2, stall_timeout=3600.0) as manager:
+    async with asyncio.timeout(60), project.manager(parallel=2, stall_timeout=3600.0) as manager:
         heard = manager.events()
         run = asyncio.create_task(manager.sync())
         async for event in heard:
