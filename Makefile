@@ -15,7 +15,7 @@ ALONE  := $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
 # Tests start hundreds of processes: without bytecode each of them would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all test-debian test-darwin test-dockerfile packages sweep guards coverage check format lint types blocking man picture docs reliability bench constraints oldest audit fuzz mutants clean
+.PHONY: demo test test-all test-debian test-darwin test-windows test-dockerfile packages sweep guards coverage check format lint types blocking man picture docs reliability bench constraints oldest audit fuzz mutants clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "grym-fetch needs Python 3.11 or later")'
@@ -123,6 +123,9 @@ test-debian: $(READY)  ## the tests in a Debian of its own, as root, with deboot
 
 test-darwin: $(READY)  ## the tests without the calls that macOS lacks: TESTS="tests/disk tests/archive" for some
 	PYTHONPATH=$(CURDIR)/tests/support/as_darwin $(PYTEST) -m "not alone and not sweep and not linux" $(TESTS)
+
+test-windows: $(READY)  ## tests with a Windows Python on Wine, in a Debian of its own; needs what test-debian needs
+	$(BIN)/python -m tools.wine $(TESTS)
 
 test-dockerfile: $(READY)  ## the steps of the Dockerfile, in a Debian root; needs what test-debian needs
 	$(BIN)/python -m tools.dockerfile $(or $(SUITE),trixie)

@@ -20,7 +20,7 @@ from grym_fetch.runtime import system
 
 PRIVATE = 0o600
 """The mode of a file that only this user may read and write."""
-_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 """The errors of file systems that have no hard links (FAT, some FUSE and SMB), or allow no more of them."""
 
 

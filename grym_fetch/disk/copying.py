@@ -14,7 +14,9 @@ from grym_fetch.runtime.system import copy_in_kernel
 _BLOCK_BYTES = 4 * 1024 * 1024
 SEED_BYTES = 64 * 1024 * 1024
 """Bytes copied from a damaged file at a time."""
-_NOT_HERE = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF})
+_NOT_HERE = frozenset(
+    {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EPERM, errno.EBADF}
+)
 """What a system answers that cannot copy between these two files by itself."""
 
 

@@ -34,7 +34,7 @@ FILE = os.O_RDONLY | system.O_NOFOLLOW | system.O_NONBLOCK | system.O_NOCTTY
 FOLDER = os.O_RDONLY | system.O_DIRECTORY | system.O_NOFOLLOW
 """Flags to open a folder, but not through a symlink."""
 # The errors of file systems that have no fsync for this kind of file (SMB, some FUSE).
-_SYNC_UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOTTY})
+_SYNC_UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY})
 _CANNOT_FLUSH: set[int] = set()
 """The devices for which this was already logged."""
 _FULL = {

@@ -28,11 +28,21 @@ from grym_fetch.runtime import system
 WRITE_BITS = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 READ_BITS = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 _NO_REFLINK = frozenset(
-    {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.ETXTBSY}
+    {
+        errno.EOPNOTSUPP,
+        errno.ENOTSUP,
+        errno.EXDEV,
+        errno.EINVAL,
+        errno.ENOTTY,
+        errno.ENOSYS,
+        errno.EPERM,
+        errno.EACCES,
+        errno.ETXTBSY,
+    }
 )
 _NO_LINK = frozenset(
     # EPERM and EACCES: no hard links here, or the file is another user's (fs.protected_hardlinks, sysctl fs(5)).
-    {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOENT}
+    {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.ENOENT}
 )
 
 

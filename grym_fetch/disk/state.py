@@ -114,7 +114,7 @@ class StateFolder:
         if create:
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = system.open_descriptor(place, FOLDER)
-        if not is_private(descriptor):
+        if system.HAS_MODES and not is_private(descriptor):
             os.close(descriptor)
             raise PermissionError(errno.EACCES, "belongs to another user, or others may write there", str(place))
         if create:
@@ -254,6 +254,8 @@ class StateFolder:
 def state_home() -> Path:
     """Where this user's state outside assets folders is kept. Raises ``OSError`` if this user has no home."""
     named = os.environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(named) and not system.HAS_MODES:
+        named = os.environ.get("LOCALAPPDATA", "")  # of the user's profile, which is closed to others
     base = Path(named) if os.path.isabs(named) else _home() / ".local" / "state"
     return base / "grym-fetch"
 
@@ -343,9 +345,9 @@ def is_ours(folder: int) -> bool:
 
 
 def is_private(folder: int) -> bool:
-    """Whether only this user can have written what is in an open folder."""
+    """Whether only this user can have written what is in an open folder, as far as modes say that."""
     figures = os.fstat(folder)
-    return figures.st_uid == system.user_id() and not figures.st_mode & 0o022
+    return system.HAS_MODES and figures.st_uid == system.user_id() and not figures.st_mode & 0o022
 
 
 def owner_of_new_files(folder: int) -> int | None:
@@ -356,8 +358,8 @@ def owner_of_new_files(folder: int) -> int | None:
 
 def _has_modes(folder: int) -> bool:
     """Whether modes mean anything here: FAT and some network file systems show the same one for every file."""
-    made = _new_file(folder)
-    return made is None or not made.st_mode & 0o022
+    made = _new_file(folder) if system.HAS_MODES else None
+    return system.HAS_MODES and (made is None or not made.st_mode & 0o022)
 
 
 def _new_file(folder: int) -> os.stat_result | None:

@@ -93,8 +93,8 @@ def mark_time(descriptor: int) -> None:
 
 def wait_for_tick(figures: os.stat_result) -> None:
     """If a file was written to in the current tick, wait for the tick to end: what is read then can be remembered."""
-    age_ns = time.time_ns() - figures.st_ctime_ns
-    if 0 <= age_ns < TICK_NS:
+    age_ns = time.time_ns() - figures.st_ctime_ns  # a little below 0 where programs see a coarser clock than files
+    if -TICK_NS < age_ns < TICK_NS:
         time.sleep((TICK_NS - age_ns) / 1e9)
 
 
@@ -197,7 +197,7 @@ class VerifiedCache:
             finally:
                 close_each(folder)
             if is_first and not isinstance(error, FileNotFoundError):
-                log.warning(
+                (log.warning if system.HAS_MODES else log.debug)(
                     "what was verified is remembered in %s, since it cannot be in the assets folder: %s",
                     safe_text(str(self._state.elsewhere)),
                     error,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-_UNABLE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
+_UNABLE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 
 def exchange_by(function: str, flag: int, here: int, name: str, there: int, other: str) -> bool:

@@ -10,6 +10,7 @@ import sys
 
 if sys.platform == "win32":
     from grym_fetch.runtime.system_windows import (
+        HAS_MODES,
         MAX_OPEN_FILES,
         O_DIRECTORY,
         O_NOCTTY,
@@ -71,6 +72,7 @@ if sys.platform == "win32":
     )
 else:
     from grym_fetch.runtime.system_posix import (
+        HAS_MODES,
         O_DIRECTORY,
         O_NOCTTY,
         O_NOFOLLOW,
@@ -152,6 +154,7 @@ else:
         )
 
 __all__ = [
+    "HAS_MODES",
     "MAX_OPEN_FILES",
     "O_DIRECTORY",
     "O_NOCTTY",

@@ -64,8 +64,8 @@ def copy_in_kernel(source: int, target: int, count: int, at: int) -> int:  # noq
 
 
 def clone(target: int, source: int) -> None:  # noqa: ARG001
-    """Raise ``OSError`` (ENOTSUP): clonefile(2) only makes new files, under a name."""
-    raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+    """Raise ``OSError`` (EOPNOTSUPP): clonefile(2) only makes new files, under a name."""
+    raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
 
 def exchange(here: int, name: str, there: int, other: str) -> bool:

@@ -29,6 +29,8 @@ O_NONBLOCK = os.O_NONBLOCK
 """Do not wait for the other end of a pipe."""
 O_NOCTTY = os.O_NOCTTY
 """Do not let a terminal become ours."""
+HAS_MODES = True
+"""Whether the mode of a file says who may write to it."""
 _BLOCK_BYTES = 512
 
 

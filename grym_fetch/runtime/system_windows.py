@@ -63,6 +63,7 @@ assert sys.platform == "win32", "for type checkers: this is the module of anothe
 
 MAX_OPEN_FILES = 8192
 """``_setmaxstdio`` of the C runtime takes no more."""
+HAS_MODES = False
 O_NONBLOCK = 0
 O_NOCTTY = 0
 _LOCKED_BYTE = 0x7FFF_0000
@@ -170,11 +171,12 @@ def lock(descriptor: int) -> None:
 
 
 def fchmod(descriptor: int, mode: int) -> None:
-    """Nothing: who may use a file is said by its access list, which it has from its folder."""
+    """Let nobody write to a file, or whoever else may; the rest is said by its folder's access list. Raises ``OSError``."""
+    os.chmod(place_of(descriptor), mode)
 
 
 def fchown(descriptor: int, user: int, group: int) -> None:
-    """Nothing, as for `fchmod`."""
+    """Nothing: whose a file is, is said by its access list."""
 
 
 def user_id() -> int:
@@ -345,8 +347,8 @@ def copy_in_kernel(source: int, target: int, count: int, at: int) -> int:  # noq
 
 
 def clone(target: int, source: int) -> None:  # noqa: ARG001
-    """Raise ``OSError`` (ENOTSUP): NTFS cannot."""
-    raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+    """Raise ``OSError`` (EOPNOTSUPP): NTFS cannot."""
+    raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
 
 def exchange(here: int, name: str, there: int, other: str) -> bool:  # noqa: ARG001

@@ -119,4 +119,7 @@ def _files(place: Path) -> Iterator[tuple[Path, os.stat_result]]:
                         if entry.name not in _SKIPPED:
                             waiting.append(Path(entry.path))
                     elif entry.is_file(follow_symlinks=False):
-                        yield Path(entry.path), entry.stat(follow_symlinks=False)
+                        yield (
+                            Path(entry.path),
+                            os.lstat(entry.path),
+                        )  # Windows tells an entry's device and inode only there

@@ -15,13 +15,13 @@ _fstat = os.fstat
 _NAMES = [name for name in dir(os.stat_result) if name.startswith("st_")]
 
 
-def fstat(descriptor: int) -> os.stat_result:
+def fstat(fd: int) -> os.stat_result:
     """The device of the current drive where none is told: the tests use one drive."""
-    told = _fstat(descriptor)
+    told = _fstat(fd)
     if told.st_dev:
         return told
     device = os.stat(".").st_dev
-    figures = [device if at == 2 else each for at, each in enumerate(told)]  # noqa: PLR2004 - as in stat(2)
+    figures = [device if at == 2 else each for at, each in enumerate(told)]
     return os.stat_result(figures, {name: getattr(told, name) for name in _NAMES})
 
 
@@ -34,4 +34,4 @@ for _name in ("O_DIRECTORY", "O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"):
     setattr(os, _name, 0)
 for _name in ("mkfifo", "pwrite"):
     setattr(os, _name, None)
-signal.SIGKILL = 9  # type: ignore[attr-defined]  # nothing is sent it
+setattr(signal, "SIGKILL", 9)  # noqa: B010 - to a type checker, it is there
