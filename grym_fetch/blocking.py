@@ -492,7 +492,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         ``format`` is ``metalink``, ``aria2``, ``curl``, ``sha256sums`` or ``pooch``; any other word is a `ValueError`.
         Only ``curl`` has no checksums.
 
-        Raises `UnknownAsset`, or `ManifestError` naming the assets whose checksum the format cannot express.
+        Raises `UnknownAsset`, or `ManifestError` for assets whose checksum or addresses the format cannot express.
         """
         return self._call(asynchronous.AssetManager.export_list, format, ids, exclude=exclude)
 
@@ -624,8 +624,9 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     def events(self) -> EventStream:
         """Return a stream of every event from now on: a context manager and iterator.
 
-        It ends when the manager or the stream is closed. In uvicorn it also ends when the server begins to stop, which
-        waits for every response before the application can close anything.
+        Of several `ProgressMade` in a row of one asset, it has the latest. It ends when the manager or the stream is
+        closed. In uvicorn it also ends when the server begins to stop, which waits for every response before the
+        application can close anything.
         """
         return self._stream(asynchronous.AssetManager.events)
 

@@ -754,7 +754,7 @@ class AssetManager:
         ``format`` is ``metalink``, ``aria2``, ``curl``, ``sha256sums`` or ``pooch``; any other word is a `ValueError`.
         Only ``curl`` has no checksums.
 
-        Raises `UnknownAsset`, or `ManifestError` naming the assets whose checksum the format cannot express.
+        Raises `UnknownAsset`, or `ManifestError` for assets whose checksum or addresses the format cannot express.
         """
         from grym_fetch.core.errors import EntryUnsuited, Problem
         from grym_fetch.core.text import safe_text
@@ -981,8 +981,9 @@ class AssetManager:
     def events(self) -> Subscription:
         """Return a stream of every event from now on: an async context manager and async iterator.
 
-        It ends when the manager or the stream is closed. In uvicorn it also ends when the server begins to stop, which
-        waits for every response before the application can close anything. Needs a running loop.
+        Of several `ProgressMade` in a row of one asset, it has the latest. It ends when the manager or the stream is
+        closed. In uvicorn it also ends when the server begins to stop, which waits for every response before the
+        application can close anything. Needs a running loop.
         """
         self._owner.claim()
         return self._bus.subscribe(is_over=stopping())
