@@ -321,7 +321,7 @@ class AssetManager:
         )
 
     async def repair_asset(self, asset_id: str, *, dry_run: bool = False) -> RepairReport:
-        """Read the asset's file and fetch only what is wrong of it; ``dry_run``: only say what that would cost.
+        """Read the asset's file and fetch what is wrong of it; ``dry_run``: only say what that would cost.
 
         The damaged file stays until the right one, verified as a whole, takes its place. Which pieces are wrong is
         known from the manifest's ``pieces``, or where this content was fetched, adopted or read in this project before.
@@ -513,8 +513,8 @@ class AssetManager:
         valid files again.
 
         Raises `SyncFailed` if any of them failed (the others are there then), `UnknownAsset`, `UnknownTag` or
-        `StaleManifest`. If they would not all fit on the disk, nothing is fetched: each fails with the same `DiskFull`,
-        the group's cause.
+        `StaleManifest`. If they would not all fit on the disk, nothing is fetched: each that would be fails with the
+        same `DiskFull`, the group's cause.
         """
         self._owner.claim()
         chosen = self.choose(ids, tags=tags, all=all, minimal=minimal, exclude=exclude)
@@ -550,7 +550,8 @@ class AssetManager:
         or ``GRYM_FETCH_ASSETS_DIR`` was named here, or else where its own environment says. Each reads the manifest at
         the same path.
 
-        Raises what `sync` raises, and `ClusterError` if the cluster cannot be reached or a worker cannot take part.
+        Raises what `sync` raises, `ClusterError` if the cluster cannot be reached or a worker cannot take part, and
+        `DiskFull` itself if the assets would not all fit in a shared folder.
         """
         self._owner.claim()
         chosen = self.choose(ids, tags=tags, all=all, minimal=minimal, exclude=exclude)
@@ -755,7 +756,7 @@ class AssetManager:
         ``format`` is ``metalink``, ``aria2``, ``curl``, ``sha256sums`` or ``pooch``; any other word is a `ValueError`.
         Only ``curl`` has no checksums.
 
-        Raises `UnknownAsset`, or `ManifestError` naming the assets whose checksum the format cannot express.
+        Raises `UnknownAsset`, or `ManifestError` for assets whose checksum or addresses the format cannot express.
         """
         from grym_fetch.core.errors import EntryUnsuited, Problem
         from grym_fetch.core.text import safe_text
@@ -984,8 +985,9 @@ class AssetManager:
     def events(self) -> Subscription:
         """Return a stream of every event from now on: an async context manager and async iterator.
 
-        It ends when the manager or the stream is closed. In uvicorn it also ends when the server begins to stop, which
-        waits for every response before the application can close anything. Needs a running loop.
+        Of several `ProgressMade` in a row of one asset, it has the latest. It ends when the manager or the stream is
+        closed. In uvicorn it also ends when the server begins to stop, which waits for every response before the
+        application can close anything. Needs a running loop.
         """
         self._owner.claim()
         return self._bus.subscribe(is_over=stopping())

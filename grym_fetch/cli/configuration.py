@@ -35,7 +35,7 @@ class _Row:
 @click.command("config", cls=Command)
 @common_options
 def config_command(common: Common) -> int:
-    """Show each setting with its value and where it is from: option, environment, project, user or default.
+    """Show each setting with its value and where it is from: option, environment, project, user, default; or found.
 
     A project's settings are in [tool.grym-fetch] of its pyproject.toml, yours in ~/.config/grym-fetch/config.toml.
     """

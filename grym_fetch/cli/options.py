@@ -283,7 +283,7 @@ def transfer_options(command: F) -> F:
         setting("--stall-timeout", type=float, default=30.0, metavar="S", show_default=True,
                help="Give up on a connection after this many seconds without data."),
         setting("--retries", type=int, default=5, metavar="N", show_default=True,
-               help="Try a server that makes no progress this many more times, and perhaps once more for the whole."),
+               help="Try a server that makes no progress at most this many more times, besides tries in another way."),
         option("--allow-unpinned", is_flag=True, help="Also fetch assets without a checksum, unverified."),
         option("--allow-stale", is_flag=True,
                help="Also use a manifest that has expired or is older than the last one used."),
