@@ -144,8 +144,14 @@ async def fetched(connection: PlainConnection, url: str, **fields: str) -> bytes
 
 @pytest.mark.parametrize(
     ("answer", "first"),
-    [(b"", ConnectionLost), (None, Stalled), (BUSY, bytes), (SHORT, ConnectionLost)],
-    ids=["closes", "says nothing", "503", "breaks off"],
+    [
+        (b"", ConnectionLost),
+        (None, Stalled),
+        (BUSY, bytes),
+        (BUSY.replace(b"503", b"500"), bytes),
+        (SHORT, ConnectionLost),
+    ],
+    ids=["closes", "says nothing", "503", "500", "breaks off"],
 )
 @pytest.mark.shows("N23")
 async def test_the_next_try_begins_at_another_address(

@@ -11,7 +11,7 @@ import pytest
 
 from grym_fetch.repo.git import GitUnusable
 from grym_fetch.repo.identify import LargeFile, Total, ignore_line, survey, survey_staged, totals
-from grym_fetch.repo.tree import find_root
+from grym_fetch.repo.tree import find_root, git_folder_above
 from grym_fetch.testing import seeded_bytes
 from tests.repo.story import LIMIT, commit, git, repository, write
 
@@ -42,6 +42,70 @@ def test_what_is_skipped(tmp_path: Path) -> None:
     assert [file.path for file in result.files] == ["mine", "moved-away/objects/x"]
     assert result.symlinks == ("link", "loop")
     assert result.repositories == ("vendor/",)
+
+
+@pytest.mark.parametrize("unreadable", [".", "sub"])
+def test_a_folder_that_cannot_be_read_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unreadable: str
+) -> None:
+    """There may be large files in it; all others are found."""
+    write(tmp_path, "sub/a", bytes(LIMIT + 1))
+    write(tmp_path, "b", bytes(LIMIT + 1))
+    real = os.scandir
+
+    def scandir(folder: str) -> object:
+        if Path(folder) == tmp_path / unreadable:
+            raise PermissionError(13, "Permission denied")
+        return real(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    result = survey(tmp_path, LIMIT, tmp_path)
+    is_all = unreadable == "."
+    assert result.unreadable == ("." if is_all else "sub/",)
+    assert [file.path for file in result.files] == ([] if is_all else ["b"])
+
+
+@pytest.mark.shows("S17")
+@pytest.mark.parametrize(
+    ("there", "is_git_s"),
+    [
+        (("info/x", f"pack/pack-{'a' * 40}.pack"), True),
+        ((f"pack/pack-{'a' * 40}.pack",), False),
+        (("info/x", "pack/levels.pack"), False),
+        (("HEAD", "objects/x", "refs/x"), True),
+        (("HEAD", "objects/x"), False),
+        ((f"ab/{'c' * 38}",), True),
+        (("ab/texture",), False),
+        ((f"ab/{'c' * 38}", "readme"), False),
+    ],
+)
+def test_what_holds_the_objects_of_a_repository(tmp_path: Path, there: tuple[str, ...], is_git_s: bool) -> None:
+    """All that is git's must be there: a folder with a name or two of them in it is anybody's."""
+    for name in there:
+        write(tmp_path, f"folder/{name}", bytes(LIMIT + 1))
+    result = survey(tmp_path, LIMIT, tmp_path)
+    assert [file.path for file in result.files] == ([] if is_git_s else sorted(f"folder/{name}" for name in there))
+    assert result.repositories == (("folder/",) if is_git_s else ())
+
+
+@pytest.mark.shows("S17")
+def test_which_folder_is_git_s_own(tmp_path: Path) -> None:
+    """The outermost, by its name or by what is in it; a work tree in one is not git's."""
+    for bare in ("bare", "repo/.git/modules/inner"):
+        for name in ("HEAD", "objects/x", "refs/x"):
+            write(tmp_path, f"{bare}/{name}", b"")
+    write(tmp_path, "bare/tree/.git", b"gitdir: ..")
+    for place, expected in (
+        ("repo/src/not/there", None),
+        ("repo/.git", "repo/.git"),
+        ("repo/.git/modules/inner/objects", "repo/.git"),
+        ("bare", "bare"),
+        ("bare/refs/x", "bare"),
+        ("bare/tree/models", None),
+        ("bare/tree/.git", "bare/tree/.git"),
+        (".", None),
+    ):
+        assert git_folder_above(tmp_path / place) == (tmp_path / expected if expected else None), place
 
 
 def test_what_git_ignores_is_left_out(tmp_path: Path) -> None:
