@@ -669,12 +669,14 @@ class Transfer:
         """Turn to another origin if this one keeps us busy with next to nothing."""
         if not self.asset.pinned:
             return  # parts of two origins do not combine: everything would have to come again
-        slow = self._origins.current
-        faster = self._origins.find_faster(rate, now, self._settings.crawl_timeout)
+        current, at_work = self._origins.current, {attempt.origin for attempt in self._attempts}
+        faster = self._origins.find_faster(rate, now, self._settings.crawl_timeout, at_work)
         if faster is None:
             return
+        slow = current if current in at_work else min(at_work, key=lambda origin: origin.number)
         self._turn_to(faster, slow, slow.last_reason)
-        _cancel(attempt.task for attempt in self._attempts if attempt.origin is slow and attempt.task is not None)
+        left = at_work if self._origins.together else {slow}
+        _cancel(attempt.task for attempt in self._attempts if attempt.origin in left and attempt.task is not None)
 
 
 def _host_asked(origin: Origin) -> str:
