@@ -394,7 +394,7 @@ class Hosts:
             known.is_void = known.served_at == -math.inf and not known.at_work
             return False
         known.lower(1, now)
-        if wait is None:
+        if not wait:  # to be told to come back at once is as good as nothing: it would be asked again and again
             known.pause(now)
         return True
 

@@ -9,7 +9,7 @@ bytes do not. Anyone may read an `Origin`, but it changes only through its metho
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from yarl import URL
@@ -353,11 +353,11 @@ class Origins:
         sharing = [origin for origin in ready if origin.ranges is not False]
         fastest = max((origin.rate or 0.0 for origin in self.all), default=0.0)
 
-        def seats(origin: Origin) -> tuple[float, int]:
+        def seats(origin: Origin) -> tuple[bool, float, int]:
             # Connections are distributed like seats to parties: the highest quotient gets the next one (d'Hondt). An
-            # origin that has not been measured yet counts as fast, so that it will be.
+            # origin that has not been measured yet counts as fast, so that it will be. One that was left comes last.
             rate = origin.rate or fastest or 1.0
-            return -rate / (at_work.get(origin, 0) + 1), origin.number
+            return origin.has_crawled, -rate / (at_work.get(origin, 0) + 1), origin.number
 
         return sorted(sharing or ready, key=seats)
 
@@ -375,22 +375,27 @@ class Origins:
         """From now on, ask one at a time: what comes must show whose it is."""
         self.together = False
 
-    def find_faster(self, rate: float, now: float, patience: float) -> Origin | None:
-        """Record the speed of the current one; if it has crawled for too long, return the one to ask instead.
+    def find_faster(self, rate: float, now: float, patience: float, at_work: Collection[Origin] = ()) -> Origin | None:
+        """Record the speed; if those that are asked have crawled for too long, return the one to ask instead.
 
-        ``rate`` in bytes per second, ``patience`` in seconds. This guards against a mirror that keeps us busy with a
-        few bytes now and then. When all are asked together, the idle ones take over by themselves.
+        ``rate`` in bytes per second over all of them, ``patience`` in seconds; ``at_work``: those with connections.
+        This guards against a mirror that keeps us busy with a few bytes now and then. When all are asked together,
+        idle connections take over by themselves, but there are none where each crawls.
         """
-        if self.together or rate >= CRAWL_BYTES_PER_S:
+        if rate >= CRAWL_BYTES_PER_S:
             self._crawling = None
             return None
         if self._crawling is None or self._crawling[0] is not self.current:
             self._crawling = (self.current, now)
+        slow = set(at_work) if self.together else {self.current}
         others = [origin for origin in self.usable if not origin.has_crawled and origin.ready_at <= now]
-        fresh = min((o for o in others if o is not self.current), key=lambda o: (o.failures, o.number), default=None)
+        if self.together:
+            others = [origin for origin in others if not origin.is_set_aside]
+        fresh = min((o for o in others if o not in slow), key=lambda o: (o.failures, o.number), default=None)
         if fresh is None or now - self._crawling[1] < patience:
             return None
-        self.current.crawled(patience)
+        for origin in slow:
+            origin.crawled(patience)
         return fresh
 
     def failed(
