@@ -277,7 +277,7 @@ def transfer_options(command: F) -> F:
         setting("--lock-timeout", type=float, default=3600.0, metavar="S", show_default=True,
                help="Wait this many seconds for another process that is fetching the same asset."),
         setting("--patience", type=float, default=120.0, metavar="S", show_default=True,
-               help="Wait this many seconds for a server that has served bytes of the asset in this run."),
+               help="Wait this many seconds for a server that has served bytes in this run and is away."),
         setting("--connect-timeout", type=float, default=10.0, metavar="S", show_default=True,
                help="Give up on connecting after this many seconds."),
         setting("--stall-timeout", type=float, default=30.0, metavar="S", show_default=True,

@@ -409,23 +409,26 @@ class Origins:
         jitter: float,
         had_begun: bool = False,
         is_empty: bool = False,
+        host_patience: float = 0.0,
     ) -> Decision | None:
         """Record a failure and decide what follows. Return None if its outage was counted already.
 
         ``had_begun``: some bytes of the content had arrived. An origin that sends some and breaks off is not away,
-        so it is not waited for. ``is_empty``: nothing is on hand, so that asking for the whole costs nothing.
+        so it is not waited for. ``is_empty``: nothing is on hand, so that asking for the whole costs nothing. ``host_patience``: for how many
+        more seconds to wait for its host, whatever it has served.
         """
         if not origin.failed(error, began=began, now=now):
             return None
         was_whole = not had_begun and origin.refused_whole()
         alternatives = self.is_replaceable(origin, now)
+        patience = max(origin.patience_left(now, policy.patience), host_patience)
         decision = next_step(
             error,
             failures=origin.failures,
             alternatives=alternatives,
             policy=policy,
             jitter=jitter,
-            patience=0.0 if had_begun or not policy.retries else origin.patience_left(now, policy.patience),
+            patience=0.0 if had_begun or not policy.retries else patience,
             is_last=self.usable == [origin],
         )
         match decision:

@@ -495,15 +495,18 @@ class Transfer:
         origin = attempt.origin
         if attempt.segment.whole and attempt.first_byte_at is None:
             self._hosts.refused_whole(attempt, error)
+        policy = self._settings.retry
+        is_away = isinstance(error, ConnectFailed)
         decision = self._origins.failed(
             origin,
             error,
             began=attempt.began,
             now=now,
-            policy=self._settings.retry,
+            policy=policy,
             jitter=self._clock.jitter(),
             had_begun=attempt.first_byte_at is not None,
             is_empty=not self._state.segments.on_hand_bytes,
+            host_patience=self._hosts.cannot_be_reached(attempt.host, now, policy.patience) if is_away else 0.0,
         )
         if isinstance(decision, GiveUp):
             self._rivals.given_up(attempt, error, now)
