@@ -401,7 +401,7 @@ class Hosts:
         return True
 
     def cannot_be_reached(self, host: str, now: float, patience: float) -> float:
-        """Nobody can connect to it. Return for how many more seconds to wait for it: ``patience`` in all, for all assets.
+        """Nobody can connect to it. Return for how many more seconds all assets wait for it, ``patience`` in all.
 
         0 if it has served nothing in this run.
         """

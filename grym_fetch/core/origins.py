@@ -414,8 +414,8 @@ class Origins:
         """Record a failure and decide what follows. Return None if its outage was counted already.
 
         ``had_begun``: some bytes of the content had arrived. An origin that sends some and breaks off is not away,
-        so it is not waited for. ``is_empty``: nothing is on hand, so that asking for the whole costs nothing. ``host_patience``: for how many
-        more seconds to wait for its host, whatever it has served.
+        so it is not waited for. ``is_empty``: nothing is on hand, so that asking for the whole costs nothing.
+        ``host_patience``: for how many more seconds to wait for its host, whatever it has served.
         """
         if not origin.failed(error, began=began, now=now):
             return None

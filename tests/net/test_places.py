@@ -265,7 +265,7 @@ async def test_servers_that_are_slow_to_refuse(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(TwoServers, "good", TwoServers.bad)
     monkeypatch.setattr(Places, "failed", forgetful)
-    async with two_servers(monkeypatch, refusal(404)) as servers, asyncio.timeout(20):
+    async with two_servers(monkeypatch, refusal(404)) as servers, asyncio.timeout(60):
         connection = PlainConnection(HttpSettings())
         try:
             assert await fetched(connection, servers.url) == b""
