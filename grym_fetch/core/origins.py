@@ -37,7 +37,7 @@ CRAWL_BYTES_PER_S = 1024.0
 """The least speed over all connections to an origin. If it stays slower, another one is used if there is one."""
 PROGRESS_BYTES = 2 * MIB
 """What counts as progress: this many bytes renew an origin's retry budget."""
-MAX_LITTLE = 8
+MAX_LITTLE = 64
 """How often an origin may send a few bytes where not much was asked for: more often, it has no ranges."""
 DOUBTFUL_FAILURES = 2
 """After this many failures to serve a first range, the whole is asked for in between."""
