@@ -37,6 +37,8 @@ CRAWL_BYTES_PER_S = 1024.0
 """The least speed over all connections to an origin. If it stays slower, another one is used if there is one."""
 PROGRESS_BYTES = 2 * MIB
 """What counts as progress: this many bytes renew an origin's retry budget."""
+MAX_LITTLE = 64
+"""How often an origin may send a few bytes where not much was asked for: more often, it has no ranges."""
 DOUBTFUL_FAILURES = 2
 """After this many failures to serve a first range, the whole is asked for in between."""
 MAX_CHANGES = 2
@@ -99,6 +101,8 @@ class Origin:
     _away_since: float | None = field(default=None, init=False, repr=False)
     """When it first failed since it last made progress."""
     _progress: int = field(default=0, init=False, repr=False)
+    _little: int = field(default=0, init=False, repr=False)
+    """How often it has sent a few bytes only."""
     _range_faults: int = field(default=0, init=False, repr=False)
     """Since its last progress."""
     _is_ranges_doubted: bool = field(default=False, init=False, repr=False)
@@ -192,6 +196,11 @@ class Origin:
             self._is_ranges_doubted = True
             return True
         return self.ranges is None
+
+    def sent_little(self) -> bool:
+        """It sent a few bytes of a range. Return whether it does so again and again."""
+        self._little += 1
+        return self._little > MAX_LITTLE
 
     def lost_ranges(self) -> None:
         """From now on, ask it for everything in one response."""

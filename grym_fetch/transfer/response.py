@@ -149,7 +149,8 @@ class ResponseReader:
     async def _partial(self, attempt: Attempt, answer: JudgedResponse, verdict: http.Partial) -> Outcome:
         origin, state, got, total = attempt.origin, self._state, verdict.range, verdict.total
         asked = min(attempt.segment.stop, UNBOUNDED if total is None else total) - got.start
-        if got.length * LEAST_PARTS < min(asked, self._smallest):
+        is_little = got.length * LEAST_PARTS < min(asked, self._smallest)
+        if is_little and (asked >= self._smallest or origin.sent_little()):
             return self._unusable_range(attempt, f"it sends only {got.length} bytes at a time")
         state.served_range(got.start, is_ahead=answer.is_ahead)
         origin.proved_ranges()
