@@ -80,8 +80,28 @@ def find_project(
         )
     if not named:
         _check_owner(manifest, environ)
+    return project_of(
+        manifest,
+        assets_dir=assets_dir,
+        external_assets_dir=external_assets_dir,
+        environ=environ,
+        cwd=cwd,
+        is_named=bool(named),
+    )
+
+
+def project_of(
+    manifest: Path,
+    *,
+    assets_dir: str | Path | None = None,
+    external_assets_dir: str | Path | None = None,
+    environ: Mapping[str, str],
+    cwd: Path,
+    is_named: bool = False,
+) -> Project:
+    """The project of a manifest, which need not be there yet. Raises `ConfigurationError` or `UnsafePath` as above."""
     root = project_root(manifest)
-    configuration = read_configuration(root, environ, is_named=bool(named))
+    configuration = read_configuration(root, environ, is_named=is_named)
     local = _named_folder(assets_dir, ASSETS_DIR, environ, configuration, cwd=cwd, root=root)
     external = _named_folder(external_assets_dir, EXTERNAL_DIR, environ, configuration, cwd=cwd, root=root)
     folder = local or _no_symlink(root, ASSETS_NAME)
@@ -92,7 +112,7 @@ def find_project(
         assets_dir=folder,
         external_dir=external or root.parent / EXTERNAL_NAME,
         is_external_named=external is not None,
-        is_named=bool(named),
+        is_named=is_named,
     )
 
 
