@@ -26,6 +26,7 @@ from grym_fetch.core.errors import ForeignManifest, ManifestMissing, UnsafePath
 from grym_fetch.core.manifest import ManifestSource
 from grym_fetch.core.manifest_parser import ParsedManifest, parse_manifest
 from grym_fetch.core.text import safe_text
+from grym_fetch.core.variables import said_in
 from grym_fetch.disk.configuration import owners, read_configuration
 from grym_fetch.disk.folders import storage_errors, user_name
 from grym_fetch.disk.repository import check_is_not_gits, is_repository_root
@@ -72,7 +73,7 @@ def find_project(
     another user, `ConfigurationError` for a settings file that cannot be used, and `UnsafePath` if the assets folder is
     git's own, or a symlink that the user has not named: it came with the repository, and may lead anywhere.
     """
-    named = config or environ.get("GRYM_FETCH_CONFIG")
+    named = config or said_in(environ, "GRYM_FETCH_CONFIG")
     manifest = _resolved(cwd, named) if named else _search(cwd)
     if manifest is None or not manifest.is_file():
         raise ManifestMissing(
@@ -134,7 +135,7 @@ def _named_folder(
     """The folder that was named in an argument, the environment or a file; None if none was."""
     if argument:
         return _resolved(cwd, argument)
-    if text := environ.get(key.variable):
+    if text := said_in(environ, key.variable):
         return _resolved(root, text)
     if (choice := configuration.choices.get(key.setting)) is None:
         return None

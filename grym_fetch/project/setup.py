@@ -21,6 +21,7 @@ from grym_fetch.core.errors import ManifestMissing, RepositoryError, StorageErro
 from grym_fetch.core.figures import format_size
 from grym_fetch.core.paths import MOVED_FILES
 from grym_fetch.core.text import safe_text
+from grym_fetch.core.variables import said_in
 from grym_fetch.disk.atomic import create_file
 from grym_fetch.disk.folders import opened_folder, storage_errors
 from grym_fetch.disk.repository import check_is_not_gits, repository_root
@@ -80,7 +81,7 @@ def manifest_step(
     try:
         project = find_project(config=config, environ=environ, cwd=cwd, **places)
     except ManifestMissing:
-        if config or environ.get("GRYM_FETCH_CONFIG"):
+        if config or said_in(environ, "GRYM_FETCH_CONFIG"):
             raise
     else:
         return Step("ok", "manifest", f"{_shown(project.manifest_path)} is there"), project
