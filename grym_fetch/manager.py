@@ -21,6 +21,7 @@ from grym_fetch.core.events import Event, RunStarted
 from grym_fetch.core.manifest import Asset, AssetBatches, ManifestSource, as_stand_ins, in_batches, known_bytes
 from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.core.validation import refuse_one_text
+from grym_fetch.core.variables import said_in
 from grym_fetch.disk.configuration import read_configuration
 from grym_fetch.engine import adopting, checking, repairing
 from grym_fetch.engine.coordinator import Coordinator
@@ -569,7 +570,7 @@ class AssetManager:
         """Like `sync_on`, for assets already chosen; ``minimal``: as it was when they were."""
         from grym_fetch.cluster.run import ClusterRun
 
-        coordinator, named = self._ready(), self._places[1] or self._environ.get(ASSETS_DIR.variable)
+        coordinator, named = self._ready(), self._places[1] or said_in(self._environ, ASSETS_DIR.variable)
         run = ClusterRun(
             project=self.project,
             settings=self.settings,
