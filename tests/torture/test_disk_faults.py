@@ -503,13 +503,17 @@ async def test_waiting_for_the_disk_is_no_stall(project: Project, monkeypatch: p
     loop = asyncio.get_running_loop()
     real, time, writes, late = os.pwrite, loop.time, 0, 0.0
 
+    def turns(count: int) -> None:
+        for _ in range(count):
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(60)
+
     def pwrite(descriptor: int, data: bytes, at: int) -> int:
         nonlocal writes, late
         writes += 1
-        if writes == 3:  # the disk is slow: two minutes go by, and all that is due by then happens
+        if writes == 3:  # the disk is slow: who reads stops doing so, then two minutes go by
+            turns(100)
             late = 120.0
-            for _ in range(3):
-                asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(60)
+            turns(3)
         return real(descriptor, data, at)
 
     monkeypatch.setattr(loop, "time", lambda: time() + late)
