@@ -167,7 +167,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         )
 
     def repair_asset(self, asset_id: str, *, dry_run: bool = False) -> RepairReport:
-        """Read the asset's file and fetch only what is wrong of it; ``dry_run``: only say what that would cost.
+        """Read the asset's file and fetch what is wrong of it; ``dry_run``: only say what that would cost.
 
         The damaged file stays until the right one, verified as a whole, takes its place. Which pieces are wrong is
         known from the manifest's ``pieces``, or where this content was fetched, adopted or read in this project before.
@@ -301,8 +301,8 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         valid files again.
 
         Raises `SyncFailed` if any of them failed (the others are there then), `UnknownAsset`, `UnknownTag` or
-        `StaleManifest`. If they would not all fit on the disk, nothing is fetched: each fails with the same `DiskFull`,
-        the group's cause.
+        `StaleManifest`. If they would not all fit on the disk, nothing is fetched: each that would be fails with the
+        same `DiskFull`, the group's cause.
         """
         return self._run(
             asynchronous.AssetManager.sync, ids, tags=tags, all=all, minimal=minimal, force=force, exclude=exclude
@@ -336,7 +336,8 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         or ``GRYM_FETCH_ASSETS_DIR`` was named here, or else where its own environment says. Each reads the manifest at
         the same path.
 
-        Raises what `sync` raises, and `ClusterError` if the cluster cannot be reached or a worker cannot take part.
+        Raises what `sync` raises, `ClusterError` if the cluster cannot be reached or a worker cannot take part, and
+        `DiskFull` itself if the assets would not all fit in a shared folder.
         """
         return self._run(
             asynchronous.AssetManager.sync_on,
@@ -493,7 +494,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         ``format`` is ``metalink``, ``aria2``, ``curl``, ``sha256sums`` or ``pooch``; any other word is a `ValueError`.
         Only ``curl`` has no checksums.
 
-        Raises `UnknownAsset`, or `ManifestError` naming the assets whose checksum the format cannot express.
+        Raises `UnknownAsset`, or `ManifestError` for assets whose checksum or addresses the format cannot express.
         """
         return self._call(asynchronous.AssetManager.export_list, format, ids, exclude=exclude)
 
@@ -627,8 +628,9 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     def events(self) -> EventStream:
         """Return a stream of every event from now on: a context manager and iterator.
 
-        It ends when the manager or the stream is closed. In uvicorn it also ends when the server begins to stop, which
-        waits for every response before the application can close anything.
+        Of several `ProgressMade` in a row of one asset, it has the latest. It ends when the manager or the stream is
+        closed. In uvicorn it also ends when the server begins to stop, which waits for every response before the
+        application can close anything.
         """
         return self._stream(asynchronous.AssetManager.events)
 

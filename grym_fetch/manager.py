@@ -21,6 +21,7 @@ from grym_fetch.core.events import Event, RunStarted
 from grym_fetch.core.manifest import Asset, AssetBatches, ManifestSource, as_stand_ins, in_batches, known_bytes
 from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.core.validation import refuse_one_text
+from grym_fetch.core.variables import said_in
 from grym_fetch.disk.configuration import read_configuration
 from grym_fetch.engine import adopting, checking, repairing
 from grym_fetch.engine.coordinator import Coordinator
@@ -321,7 +322,7 @@ class AssetManager:
         )
 
     async def repair_asset(self, asset_id: str, *, dry_run: bool = False) -> RepairReport:
-        """Read the asset's file and fetch only what is wrong of it; ``dry_run``: only say what that would cost.
+        """Read the asset's file and fetch what is wrong of it; ``dry_run``: only say what that would cost.
 
         The damaged file stays until the right one, verified as a whole, takes its place. Which pieces are wrong is
         known from the manifest's ``pieces``, or where this content was fetched, adopted or read in this project before.
@@ -513,8 +514,8 @@ class AssetManager:
         valid files again.
 
         Raises `SyncFailed` if any of them failed (the others are there then), `UnknownAsset`, `UnknownTag` or
-        `StaleManifest`. If they would not all fit on the disk, nothing is fetched: each fails with the same `DiskFull`,
-        the group's cause.
+        `StaleManifest`. If they would not all fit on the disk, nothing is fetched: each that would be fails with the
+        same `DiskFull`, the group's cause.
         """
         self._owner.claim()
         chosen = self.choose(ids, tags=tags, all=all, minimal=minimal, exclude=exclude)
@@ -550,7 +551,8 @@ class AssetManager:
         or ``GRYM_FETCH_ASSETS_DIR`` was named here, or else where its own environment says. Each reads the manifest at
         the same path.
 
-        Raises what `sync` raises, and `ClusterError` if the cluster cannot be reached or a worker cannot take part.
+        Raises what `sync` raises, `ClusterError` if the cluster cannot be reached or a worker cannot take part, and
+        `DiskFull` itself if the assets would not all fit in a shared folder.
         """
         self._owner.claim()
         chosen = self.choose(ids, tags=tags, all=all, minimal=minimal, exclude=exclude)
@@ -568,7 +570,7 @@ class AssetManager:
         """Like `sync_on`, for assets already chosen; ``minimal``: as it was when they were."""
         from grym_fetch.cluster.run import ClusterRun
 
-        coordinator, named = self._ready(), self._places[1] or self._environ.get(ASSETS_DIR.variable)
+        coordinator, named = self._ready(), self._places[1] or said_in(self._environ, ASSETS_DIR.variable)
         run = ClusterRun(
             project=self.project,
             settings=self.settings,
@@ -755,7 +757,7 @@ class AssetManager:
         ``format`` is ``metalink``, ``aria2``, ``curl``, ``sha256sums`` or ``pooch``; any other word is a `ValueError`.
         Only ``curl`` has no checksums.
 
-        Raises `UnknownAsset`, or `ManifestError` naming the assets whose checksum the format cannot express.
+        Raises `UnknownAsset`, or `ManifestError` for assets whose checksum or addresses the format cannot express.
         """
         from grym_fetch.core.errors import EntryUnsuited, Problem
         from grym_fetch.core.text import safe_text
@@ -984,8 +986,9 @@ class AssetManager:
     def events(self) -> Subscription:
         """Return a stream of every event from now on: an async context manager and async iterator.
 
-        It ends when the manager or the stream is closed. In uvicorn it also ends when the server begins to stop, which
-        waits for every response before the application can close anything. Needs a running loop.
+        Of several `ProgressMade` in a row of one asset, it has the latest. It ends when the manager or the stream is
+        closed. In uvicorn it also ends when the server begins to stop, which waits for every response before the
+        application can close anything. Needs a running loop.
         """
         self._owner.claim()
         return self._bus.subscribe(is_over=stopping())

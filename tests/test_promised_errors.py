@@ -143,6 +143,12 @@ simple("update_asset", "UnknownSource", lambda manager: manager.update_asset("a"
 simple("add_asset", "ManifestError", lambda manager: manager.add_asset(Asset("a", NEW.url, NEW.local_path)))
 
 
+@case("sync_on", "DiskFull")
+def _(scene: Scene) -> Call:
+    scene.add("huge", size=1 << 60)
+    return lambda manager: manager.sync_on("dask://h:1", ["huge"])
+
+
 @case("export_list", "ManifestError")
 def _(scene: Scene) -> Call:
     scene.add(pinned=False)

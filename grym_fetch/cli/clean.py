@@ -130,12 +130,15 @@ def clean_command(
 
 
 def _needed(common: Common) -> list[Path]:
-    """The manifest, and the assets folders: the project's, and the one that was named, with or without a manifest."""
-    from grym_fetch.core.errors import GrymFetchError
+    """The manifest, and the assets folders: the project's, and the one that was named, with or without a manifest.
+
+    Raises `ConfigurationError` or `StorageError` for a settings file that cannot be used: it may name another folder.
+    """
+    from grym_fetch.core.errors import ForeignManifest, ManifestMissing, UnsafePath
     from grym_fetch.manifest_files.project import expand_home, find_project
 
     needed = [Path.cwd() / expand_home(common.assets_dir)] if common.assets_dir else []
-    with suppress(GrymFetchError):
+    with suppress(ForeignManifest, ManifestMissing, UnsafePath):
         project = find_project(config=common.config, environ=os.environ, cwd=Path.cwd())
         needed += [project.assets_dir, project.manifest_path]
     return needed

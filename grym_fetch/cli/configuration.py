@@ -35,7 +35,7 @@ class _Row:
 @click.command("config", cls=Command)
 @common_options
 def config_command(common: Common) -> int:
-    """Show each setting with its value and where it is from: option, environment, project, user or default.
+    """Show each setting with its value and where it is from: option, environment, project, user, default; or found.
 
     A project's settings are in [tool.grym-fetch] of its pyproject.toml, yours in ~/.config/grym-fetch/config.toml.
     """
@@ -82,7 +82,7 @@ def _rows(common: Common, manifest_from: ParameterSource | None) -> Iterator[_Ro
     from grym_fetch.core.configuration import ASSETS_DIR, EXTERNAL_DIR, KEYS, RULES
     from grym_fetch.core.errors import ForeignManifest, ManifestMissing
     from grym_fetch.core.mirror_rules import shown_rules
-    from grym_fetch.core.variables import MINIMAL, read_flag
+    from grym_fetch.core.variables import MINIMAL, read_flag, said_in
     from grym_fetch.disk.configuration import read_configuration
     from grym_fetch.manifest_files.project import find_project
     from grym_fetch.settings import Settings
@@ -115,7 +115,7 @@ def _rows(common: Common, manifest_from: ParameterSource | None) -> Iterator[_Ro
             argument, folder = folders[key]
             source = ("option", f"--{key.name}") if argument else _source(key, configuration)
             choice = configuration.choices.get(key.setting)
-            named = argument or os.environ.get(key.variable) or (None if choice is None else str(choice.value))
+            named = argument or said_in(os.environ, key.variable) or (None if choice is None else str(choice.value))
             yield _Row(key.name, named if folder is None else str(folder), *source)
         elif key.variable == MINIMAL:
             choice = configuration.choices.get(key.setting)

@@ -44,7 +44,7 @@ PAGE_ROWS = 10_000
 @click.command("check", cls=Command)
 @ids_argument
 @option("--full", is_flag=True, help="Read every byte again, even of files that were verified before.")
-@minimal_option("Check the small stand-ins.")
+@minimal_option("Check the small stand-ins of assets that have one.")
 @option("--allow-unpinned", is_flag=True, help="Accept files without a checksum, unverified.")
 @store_option("Read every byte of the machine's store, instead. [~/.cache/grym-fetch/store]", envvar=None)
 @progress_options

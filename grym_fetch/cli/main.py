@@ -63,7 +63,7 @@ SUMMARIES = {
     "convert": "Write the manifest as another kind: .json, .jsonl or .parquet.",
     "outdated": "List what has a newer version at its source.",
     "update": "Move assets to what their sources have now.",
-    "repair": "Fetch only what is damaged in a file.",
+    "repair": "Fetch what is damaged in a file.",
     "adopt": "Take what is on this machine already, instead of downloading it.",
     "remove": "Drop an asset from the manifest.",
     "prune": "Remove abandoned partial downloads and stale state.",

@@ -17,23 +17,28 @@ if TYPE_CHECKING:
 
 
 def _make_manifest(common: Common) -> Path | None:
-    """Make an empty manifest if none is found, and return its path; one that is named must exist."""
+    """Make an empty manifest if none is found, and return its path; one that is named must exist.
+
+    Raises `ConfigurationError` or `UnsafePath` for what keeps the project from being used; then none is made.
+    """
     from grym_fetch.cli.exit_codes import exit_code
     from grym_fetch.core.errors import ForeignManifest, GrymFetchError, ManifestMissing
     from grym_fetch.core.text import safe_text
     from grym_fetch.disk.repository import check_is_not_gits
     from grym_fetch.manifest_files.changes import create_manifest
-    from grym_fetch.manifest_files.project import CANDIDATES, find_project
+    from grym_fetch.manifest_files.project import CANDIDATES, find_project, project_of
     from grym_fetch.runtime.clock import SystemClock
 
+    places = {"assets_dir": common.assets_dir, "external_assets_dir": common.external_assets_dir}
     try:
-        find_project(config=common.config, assets_dir=common.assets_dir, environ=os.environ, cwd=Path.cwd())
+        find_project(config=common.config, environ=os.environ, cwd=Path.cwd(), **places)
     except ForeignManifest:
         return None  # the runner says whom it belongs to
     except ManifestMissing:
         if common.config is not None:
             return None  # the runner says what is wrong with it
         path = Path.cwd() / CANDIDATES[0]
+        project_of(path, environ=os.environ, cwd=Path.cwd(), is_named=False, **places)
         try:
             check_is_not_gits(path.parent)
             is_new = create_manifest(path, SystemClock().wall())

@@ -55,7 +55,7 @@ class Flag(click.types.BoolParamType):
         if isinstance(value, bool):
             return value
         try:
-            return bool(str(value).strip()) and parse_flag(str(value))
+            return parse_flag(str(value))
         except ValueError as error:
             self.fail(f"the environment variable {param.envvar if param else '?'}: {error}", param, ctx)
 
@@ -90,6 +90,15 @@ class Verbosity(click.IntRange):
             return int(super().convert(value, param, ctx))  # type: ignore[arg-type]  # it takes any, as its base does
 
 
+class Option(click.Option):
+    """An option whose variable is not set if it is blank: files decide then, as for the Python API."""
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """Return the variable's text, or None."""
+        text = super().resolve_envvar_value(ctx)
+        return text if text is not None and text.strip() else None
+
+
 def option(*names: str, **settings: Any) -> Callable[[F], F]:
     """`click.option` with the environment variable that goes with its long name."""
     long_name = next(name for name in names if name.startswith("--"))
@@ -97,7 +106,7 @@ def option(*names: str, **settings: Any) -> Callable[[F], F]:
     settings.setdefault("show_envvar", True)
     if settings.get("is_flag"):
         settings.setdefault("type", Flag())
-    return click.option(*names, **settings)
+    return click.option(*names, cls=Option, **settings)
 
 
 def minimal_option(text: str) -> Callable[[F], F]:
@@ -277,13 +286,13 @@ def transfer_options(command: F) -> F:
         setting("--lock-timeout", type=float, default=3600.0, metavar="S", show_default=True,
                help="Wait this many seconds for another process that is fetching the same asset."),
         setting("--patience", type=float, default=120.0, metavar="S", show_default=True,
-               help="Wait this many seconds for a server that has served bytes of the asset in this run."),
+               help="Wait this many seconds for a server that has served bytes in this run and is away."),
         setting("--connect-timeout", type=float, default=10.0, metavar="S", show_default=True,
                help="Give up on connecting after this many seconds."),
         setting("--stall-timeout", type=float, default=30.0, metavar="S", show_default=True,
                help="Give up on a connection after this many seconds without data."),
         setting("--retries", type=int, default=5, metavar="N", show_default=True,
-               help="Try a server that makes no progress this many more times, and perhaps once more for the whole."),
+               help="Try a server that makes no progress at most this many more times, besides tries in another way."),
         option("--allow-unpinned", is_flag=True, help="Also fetch assets without a checksum, unverified."),
         option("--allow-stale", is_flag=True,
                help="Also use a manifest that has expired or is older than the last one used."),

@@ -33,11 +33,10 @@ def setup_command(common: Common, minimal: bool | None, skip_assets: bool, **tra
     what is missing.
     """
     from grym_fetch.cli import exit_codes
-    from grym_fetch.cli.runner import run
+    from grym_fetch.cli.runner import print_error, run
     from grym_fetch.cli.settings import settings_from
     from grym_fetch.cli.sync import say_default
     from grym_fetch.core.errors import GrymFetchError
-    from grym_fetch.core.text import safe_text
 
     failed: list[Step] = []
     try:
@@ -46,7 +45,7 @@ def setup_command(common: Common, minimal: bool | None, skip_assets: bool, **tra
             if step.state == "fail":
                 failed.append(step)
     except GrymFetchError as error:
-        streams.complain(safe_text(str(error), limit=2000))
+        print_error(error)
         return exit_codes.exit_code(error)
     if failed:
         streams.complain("the project is not ready; see above for what to do")

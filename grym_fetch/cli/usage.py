@@ -13,13 +13,14 @@ import click
 from click.core import ParameterSource
 
 from grym_fetch.cli import streams
+from grym_fetch.core.buckets import INSTANCE_ROLE
 from grym_fetch.core.nearest import nearest_names
 from grym_fetch.core.text import redact_text, safe_text
 from grym_fetch.core.variables import CLIENT_CERT, CLIENT_KEY
 
 PREFIX = "GRYM_FETCH_"
 _PER_HOST = "GRYM_FETCH_TOKEN_"
-WITHOUT_OPTION = frozenset({CLIENT_CERT, CLIENT_KEY, "GRYM_FETCH_ENV"})
+WITHOUT_OPTION = frozenset({CLIENT_CERT, CLIENT_KEY, INSTANCE_ROLE, "GRYM_FETCH_ENV"})
 """Variables of ours that no option has."""
 
 

@@ -60,7 +60,7 @@ from grym_fetch.core.nearest import nearest_names
 from grym_fetch.core.text import redact_text, redact_url, safe_text
 
 MOST_SHOWN = 200
-"""How many problems the text of a `ManifestError` spells out; its ``problems`` has all of them."""
+"""How many problems the text of a `ManifestError` spells out; its ``problems`` has more."""
 
 
 E = TypeVar("E", bound=Exception)

@@ -97,6 +97,8 @@ class _Host:
     """When it last served so many at once: of some, the server may be long done with what is still being read."""
     served_at: float = -math.inf
     """When it last served an attempt."""
+    away_since: float | None = None
+    """When it could first not be connected to since then."""
     refusals: int = 0
     """Refusals in a row since it last served an attempt."""
     takes_ahead: bool = True
@@ -332,7 +334,7 @@ class Hosts:
         known.receiving.setdefault(attempt, now)
         if whole:
             known.in_vain = 0
-        known.served_at, known.refusals = now, 0
+        known.served_at, known.refusals, known.away_since = now, 0, None
         if known.is_void:
             known.limit, known.is_void = None, False
         if known.probe is attempt:
@@ -394,9 +396,21 @@ class Hosts:
             known.is_void = known.served_at == -math.inf and not known.at_work
             return False
         known.lower(1, now)
-        if wait is None:
+        if not wait:  # to be told to come back at once is as good as nothing: it would be asked again and again
             known.pause(now)
         return True
+
+    def cannot_be_reached(self, host: str, now: float, patience: float) -> float:
+        """Nobody can connect to it. Return for how many more seconds all assets wait for it, ``patience`` in all.
+
+        0 if it has served nothing in this run.
+        """
+        known = self._hosts.get(host)
+        if known is None or known.served_at == -math.inf:
+            return 0.0
+        if known.away_since is None:
+            known.away_since = now
+        return max(0.0, known.away_since + patience - now)
 
     def refused_opening(self, host: str, others: int, now: float, error: GrymFetchError) -> None:
         """A connection that was only opened has failed, while ``others`` are open and idle. Never a failure.

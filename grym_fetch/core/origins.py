@@ -9,7 +9,7 @@ bytes do not. Anyone may read an `Origin`, but it changes only through its metho
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from yarl import URL
@@ -37,6 +37,8 @@ CRAWL_BYTES_PER_S = 1024.0
 """The least speed over all connections to an origin. If it stays slower, another one is used if there is one."""
 PROGRESS_BYTES = 2 * MIB
 """What counts as progress: this many bytes renew an origin's retry budget."""
+MAX_LITTLE = 64
+"""How often an origin may send a few bytes where not much was asked for: more often, it has no ranges."""
 DOUBTFUL_FAILURES = 2
 """After this many failures to serve a first range, the whole is asked for in between."""
 MAX_CHANGES = 2
@@ -99,6 +101,8 @@ class Origin:
     _away_since: float | None = field(default=None, init=False, repr=False)
     """When it first failed since it last made progress."""
     _progress: int = field(default=0, init=False, repr=False)
+    _little: int = field(default=0, init=False, repr=False)
+    """How often it has sent a few bytes only."""
     _range_faults: int = field(default=0, init=False, repr=False)
     """Since its last progress."""
     _is_ranges_doubted: bool = field(default=False, init=False, repr=False)
@@ -192,6 +196,11 @@ class Origin:
             self._is_ranges_doubted = True
             return True
         return self.ranges is None
+
+    def sent_little(self) -> bool:
+        """It sent a few bytes of a range. Return whether it does so again and again."""
+        self._little += 1
+        return self._little > MAX_LITTLE
 
     def lost_ranges(self) -> None:
         """From now on, ask it for everything in one response."""
@@ -353,11 +362,11 @@ class Origins:
         sharing = [origin for origin in ready if origin.ranges is not False]
         fastest = max((origin.rate or 0.0 for origin in self.all), default=0.0)
 
-        def seats(origin: Origin) -> tuple[float, int]:
+        def seats(origin: Origin) -> tuple[bool, float, int]:
             # Connections are distributed like seats to parties: the highest quotient gets the next one (d'Hondt). An
-            # origin that has not been measured yet counts as fast, so that it will be.
+            # origin that has not been measured yet counts as fast, so that it will be. One that was left comes last.
             rate = origin.rate or fastest or 1.0
-            return -rate / (at_work.get(origin, 0) + 1), origin.number
+            return origin.has_crawled, -rate / (at_work.get(origin, 0) + 1), origin.number
 
         return sorted(sharing or ready, key=seats)
 
@@ -375,22 +384,27 @@ class Origins:
         """From now on, ask one at a time: what comes must show whose it is."""
         self.together = False
 
-    def find_faster(self, rate: float, now: float, patience: float) -> Origin | None:
-        """Record the speed of the current one; if it has crawled for too long, return the one to ask instead.
+    def find_faster(self, rate: float, now: float, patience: float, at_work: Collection[Origin] = ()) -> Origin | None:
+        """Record the speed; if those that are asked have crawled for too long, return the one to ask instead.
 
-        ``rate`` in bytes per second, ``patience`` in seconds. This guards against a mirror that keeps us busy with a
-        few bytes now and then. When all are asked together, the idle ones take over by themselves.
+        ``rate`` in bytes per second over all of them, ``patience`` in seconds; ``at_work``: those with connections.
+        This guards against a mirror that keeps us busy with a few bytes now and then. When all are asked together,
+        idle connections take over by themselves, but there are none where each crawls.
         """
-        if self.together or rate >= CRAWL_BYTES_PER_S:
+        if rate >= CRAWL_BYTES_PER_S:
             self._crawling = None
             return None
         if self._crawling is None or self._crawling[0] is not self.current:
             self._crawling = (self.current, now)
+        slow = set(at_work) if self.together else {self.current}
         others = [origin for origin in self.usable if not origin.has_crawled and origin.ready_at <= now]
-        fresh = min((o for o in others if o is not self.current), key=lambda o: (o.failures, o.number), default=None)
+        if self.together:
+            others = [origin for origin in others if not origin.is_set_aside]
+        fresh = min((o for o in others if o not in slow), key=lambda o: (o.failures, o.number), default=None)
         if fresh is None or now - self._crawling[1] < patience:
             return None
-        self.current.crawled(patience)
+        for origin in slow:
+            origin.crawled(patience)
         return fresh
 
     def failed(
@@ -404,23 +418,26 @@ class Origins:
         jitter: float,
         had_begun: bool = False,
         is_empty: bool = False,
+        host_patience: float = 0.0,
     ) -> Decision | None:
         """Record a failure and decide what follows. Return None if its outage was counted already.
 
         ``had_begun``: some bytes of the content had arrived. An origin that sends some and breaks off is not away,
         so it is not waited for. ``is_empty``: nothing is on hand, so that asking for the whole costs nothing.
+        ``host_patience``: for how many more seconds to wait for its host, whatever it has served.
         """
         if not origin.failed(error, began=began, now=now):
             return None
         was_whole = not had_begun and origin.refused_whole()
         alternatives = self.is_replaceable(origin, now)
+        patience = max(origin.patience_left(now, policy.patience), host_patience)
         decision = next_step(
             error,
             failures=origin.failures,
             alternatives=alternatives,
             policy=policy,
             jitter=jitter,
-            patience=0.0 if had_begun or not policy.retries else origin.patience_left(now, policy.patience),
+            patience=0.0 if had_begun or not policy.retries else patience,
             is_last=self.usable == [origin],
         )
         match decision:

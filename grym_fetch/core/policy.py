@@ -145,10 +145,10 @@ def next_step(
     if is_spent:
         # Often enough to notice when it is back, but never immediately: it is known to be away.
         delay = (0.5 + 0.5 * jitter) * min(MAX_AWAY_DELAY_S, policy.base_delay * 2.0 ** min(failures, 30))
-    if isinstance(error, Throttled) and error.retry_after is not None:
+    if isinstance(error, Throttled) and error.retry_after:
         # Wait at least as long as the server asks, with a little jitter so that not all clients come back at once.
         delay = min(error.retry_after, MAX_RETRY_AFTER_S) + delay * 0.1
-    elif isinstance(error, Throttled) and error.status == 429:
+    elif isinstance(error, Throttled) and error.status == 429 and error.retry_after is None:
         # We asked too often and were not told how long to wait: double the delay, up to a minute.
         delay = min(MAX_THROTTLED_DELAY_S, 2.0 ** min(failures - 1, 30)) + delay * 0.1
     if is_waited_for and is_spent:

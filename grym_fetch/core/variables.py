@@ -142,6 +142,12 @@ VARIABLES = (
 )
 
 
+def said_in(environ: Mapping[str, str], name: str) -> str:
+    """Return the text of a variable; empty if it is blank, which is as if it were not set."""
+    text = environ.get(name, "")
+    return text if text.strip() else ""
+
+
 def read_flag(environ: Mapping[str, str], name: str) -> bool:
     """Read a variable that says yes or no; no if it is not set. Raises `BadVariable`."""
     text = environ.get(name, "")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,13 +70,20 @@ class PruneReport:
         return sum(item.bytes for item in self.removed)
 
 
-def prune(assets_dir: Path, wanted: Mapping[tuple[str, str], str] | None, *, dry_run: bool) -> PruneReport:
+def prune(
+    assets_dir: Path,
+    wanted: Mapping[tuple[str, str], str] | None,
+    *,
+    dry_run: bool,
+    also_listed: Callable[[], Collection[str] | None] = tuple,
+) -> PruneReport:
     """Remove abandoned downloads, unused locks, stale cache entries and the state of projects that are gone.
 
     Blocking: for a thread.
 
     ``wanted`` maps the path key and the content key of a stage to the id of the asset in the manifest; None if that is
-    not known: then partial downloads and piece sums stay. With ``dry_run`` nothing is changed.
+    not known: then partial downloads and piece sums stay. ``also_listed``: the content keys that other manifests have,
+    asked only if sums would go; None if not all of them are known: then sums stay. With ``dry_run`` nothing is changed.
     """
     state = StateFolder(assets_dir)
     removed: list[Pruned] = []
@@ -108,7 +115,8 @@ def prune(assets_dir: Path, wanted: Mapping[tuple[str, str], str] | None, *, dry
                 removed.append(stale)
         with _opened(lambda: state.open(SUMS_FOLDER)) as sums:
             if wanted is not None:
-                removed += _remove_unwanted_sums(sums, {content_key for _, content_key in wanted}, dry_run=dry_run)
+                listed = {content_key for _, content_key in wanted}
+                removed += _remove_unwanted_sums(sums, listed, also_listed, dry_run=dry_run)
     removed += _remove_gone_projects(dry_run=dry_run)
     return PruneReport(tuple(removed), in_use)
 
@@ -262,10 +270,15 @@ def _is_gone(home: int, name: str) -> bool:
         os.close(folder)
 
 
-def _remove_unwanted_sums(sums: int | None, wanted: set[str], *, dry_run: bool) -> Iterator[Pruned]:
-    """Remove the sums of contents that no asset of the manifest has."""
-    for name in _names(sums):
-        if _SUMS.fullmatch(name) and name not in wanted:
+def _remove_unwanted_sums(
+    sums: int | None, wanted: set[str], also_listed: Callable[[], Collection[str] | None], *, dry_run: bool
+) -> Iterator[Pruned]:
+    """Remove the sums of contents that no asset of any manifest has."""
+    unwanted = [name for name in _names(sums) if _SUMS.fullmatch(name) and name not in wanted]
+    if not unwanted or (others := also_listed()) is None:
+        return
+    for name in unwanted:
+        if name not in others:
             size = _allocated(sums, name)
             if not dry_run:
                 system.unlink(name, dir_fd=sums)

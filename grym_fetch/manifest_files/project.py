@@ -26,6 +26,7 @@ from grym_fetch.core.errors import ForeignManifest, ManifestMissing, UnsafePath
 from grym_fetch.core.manifest import ManifestSource
 from grym_fetch.core.manifest_parser import ParsedManifest, parse_manifest
 from grym_fetch.core.text import safe_text
+from grym_fetch.core.variables import said_in
 from grym_fetch.disk.configuration import owners, read_configuration
 from grym_fetch.disk.folders import storage_errors, user_name
 from grym_fetch.disk.repository import check_is_not_gits, is_repository_root
@@ -72,7 +73,7 @@ def find_project(
     another user, `ConfigurationError` for a settings file that cannot be used, and `UnsafePath` if the assets folder is
     git's own, or a symlink that the user has not named: it came with the repository, and may lead anywhere.
     """
-    named = config or environ.get("GRYM_FETCH_CONFIG")
+    named = config or said_in(environ, "GRYM_FETCH_CONFIG")
     manifest = _resolved(cwd, named) if named else _search(cwd)
     if manifest is None or not manifest.is_file():
         raise ManifestMissing(
@@ -80,8 +81,28 @@ def find_project(
         )
     if not named:
         _check_owner(manifest, environ)
+    return project_of(
+        manifest,
+        assets_dir=assets_dir,
+        external_assets_dir=external_assets_dir,
+        environ=environ,
+        cwd=cwd,
+        is_named=bool(named),
+    )
+
+
+def project_of(
+    manifest: Path,
+    *,
+    assets_dir: str | Path | None = None,
+    external_assets_dir: str | Path | None = None,
+    environ: Mapping[str, str],
+    cwd: Path,
+    is_named: bool = False,
+) -> Project:
+    """The project of a manifest, which need not be there yet. Raises `ConfigurationError` or `UnsafePath` as above."""
     root = project_root(manifest)
-    configuration = read_configuration(root, environ, is_named=bool(named))
+    configuration = read_configuration(root, environ, is_named=is_named)
     local = _named_folder(assets_dir, ASSETS_DIR, environ, configuration, cwd=cwd, root=root)
     external = _named_folder(external_assets_dir, EXTERNAL_DIR, environ, configuration, cwd=cwd, root=root)
     folder = local or _no_symlink(root, ASSETS_NAME)
@@ -92,7 +113,7 @@ def find_project(
         assets_dir=folder,
         external_dir=external or root.parent / EXTERNAL_NAME,
         is_external_named=external is not None,
-        is_named=bool(named),
+        is_named=is_named,
     )
 
 
@@ -114,7 +135,7 @@ def _named_folder(
     """The folder that was named in an argument, the environment or a file; None if none was."""
     if argument:
         return _resolved(cwd, argument)
-    if text := environ.get(key.variable):
+    if text := said_in(environ, key.variable):
         return _resolved(root, text)
     if (choice := configuration.choices.get(key.setting)) is None:
         return None

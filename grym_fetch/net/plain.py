@@ -45,6 +45,8 @@ Some servers and filters drop such requests. If one was only slow to answer, it 
 """
 EYEBALLS_DELAY_S = 0.25
 """The delay before the next address of a host is tried in parallel (RFC 8305 section 5)."""
+MAX_PLACES = 8
+"""How many addresses of a name are asked the same before the last one's refusal counts."""
 _NOWHERE: tuple[Name, str] = ("", 0), ""
 T = TypeVar("T")
 
@@ -137,14 +139,18 @@ class PlainConnection:
                 if self._wire.state is not State.UNANSWERED:
                     raise
             await self.aclose()
+        asked: set[str] = set()
         while True:
             response = await self._ask(await self._open(request), request, is_fresh=True)
-            if not self._another_may_have_it(response):
+            # A failure is forgotten after a while, and a name may lead to other addresses each time it is resolved.
+            is_over = self._peer[1] in asked or len(asked) == MAX_PLACES - 1
+            asked.add(self._peer[1])
+            if not self._another_may_have_it(response) or is_over:
                 return response
             await self.aclose()
 
     def _another_may_have_it(self, response: PlainResponse) -> bool:
-        """Whether to ask another address of the name: each is asked once, until its failure is forgotten."""
+        """Whether to ask another address of the name, which has not failed lately. This one has, if so."""
         if not _may_be_the_address(response.head.status):
             return False
         self._note_failure()
@@ -272,7 +278,7 @@ class PlainConnection:
         return self._response(wire, head)
 
     def _response(self, wire: Wire, head: ResponseHead) -> PlainResponse:
-        if head.status >= 500 or head.status in (420, 429, 430):
+        if head.status >= 500 or head.status in (408, 416, 420, 425, 429, 430):
             self._note_failure()
         is_local = wire.is_local and not self._is_proxied
         return PlainResponse(wire, ResponseHead(head.status, head.fields, is_local=is_local), self._note_failure)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from grym_fetch.archive.unpack import forget_unpacked, has_unpacked
 from grym_fetch.core.archives import unpacked_path
+from grym_fetch.core.errors import GrymFetchError
 from grym_fetch.core.fingerprint import content_fingerprint
 from grym_fetch.core.manifest import Asset, ManifestSource
 from grym_fetch.core.manifest_parser import ParsedManifest
@@ -84,7 +85,9 @@ class Remover:
             for each in (asset, asset.stand_in()):
                 key = StageKey(each.local_path, content_fingerprint(each))
                 wanted[key.path_key, key.content_key] = each.id
-        report = await self._threads.compute(partial(prune_folder, self._root, wanted, dry_run=dry_run))
+        report = await self._threads.compute(
+            partial(prune_folder, self._root, wanted, dry_run=dry_run, also_listed=self._contents_of_others)
+        )
         if not dry_run and orphans is False:
             return report
         try:
@@ -102,6 +105,18 @@ class Remover:
             for orphan in found:
                 await self._threads.compute(delete_file, self._root, orphan.name)
         return replace(report, removed=(*report.removed, *found), orphans=found)
+
+    def _contents_of_others(self) -> set[str] | None:
+        """The content keys of the other manifests whose files come here; None if one of them cannot be read now."""
+        try:
+            return {
+                StageKey("", content_fingerprint(each)).content_key
+                for _, other in Neighbours(StateFolder(self._root), self._manifest_path).others(strict=True)
+                for asset in other.assets
+                for each in (asset, asset.stand_in())
+            }
+        except GrymFetchError:
+            return None
 
     def _find_orphans(self, manifest: ManifestSource) -> tuple[Pruned, ...]:
         state = StateFolder(self._root)

@@ -21,10 +21,11 @@ from grym_fetch.core.errors import ManifestMissing, RepositoryError, StorageErro
 from grym_fetch.core.figures import format_size
 from grym_fetch.core.paths import MOVED_FILES
 from grym_fetch.core.text import safe_text
+from grym_fetch.core.variables import said_in
 from grym_fetch.disk.atomic import create_file
 from grym_fetch.disk.folders import opened_folder, storage_errors
 from grym_fetch.disk.repository import check_is_not_gits, repository_root
-from grym_fetch.manifest_files.project import CANDIDATES, Project, find_project
+from grym_fetch.manifest_files.project import CANDIDATES, Project, find_project, project_of
 from grym_fetch.project.diagnosis import Finding, environment_findings, permission_findings
 from grym_fetch.repo.entries import IGNORE_FILE, add_to_gitignore
 from grym_fetch.repo.git import Git, GitUnusable
@@ -74,22 +75,23 @@ def manifest_step(
 ) -> tuple[Step, Project]:
     """Find the manifest, or make an empty one at the root of the repository or else in ``cwd``.
 
-    Raises `ManifestMissing` if one was named and does not exist; `UnsafePath` if it would lie in git's own folder.
+    Raises `ManifestMissing` if one was named and does not exist; `UnsafePath` if it would lie in git's own folder. What
+    else `find_project` raises, it raises before anything is made.
     """
     try:
         project = find_project(config=config, environ=environ, cwd=cwd, **places)
     except ManifestMissing:
-        if config or environ.get("GRYM_FETCH_CONFIG"):
+        if config or said_in(environ, "GRYM_FETCH_CONFIG"):
             raise
     else:
         return Step("ok", "manifest", f"{_shown(project.manifest_path)} is there"), project
     root = repository_root(cwd) or cwd
     check_is_not_gits(root)
     path = root / CANDIDATES[0]
+    project = project_of(path, environ=environ, cwd=cwd, is_named=False, **places)
     text = json.dumps({"version": "1.0", "updated": _iso(now), "assets": []}, indent=2) + "\n"
     with storage_errors(path):
         _write_new(path, text)
-    project = find_project(config=None, environ=environ, cwd=cwd, **places)
     what = f"made {_shown(path)}, with no assets yet"
     return Step("done", "manifest", what, "list assets in it; `grym-fetch schema` prints the format"), project
 

@@ -56,7 +56,8 @@ class ListedFile:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """What a short address leads to now. ``name`` is the repository's name, ``revision`` its exact version.
+    """What a short address leads to now. ``name`` is the repository's name, ``revision`` its version: the
+    exact one, if the hub tells it.
 
     ``is_whole``: the address named the repository, a folder or a pattern, not a single file.
     """

@@ -1,4 +1,5 @@
-"""A mock of `grym_fetch.AssetManager` for unit tests: the whole interface, no network and no disk.
+"""A mock of `grym_fetch.AssetManager` for unit tests: the whole interface, no network, and no disk
+but for what `open_asset` reads.
 
 ::
 

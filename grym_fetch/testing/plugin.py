@@ -55,7 +55,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def mock_asset_manager(request: pytest.FixtureRequest) -> MockAssetManager:
-    """A mock of `grym_fetch.AssetManager`, without network and disk.
+    """A mock of `grym_fetch.AssetManager`: no network, and no disk but for what `open_asset` reads.
 
     Set its assets with ``@pytest.mark.assets({"id": "/path"})``, where a test's own mark wins over that of its class or
     module, or put them into its ``paths`` and ``fail``.

@@ -1,6 +1,6 @@
 """Carries out an ``Answer`` on a connection that aiohttp has accepted, byte for byte.
 
-Rules: nothing is decided here. Each piece waits until the client has taken the one before (backpressure), and every
+Rules: nothing is decided here. Nothing is written while the system does not take what was (backpressure), and every
 wait can be cancelled: when the server stops, or when the client goes away.
 """
 

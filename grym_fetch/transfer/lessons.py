@@ -109,8 +109,10 @@ class Lessons:
         is_lesson = self._hosts.refused(attempt, now, error, took=now - attempt.began, is_served=is_served)
         pause = self._hosts.opens_at(attempt.host) - now
         is_idle = pause > 0 or not self._hosts.is_serving(attempt.host)
-        if not is_lesson or (is_idle and self._origins.is_replaceable(origin, now)):
-            return None  # another origin is ready: do not wait for this one
+        if not is_lesson or (
+            is_idle and (self._origins.is_replaceable(origin, now) or _may_lead_elsewhere(error, origin))
+        ):
+            return None  # another origin or server is ready: do not wait for this one
         log.debug("%s: %s: not now: %s", self._name, origin.shown, error)
         return max(pause, 0.0)
 
@@ -119,3 +121,9 @@ class Lessons:
         return now - origin.sent_at < GRACE_S or any(
             other.origin is origin and other.first_byte_at is not None for other in self._attempts
         )
+
+
+def _may_lead_elsewhere(error: TransferError | IntegrityError, origin: Origin) -> bool:
+    """Whether a server behind a redirect is down: the redirects may lead to another by now."""
+    is_down = isinstance(error, BadStatus) and error.status >= 500
+    return is_down and origin.target is not None and origin.has_given

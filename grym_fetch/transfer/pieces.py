@@ -74,6 +74,11 @@ class PieceWriter:
                 await self.filled(here, count)
                 here += count
 
+    async def end_piece(self) -> None:
+        """Store what there is: what comes next does not follow it, and must not make do with the rest of the buffer."""
+        if self._length:
+            await self._flush()
+
     async def _flush(self) -> None:
         try:
             await self._settle()

@@ -41,8 +41,8 @@ LIMITED_READ_BYTES = 64 * 1024
 NOTE_BYTES = 256 * 1024
 """A page that only says that the file is not available now is smaller than this."""
 LEAST_PARTS = 256
-"""A part this many times shorter than the smallest segment (less than 4 KiB), if that was asked for, is no use: a
-gigabyte of these takes a quarter of a million requests."""
+"""A part this many times shorter than what was asked for (or than the smallest segment: less than 4 KiB) is no use: a
+gigabyte of these takes a quarter of a million requests, and a few KiB take one for each byte."""
 ENDLESS = "it sends without end, and nothing says how long the content is; give the asset its size"
 
 MAX_LENGTH = 16 * 1024**4
@@ -149,7 +149,8 @@ class ResponseReader:
     async def _partial(self, attempt: Attempt, answer: JudgedResponse, verdict: http.Partial) -> Outcome:
         origin, state, got, total = attempt.origin, self._state, verdict.range, verdict.total
         asked = min(attempt.segment.stop, UNBOUNDED if total is None else total) - got.start
-        if asked >= self._smallest > got.length * LEAST_PARTS:
+        is_little = got.length * LEAST_PARTS < min(asked, self._smallest)
+        if is_little and (asked >= self._smallest or origin.sent_little()):
             return self._unusable_range(attempt, f"it sends only {got.length} bytes at a time")
         state.served_range(got.start, is_ahead=answer.is_ahead)
         origin.proved_ranges()
@@ -302,6 +303,8 @@ class ResponseReader:
                 else:
                     data = bytes(space[:count])
                     await writer.add([(here, data[here - start : end - start]) for here, end in wanted])
+                    if not wanted or wanted[-1][1] < start + count:
+                        await writer.end_piece()
                 if self._limiter is not None:
                     await self._clock.sleep(self._limiter.spend(count, now))
         finally:

@@ -266,12 +266,14 @@ class Transfer:
         self._changed()
 
     def _leave_liar(self, origin: Origin, reason: str) -> None:
-        chosen = self._origins.choose(self._clock.monotonic())
+        now = self._clock.monotonic()
+        chosen = self._origins.choose(now)
         if chosen is None:
             self.fail(self._blame.wrong_for_good(reason))
             return
         if origin is self._origins.current:
             self._turn_to(chosen, origin, reason)
+            self._await_delay(chosen, now)
         else:
             self._reporter.switched(origin, self._origins.current, reason, count=len(self._origins.all))
         _cancel(attempt.task for attempt in self._attempts if attempt.origin is origin and attempt.task is not None)
@@ -493,15 +495,18 @@ class Transfer:
         origin = attempt.origin
         if attempt.segment.whole and attempt.first_byte_at is None:
             self._hosts.refused_whole(attempt, error)
+        policy = self._settings.retry
+        is_away = isinstance(error, ConnectFailed)
         decision = self._origins.failed(
             origin,
             error,
             began=attempt.began,
             now=now,
-            policy=self._settings.retry,
+            policy=policy,
             jitter=self._clock.jitter(),
             had_begun=attempt.first_byte_at is not None,
             is_empty=not self._state.segments.on_hand_bytes,
+            host_patience=self._hosts.cannot_be_reached(attempt.host, now, policy.patience) if is_away else 0.0,
         )
         if isinstance(decision, GiveUp):
             self._rivals.given_up(attempt, error, now)
@@ -539,8 +544,12 @@ class Transfer:
             if not self.asset.pinned and self._state.segments.on_hand_bytes:
                 why = "without a checksum, parts from two origins cannot be combined"
                 self._restart = self._restart or StartAfresh(why, forget_size=True)
-        if chosen.ready_at > now:
-            self._announce_retry(chosen, chosen.failures, chosen.ready_at - now, chosen.last_reason)
+        self._await_delay(chosen, now)
+
+    def _await_delay(self, origin: Origin, now: float) -> None:
+        """If it must not be asked yet, go on when it may be: nobody has waited for it since it was left."""
+        if origin.ready_at > now:
+            self._announce_retry(origin, origin.failures, origin.ready_at - now, origin.last_reason)
 
     def _reconsider(self) -> bool:
         """No origin is left. Return whether one is, whose host may have meant "one too many" with its last answer."""
@@ -663,12 +672,14 @@ class Transfer:
         """Turn to another origin if this one keeps us busy with next to nothing."""
         if not self.asset.pinned:
             return  # parts of two origins do not combine: everything would have to come again
-        slow = self._origins.current
-        faster = self._origins.find_faster(rate, now, self._settings.crawl_timeout)
+        current, at_work = self._origins.current, {attempt.origin for attempt in self._attempts}
+        faster = self._origins.find_faster(rate, now, self._settings.crawl_timeout, at_work)
         if faster is None:
             return
+        slow = current if current in at_work else min(at_work, key=lambda origin: origin.number)
         self._turn_to(faster, slow, slow.last_reason)
-        _cancel(attempt.task for attempt in self._attempts if attempt.origin is slow and attempt.task is not None)
+        left = at_work if self._origins.together else {slow}
+        _cancel(attempt.task for attempt in self._attempts if attempt.origin in left and attempt.task is not None)
 
 
 def _host_asked(origin: Origin) -> str:

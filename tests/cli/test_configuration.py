@@ -154,3 +154,52 @@ def test_a_relative_folder_in_the_environment(project: Project, monkeypatch: pyt
         done = invoke("path", "a", "--offline", GRYM_FETCH_ASSETS_DIR="assets", GRYM_FETCH_EXTERNAL_ASSETS_DIR="../x")
         assert done.stdout.strip() == str(project.finals()["a"])
     assert invoke("path", "a", "--offline", "--assets-dir", "../assets").stdout.strip()
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["setup", "add ../w.bin --url https://h.example/w.bin", "import ../SHA256SUMS --base-url https://h.example"],
+)
+@pytest.mark.parametrize("is_link", [False, True])
+def test_nothing_is_made_of_a_project_that_cannot_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, is_link: bool
+) -> None:
+    """A mistake in the user's file, or an assets folder that leads elsewhere: no manifest is left behind."""
+    made = Project(tmp_path / "new")
+    made.root.mkdir()
+    (tmp_path / "w.bin").write_bytes(CONTENT)
+    (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  w.bin\n")
+    monkeypatch.chdir(made.root)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+    if is_link:
+        (made.root / "assets").symlink_to(tmp_path)
+    else:
+        user_says(made, "paralel = 1\nretry = 2")
+    done = invoke(*command.split())
+    assert done.exit_code == (4 if is_link else 2), done.output
+    told = ["the assets folder is a symlink"] if is_link else ["did you mean parallel?", "retry: is not a setting"]
+    assert all(each in done.stderr for each in told)
+    assert [path.name for path in made.root.iterdir()] == ["assets"] * is_link
+
+
+def test_clean_does_nothing_with_settings_that_cannot_be_used(project: Project) -> None:
+    """They may name the assets folder, from which nothing is moved; also where the target is named."""
+    large = project.root / "big/large.bin"
+    large.parent.mkdir()
+    large.write_bytes(b"x" * 3000)
+    command = ("clean", "--size", "2KB", ".", "../moved", "--yes")
+    project_says(project, 'assets-dir = "big"\nparalel = 1')
+    refused = invoke(*command)
+    assert (refused.exit_code, "did you mean parallel?" in refused.stderr) == (2, True)
+    project_says(project, 'assets-dir = "big"')
+    kept = invoke(*command)
+    assert (kept.exit_code, "an assets folder of grym-fetch" in kept.output) == (0, True)
+    assert large.exists()
+
+
+def test_a_blank_variable_is_not_set(project: Project) -> None:
+    """It overrides no file that forbids something."""
+    project.finals()["a"].unlink()
+    user_says(project, "offline = true")
+    for text in ("", " "):
+        assert "offline" in invoke("sync", GRYM_FETCH_OFFLINE=text).stderr

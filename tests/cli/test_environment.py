@@ -23,6 +23,7 @@ TEXTS = {
     "link_mode": ["copy", "auto"], "store": ["1", "no", "/srv/store"],
 }  # fmt: skip
 CASES = [(v.name, text) for v in VARIABLES for text in TEXTS.get(v.setting, ["1", "no", "On", "F", " y "])]
+CASES += [(name, " ") for name in dict.fromkeys(v.name for v in VARIABLES)]
 
 
 @pytest.fixture

@@ -91,8 +91,10 @@ def test_a_mistyped_variable_is_told() -> None:
         "warning: the environment variable GRYM_FETCH_PARALEL means nothing\nhint: Did you mean GRYM_FETCH_PARALLEL?\n"
     )
     assert invoke("schema", GRYM_FETCH_PARALLEL="3").stderr == ""
+    assert "Did you mean GRYM_FETCH_INSTANCE_ROLE?" in invoke("schema", GRYM_FETCH_INSTANCE_ROL="1").stderr
 
 
 def test_a_variable_of_another_command_is_none_of_its_business() -> None:
     """A variable for `clean`, or one that no option has, is not reported by `schema`."""
     assert invoke("schema", GRYM_FETCH_ALLOW_DIRTY="1", GRYM_FETCH_ENV="x", GRYM_FETCH_CLIENT_KEY="x").stderr == ""
+    assert invoke("schema", GRYM_FETCH_INSTANCE_ROLE="1").stderr == ""

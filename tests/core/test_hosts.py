@@ -240,12 +240,14 @@ def test_where_all_are_refused_that_says_nothing_of_how_many() -> None:
     assert hosts.has_room(HOST, 0.4)
 
 
-def test_pauses_grow_to_a_minute_until_somebody_is_served() -> None:
-    """A host that says "too often" is not asked again and again at the same pace."""
+@pytest.mark.shows("A2", "A25")
+@pytest.mark.parametrize("told", [None, 0.0], ids=["no time", "at once"])
+def test_pauses_grow_to_a_minute_until_somebody_is_served(told: float | None) -> None:
+    """A host that says "too often" is not asked again and again at the same pace, even if it says: now."""
     hosts, working = receiving(1)
     now, pauses = 0.0, []
     hosts.ended(working[0], now)
-    while turned_away(hosts, f"at {now}", now):
+    while turned_away(hosts, f"at {now}", now, Throttled(URL, 503, "status 503", told)):
         pauses.append(hosts.opens_at(HOST) - now)
         assert not hosts.has_room(HOST, now)
         now = hosts.opens_at(HOST)

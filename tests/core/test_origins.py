@@ -444,11 +444,18 @@ def test_nobody_is_left_for_one_that_cannot_be_asked() -> None:
 
 
 @pytest.mark.shows("N13")
-def test_together_nobody_is_left_for_being_slow() -> None:
-    """Origins asked together share the work by speed: idle ones take over by themselves."""
+def test_together_those_that_crawl_are_left_for_one_that_is_not_at_work() -> None:
+    """Origins asked together share the work by speed, so idle connections take over by themselves: if there are any."""
     origins = Origins(URLS, together=True)
-    assert origins.find_faster(0.0, 0.0, 30.0) is None
-    assert origins.find_faster(0.0, 31.0, 30.0) is None
+    first, second, third = origins.all
+    for now in (0.0, 31.0):
+        assert origins.find_faster(0.0, now, 30.0, origins.all) is None
+    third.set_aside()
+    assert origins.find_faster(0.0, 32.0, 30.0, [first, second]) is None
+    third.is_set_aside = False
+    assert origins.find_faster(0.0, 32.0, 30.0, [first, second]) is third
+    assert [origin.has_crawled for origin in origins.all] == [True, True, False]
+    assert origins.to_ask(32.0, {third: 5}) == [third, first, second]
 
 
 def test_what_several_have_in_common_is_told() -> None:

@@ -117,7 +117,9 @@ def test_what_may_pass_is_tried_again(error: GrymFetchError) -> None:
         (throttled(7.0), 1, False, Retry(1, 7.05)),
         (throttled(7.0), 2, False, Retry(2, 7.1)),
         (throttled(7.0), 1, True, Leave(7.05)),
-        (throttled(0.0), 1, False, Retry(1, 0.05)),
+        # To be told to come back at once is as good as nothing.
+        (throttled(0.0), 1, False, Retry(1, 0.5)),
+        (throttled(0.0), 3, False, Retry(3, 2.0)),
         (throttled(1e17), 1, False, Retry(1, MAX_RETRY_AFTER_S + 0.05)),
         (throttled(1e17), 1, True, Leave(MAX_RETRY_AFTER_S + 0.05)),
         (throttled(None, 503), 1, False, Retry(1, 0.5)),

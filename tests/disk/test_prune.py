@@ -224,6 +224,15 @@ def test_sums_of_contents_that_nobody_wants_go(assets: Path, dry_run: bool) -> N
     assert (assets / OWN / "pieces" / "mine").exists()
 
 
+@pytest.mark.parametrize("others", [{sums_name(OTHER)}, None])
+def test_sums_of_what_another_manifest_lists_stay(assets: Path, others: set[str] | None) -> None:
+    """And all of them, while nobody can tell what another one lists."""
+    sums = PieceSumsStore(StateFolder(assets))
+    sums.record(OTHER, 2, PieceSums(1, ("a", "b")))
+    assert not prune(assets, {}, dry_run=False, also_listed=lambda: others).removed
+    assert sums.find(OTHER) is not None
+
+
 def test_an_assets_folder_that_is_not_there(tmp_path: Path) -> None:
     """Where nothing was ever fetched, there is nothing to prune, and nothing is created."""
     assert not prune(tmp_path / "assets", {}, dry_run=False).removed

@@ -206,3 +206,11 @@ def test_whether_the_external_folder_was_named(repo: Path) -> None:
     assert not find(repo).is_external_named
     assert find(repo, external_assets_dir="x").is_external_named
     assert find(repo, {"GRYM_FETCH_EXTERNAL_ASSETS_DIR": "x"}).is_external_named
+
+
+def test_a_blank_variable_names_nothing(repo: Path) -> None:
+    """Neither the manifest nor a folder: each is found as if the variable were not set."""
+    manifest_at(repo / "assets.json")
+    names = ("GRYM_FETCH_CONFIG", "GRYM_FETCH_ASSETS_DIR", "GRYM_FETCH_EXTERNAL_ASSETS_DIR")
+    for text in ("", " "):
+        assert find(repo, dict.fromkeys(names, text)) == find(repo)

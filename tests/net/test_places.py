@@ -12,17 +12,21 @@ from aiohappyeyeballs import AddrInfoType
 
 from grym_fetch.core.errors import ConnectionLost, GrymFetchError, Stalled
 from grym_fetch.net.places import PENALTY_S, Places, address_of
-from grym_fetch.net.plain import PlainConnection
+from grym_fetch.net.plain import MAX_PLACES, PlainConnection
 from grym_fetch.net.settings import HttpSettings
 from tests.support.fakes import read_some
 
 NAME = ("two.example", 80)
 OTHER = ("three.example", 80)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood"
-BUSY = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"
 WRONG = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
 SHORT = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\ngood"
 BAD, GOOD = "127.0.0.2", "127.0.0.1"
+
+
+def refusal(status: int) -> bytes:
+    """An answer with this status and no body."""
+    return f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n".encode()
 
 
 def place(address: str, port: int = 80) -> AddrInfoType:
@@ -144,8 +148,13 @@ async def fetched(connection: PlainConnection, url: str, **fields: str) -> bytes
 
 @pytest.mark.parametrize(
     ("answer", "first"),
-    [(b"", ConnectionLost), (None, Stalled), (BUSY, bytes), (SHORT, ConnectionLost)],
-    ids=["closes", "says nothing", "503", "breaks off"],
+    [
+        (b"", ConnectionLost),
+        (None, Stalled),
+        (SHORT, ConnectionLost),
+        *((refusal(status), bytes) for status in (408, 416, 420, 425, 429, 430, 500, 503)),
+    ],
+    ids=lambda value: value[9:12].decode() if isinstance(value, bytes) else None,
 )
 @pytest.mark.shows("N23")
 async def test_the_next_try_begins_at_another_address(
@@ -153,10 +162,11 @@ async def test_the_next_try_begins_at_another_address(
 ) -> None:
     """This holds for any connection of the run, even where the socket to the bad one is still open."""
     async with two_servers(monkeypatch, answer) as servers:
-        settings = HttpSettings(stall_timeout=0.05)
+        settings = HttpSettings(stall_timeout=0.05 if answer is None else 60.0)
         one, two = PlainConnection(settings), PlainConnection(settings)
         try:
             assert isinstance(await fetched(one, servers.url), first)
+            settings.stall_timeout = 60.0
             assert await fetched(one, servers.url) == b"good"
             assert await fetched(two, servers.url) == b"good"
             assert servers.asked == [BAD, GOOD, GOOD]
@@ -187,8 +197,7 @@ async def test_where_one_address_refuses_the_others_are_asked_at_once(
     monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     """One of several servers is old, empty or shut off; it is not asked again for a while."""
-    answer = f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n".encode()
-    async with two_servers(monkeypatch, answer) as servers:
+    async with two_servers(monkeypatch, refusal(status)) as servers:
         connection = PlainConnection(HttpSettings())
         try:
             assert await fetched(connection, servers.url) == b"good"
@@ -202,11 +211,65 @@ async def test_where_all_addresses_refuse_each_is_asked_once(monkeypatch: pytest
     """The last one's answer counts then; a server that asks to wait, or judges a range, is not passed over."""
     monkeypatch.setattr(TwoServers, "good", TwoServers.bad)
     for status, asked in [(404, 2), (429, 1), (416, 1)]:
-        answer = f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n".encode()
-        async with two_servers(monkeypatch, answer) as servers:
+        async with two_servers(monkeypatch, refusal(status)) as servers:
             connection = PlainConnection(HttpSettings())
             try:
                 assert await fetched(connection, servers.url) == b""
                 assert len(servers.asked) == asked
             finally:
                 await connection.aclose()
+
+
+@asynccontextmanager
+async def many_servers(monkeypatch: pytest.MonkeyPatch, count: int) -> AsyncIterator[tuple[str, list[str]]]:
+    """Behind a name that leads to another address each time; none has the file. Yields its URL, and who was asked."""
+    addresses, asked = [f"127.0.1.{number}" for number in range(1, count + 1)], list[str]()
+    later = iter(addresses)
+
+    async def getaddrinfo(_: object, host: str, port: int, **more: object) -> list[AddrInfoType]:
+        return [place(next(later), port), place("127.0.1.250", port)]
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            asked.append(writer.get_extra_info("sockname")[0])
+            writer.write(refusal(404))
+            await reader.read()
+        writer.close()
+
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(await asyncio.start_server(refuse, addresses[0], 0))
+        port = first.sockets[0].getsockname()[1]
+        await stack.enter_async_context(await asyncio.start_server(refuse, addresses[1:], port))
+        monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", getaddrinfo)
+        yield f"http://many.example:{port}/a", asked
+
+
+@pytest.mark.shows("N23")
+async def test_a_name_that_leads_elsewhere_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few addresses are asked for a file that is not there, and not each of a whole network."""
+    async with many_servers(monkeypatch, MAX_PLACES + 3) as (url, asked):
+        connection = PlainConnection(HttpSettings())
+        try:
+            assert await fetched(connection, url) == b""
+            assert len(asked) == len(set(asked)) == MAX_PLACES
+        finally:
+            await connection.aclose()
+
+
+@pytest.mark.shows("N23")
+async def test_servers_that_are_slow_to_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When one has answered, the failure of those before is forgotten: they are not asked again and again."""
+
+    def forgetful(places: Places, name: tuple[str, int], address: str, now: float) -> None:
+        places._failed_at = {(name, address): now}
+
+    monkeypatch.setattr(TwoServers, "good", TwoServers.bad)
+    monkeypatch.setattr(Places, "failed", forgetful)
+    async with two_servers(monkeypatch, refusal(404)) as servers, asyncio.timeout(60):
+        connection = PlainConnection(HttpSettings())
+        try:
+            assert await fetched(connection, servers.url) == b""
+            assert len(servers.asked) <= 3
+        finally:
+            await connection.aclose()

@@ -681,3 +681,21 @@ async def test_a_post_is_one_request_with_its_length() -> None:
     assert head.startswith(b"POST /a HTTP/1.1\r\n")
     assert b"Content-Type: text/x\r\n" in head
     assert head.count(b"Accept: ") == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("http://host.example:80/a", "host.example"),
+        ("https://host.example:443/a", "host.example"),
+        ("http://host.example:443/a", "host.example:443"),
+        ("http://[::1]:80/a", "[::1]"),
+        ("http://[::1]:81/a", "[::1]:81"),
+        ("http://host.example./a", "host.example"),
+        ("http://host.example.:81/a", "host.example:81"),
+    ],
+)
+def test_which_host_is_named(url: str, host: str) -> None:
+    """Without the usual port, and without the dot at the end, which many servers do not know as their own."""
+    request = PlainConnection(HttpSettings())._request(url, {})
+    assert f"\r\nHost: {host}\r\n".encode() in request.data

@@ -19,6 +19,7 @@ from grym_fetch.core.errors import ConnectFailed, MirrorsExhausted, PolicyRefuse
 from grym_fetch.core.policy import is_permanent
 from grym_fetch.net.client import HttpTransport
 from grym_fetch.net.proxies import DEFAULT_PORTS, Proxy, dial_through, read_proxy, refuse_forbidden
+from grym_fetch.net.settings import HttpSettings
 from grym_fetch.testing import AssetServer, seeded_bytes
 from tests.net.test_client import SECRET, failure_of, read_all
 from tests.support.project import Project
@@ -209,6 +210,22 @@ async def test_what_is_resolved_here_is_judged_here(server: AssetServer, monkeyp
     assert {port for _, port in proxy.asked} == {server.port}
     assert {host for host, _ in proxy.asked} <= {"127.0.0.1", "::1"}, "an address, not a name"
     assert "authorization" not in {name.lower() for name in server.stats.requests[0].headers}
+
+
+@pytest.mark.shows("S9")
+@pytest.mark.parametrize(("host", "private"), [("169.254.169.254", True), ("0xa9fea9fe", True), ("10.1.2.3", False)])
+async def test_a_socks_proxy_is_not_asked_for_a_forbidden_number(
+    monkeypatch: pytest.MonkeyPatch, host: str, private: bool
+) -> None:
+    """Not even one that resolves names itself: a number needs no resolving."""
+    async with SocksProxy(1).running() as proxy:
+        monkeypatch.setenv("ALL_PROXY", f"socks5h://127.0.0.1:{proxy.port}")
+        connection = HttpTransport(HttpSettings(allow_private=private)).connection()
+        try:
+            assert isinstance(await failure_of(connection.get(f"http://{host}/", {})), PolicyRefused)
+        finally:
+            await connection.aclose()
+    assert proxy.asked == []
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from grym_fetch.disk.state import StateFolder
 from grym_fetch.errors import ManifestError, RepositoryError, StorageError, UnsafePath
 from grym_fetch.testing import seeded_bytes
 from tests.cli.running import invoke
@@ -78,6 +79,25 @@ async def test_another_projects_files_are_none(project: Project, tmp_path: Path,
     with pytest.raises(ManifestError):
         await prune(project, orphans=True)
     assert "models/old.bin" in files(project)
+
+
+async def test_the_sums_of_another_projects_pieces_stay(project: Project, tmp_path: Path) -> None:
+    """Also while its manifest cannot be read; once it lists the content no more, they go."""
+    from grym_fetch import AssetManager
+
+    content = seeded_bytes(3 << 20, seed=2)
+    other = Project(tmp_path / "other")
+    other.add("b", ["https://origin.example/b"], content, localPath="b.bin")
+    (project.assets / "b.bin").write_bytes(content)
+    async with AssetManager(other.manifest, environ={}, assets_dir=project.assets) as manager:
+        await manager.sync()
+    folder = StateFolder(project.assets).own / "pieces"
+    there = set(os.listdir(folder))
+    assert there
+    for text, left in ((other.manifest.read_text(), there), ("{", there), ('{"assets": []}', set())):
+        other.manifest.write_text(text)
+        await prune(project)
+        assert there & set(os.listdir(folder)) == left
 
 
 @pytest.mark.parametrize("is_away", [pytest.param(True, marks=pytest.mark.shows("X5")), False])

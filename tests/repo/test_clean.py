@@ -14,9 +14,10 @@ import pytest
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import DiskFull, Locked, NotWritable, RepositoryError, StorageError, UnsafePath
+from grym_fetch.disk.verified import FileSignature
 from grym_fetch.repo import clean as clean_module
 from grym_fetch.repo import moving
-from grym_fetch.repo.clean import Cleaner, Kept, Moved, Why, plan_clean
+from grym_fetch.repo.clean import Cleaner, FileChanged, Kept, Moved, Why, plan_clean
 from grym_fetch.repo.entries import add_to_gitignore
 from grym_fetch.repo.git import Git, GitUnusable
 from grym_fetch.repo.moving import Draft, draft_name
@@ -217,6 +218,99 @@ def test_a_file_that_changes_last_of_all_stays(root: Path, tmp_path: Path, monke
 
 
 @pytest.mark.shows("S21")
+def test_a_file_that_has_changed_gets_no_placeholder(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even for a moment: whoever dies then would leave one that leads to other bytes."""
+    real_save, real_write = MovedFiles.save, moving.write_file
+    written: list[str] = []
+
+    def save(record: MovedFiles, *arguments: Any) -> None:
+        real_save(record, *arguments)
+        if record.files[-1].original_path == "b.bin":
+            write(root, "b.bin", B + b"more")
+
+    def write_file(folder: int, name: str, data: bytes) -> None:
+        written.append(name)
+        real_write(folder, name, data)
+
+    monkeypatch.setattr(MovedFiles, "save", save)
+    monkeypatch.setattr(clean_module, "write_file", write_file)
+    assert reasons(clean(root, tmp_path / "out")) == {"b.bin": Why.CHANGED}
+    assert written == ["a.bin.asset-ref"]
+
+
+@pytest.mark.shows("S21")
+@pytest.mark.parametrize("when", ["before", "while copied", "while compared"])
+def test_a_file_that_goes_away_keeps_no_other(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """It has changed, whatever is in the target."""
+    real_copy, real_digest = Draft.copy, moving.digest_of
+
+    def copy(draft: Draft, source: int, **telling: Any) -> Checksum:
+        if when == "while copied" and os.fstat(source).st_size == len(B):
+            (root / "b.bin").unlink()
+        return real_copy(draft, source, **telling)
+
+    def digest_of(descriptor: int, *told: Any) -> Checksum:
+        if (root / "b.bin").exists():
+            (root / "b.bin").unlink()
+            return Checksum.of(b"of what was read until then")
+        return real_digest(descriptor, *told)
+
+    monkeypatch.setattr(Draft, "copy", copy)
+    plan = plan_clean(root, root, tmp_path / "out", LIMIT)
+    if when == "before":
+        (root / "b.bin").unlink()
+    if when == "while compared":
+        write(tmp_path, "out/b.bin", B)
+        monkeypatch.setattr(clean_module, "digest_of", digest_of)
+    with Cleaner(plan, lambda: NOON) as cleaner:
+        assert reasons(list(cleaner.moves())) == {"b.bin": Why.CHANGED}
+    assert not (root / "b.bin.asset-ref").exists()
+    assert (tmp_path / "out/models/a.bin").read_bytes() == A
+
+
+@pytest.mark.shows("S21")
+@pytest.mark.parametrize("when", ["before", "while copied"])
+def test_what_appears_in_the_target_is_not_replaced(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """A folder or a file that had not been there when it was planned has the name; the other file is moved."""
+    place, real = tmp_path / "out/b.bin", Draft.copy
+
+    def copy(draft: Draft, source: int, **telling: Any) -> Checksum:
+        if when == "while copied" and os.fstat(source).st_size == len(B):
+            place.write_bytes(B)
+        return real(draft, source, **telling)
+
+    monkeypatch.setattr(Draft, "copy", copy)
+    plan = plan_clean(root, root, tmp_path / "out", LIMIT)
+    if when == "before":
+        place.mkdir(parents=True)
+    with Cleaner(plan, lambda: NOON) as cleaner:
+        assert reasons(list(cleaner.moves())) == {"b.bin": Why.TAKEN}
+    assert (root / "b.bin").read_bytes() == B
+    assert not (root / "b.bin.asset-ref").exists()
+
+
+@pytest.mark.shows("S21")
+def test_the_open_file_and_its_name_must_both_be_the_same(tmp_path: Path) -> None:
+    """Where a rename leaves the times alone, only one of them shows that the file was replaced."""
+    one, other = write(tmp_path, "one", A), write(tmp_path, "other", A)
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        with one.open("rb") as file:
+            clean_module._check_unchanged(file.fileno(), folder, "one", FileSignature.of(one.stat()))
+            for known in (one, other):
+                with pytest.raises(FileChanged):
+                    clean_module._check_unchanged(file.fileno(), folder, "other", FileSignature.of(known.stat()))
+    finally:
+        os.close(folder)
+
+
+@pytest.mark.shows("S21")
 @pytest.mark.linux
 @pytest.mark.parametrize("when", ["before", "while copied", "last of all"])
 def test_a_file_that_is_open_for_writing_stays(
@@ -225,8 +319,10 @@ def test_a_file_that_is_open_for_writing_stays(
     """What is written later would go to a file that has no name any more."""
     writers = ExitStack()
     real_copy, real_write = Draft.copy, moving.write_file
+    copied: list[int] = []
 
     def copy(draft: Draft, source: int, **telling: Any) -> Checksum:
+        copied.append(os.fstat(source).st_size)
         if when == "while copied" and os.fstat(source).st_size == len(B):
             writers.callback(os.close, os.open(root / "b.bin", os.O_WRONLY))
         return real_copy(draft, source, **telling)
@@ -246,6 +342,7 @@ def test_a_file_that_is_open_for_writing_stays(
         assert "open for writing" in kept.reason
         assert not (root / "b.bin.asset-ref").exists()
         assert (tmp_path / "out/b.bin").exists() == (when == "last of all")
+        assert (len(B) in copied) == (when != "before"), "it would be copied in vain"
     assert [type(each) for each in clean(root, tmp_path / "out")] == [Moved]
 
 
@@ -348,6 +445,40 @@ def test_names_that_could_not_come_back_stay(tmp_path: Path, name: str) -> None:
     assert reasons(list(plan.kept)) == {name: Why.UNSAFE}
 
 
+@pytest.mark.parametrize("name", ["x" * clean_module.MAX_NAME_BYTES, ".hidden.bin", "a.grym-part"])
+def test_names_that_only_look_so_are_moved(tmp_path: Path, name: str) -> None:
+    """The longest that there may be; one that begins, or ends, like that of an unfinished copy."""
+    write(tmp_path / "root", name, A)
+    assert plan_clean(tmp_path / "root", tmp_path / "root", tmp_path / "out", LIMIT).kept == ()
+
+
+def test_only_a_folder_is_searched(root: Path, tmp_path: Path) -> None:
+    """A file that is named instead of one is said to be none, not found to be empty."""
+    with pytest.raises(RepositoryError, match="is not a folder"):
+        plan_clean(root, root / "b.bin", tmp_path / "out", LIMIT)
+
+
+def test_each_asset_has_an_id_of_its_own(root: Path, tmp_path: Path) -> None:
+    """Of several runs, too; and one whose placeholder is there already keeps that."""
+    write(root, "other/a.bin", A[:2000])
+    clean(root, tmp_path / "out")
+    write(root, "third/a.bin", A[:1500])
+    kept = root / "b.bin.asset-ref"
+    kept.write_bytes(kept.read_bytes().replace(b"id:     b", b"id:     mine"))
+    write(root, "b.bin", B)
+    clean(root, tmp_path / "out")
+    ids = {place.placeholder.original_path: place.placeholder.id for place in placeholders(root)}
+    assert sorted(ids) == ["b.bin", "models/a.bin", "other/a.bin", "third/a.bin"]
+    assert len(set(ids.values())) == 4
+    assert ids["b.bin"] == "mine"
+    write(root, "b.bin", A[:1200])
+    (tmp_path / "out/b.bin").unlink()
+    clean(root, tmp_path / "out")
+    changed = read_placeholder(kept)
+    assert changed is not None
+    assert changed.id != "mine", "other content is another asset"
+
+
 @pytest.mark.shows("S21")
 def test_an_unfinished_copy_is_no_file_to_be_moved(root: Path, tmp_path: Path) -> None:
     """What a killed restore leaves has the name of a draft: in the target, the next run would remove it as its own."""
@@ -409,6 +540,9 @@ def test_no_room(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(clean_module, "free_bytes", lambda _: 4000)
     plan = plan_clean(root, root, tmp_path / "out", LIMIT)
     with pytest.raises(DiskFull, match=r"4\.9 KiB needed, 3\.9 KiB free"), Cleaner(plan, lambda: NOON):
+        pass
+    monkeypatch.setattr(clean_module, "free_bytes", lambda _: len(A))
+    with Cleaner(plan, lambda: NOON):
         pass
 
 
@@ -586,7 +720,7 @@ def test_death_while_holes_are_copied(tmp_path: Path, is_done: bool) -> None:
     assert at > 25
 
 
-@pytest.mark.parametrize("end", ["holes", "data"])
+@pytest.mark.parametrize("end", ["holes", "data", "data behind a hole"])
 def test_a_copy_with_holes_is_byte_for_byte(tmp_path: Path, end: str) -> None:
     """Wherever holes begin and end, even at the end of the file, no byte is moved or lost."""
     page = moving._PAGE_BYTES
@@ -595,6 +729,9 @@ def test_a_copy_with_holes_is_byte_for_byte(tmp_path: Path, end: str) -> None:
     with open(tmp_path / "source", "wb") as file:
         file.write(content)
         file.truncate(len(content) + 40 * page)
+        if end == "data behind a hole":
+            file.seek(0, os.SEEK_END)
+            file.write(b"e" * 5)
     folder = os.open(tmp_path, os.O_RDONLY)
     source = os.open(tmp_path / "source", os.O_RDONLY)
     try:
@@ -604,7 +741,7 @@ def test_a_copy_with_holes_is_byte_for_byte(tmp_path: Path, end: str) -> None:
     finally:
         os.close(source)
         os.close(folder)
-    assert (tmp_path / "copy").read_bytes() == content + bytes(40 * page)
+    assert (tmp_path / "copy").read_bytes() == content + bytes(40 * page) + b"e" * (5 * (end == "data behind a hole"))
 
 
 @pytest.mark.shows("S21")

@@ -7,6 +7,7 @@ switched off or explained.
 from __future__ import annotations
 
 import ast
+import hashlib
 import os
 import subprocess
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ import pytest
 
 from grym_fetch.manifest_files.project import find_project
 from grym_fetch.project.setup import git_steps
+from grym_fetch.repo import git as git_module
 from grym_fetch.repo.clean import plan_clean
 from grym_fetch.repo.complaints import complaint
 from grym_fetch.repo.git import Git, GitUnusable
@@ -46,6 +48,26 @@ def test_what_is_to_be_switched_off_is() -> None:
     switched = {families.get(name, name) for name in SWITCHED_OFF}
     assert switched - {"hook.<event>.enabled"} == {name for name, why in PROGRAMS.items() if why == "switched off"}
     assert "hook.<event>.enabled" in switched
+
+
+def test_without_git_in_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said at once, and not by a question that fails."""
+    monkeypatch.setenv("PATH", os.fspath(tmp_path))
+    with pytest.raises(GitUnusable, match="not installed or not in PATH"):
+        Git(tmp_path)
+
+
+@pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
+def test_what_has_exactly_the_bytes_of_a_blob(tmp_path: Path, algorithm: str) -> None:
+    """That is known without git, by the blob's name; neither through a symlink nor from a pipe."""
+    name = hashlib.new(algorithm, b"blob %d\0" % len(A) + A).hexdigest()
+    file = write(tmp_path, "a.bin", A)
+    (tmp_path / "link").symlink_to(file)
+    os.mkfifo(tmp_path / "pipe")
+    write(tmp_path, "longer", A + b"x")
+    write(tmp_path, "other", A[:-1] + b"x")
+    names = ["a.bin", "link", "longer", "missing", "other", "pipe"]
+    assert [each for each in names if git_module._is_blob(tmp_path / each, name)] == ["a.bin"]
 
 
 @pytest.mark.shows("S18")

@@ -10,6 +10,7 @@ import pytest
 
 from grym_fetch.repo.clean import plan_clean
 from grym_fetch.repo.git import Git, GitUnusable
+from grym_fetch.repo.git_files import find_odd_file
 from grym_fetch.repo.history import find_large_blobs
 from grym_fetch.repo.identify import survey
 from grym_fetch.testing import seeded_bytes
@@ -109,6 +110,19 @@ def test_the_history_waits_for_no_pipe(root: Path) -> None:
     pipe(root / ".git/refs/tags/v1")
     with pytest.raises(GitUnusable, match=r"refs/tags/v1 is a pipe"):
         find_large_blobs(Git(root), LIMIT)
+    with pytest.raises(GitUnusable, match=r"refs/tags/v1 is a pipe"):
+        list(Git(root).pipe(("rev-list", "--all")))
+
+
+@pytest.mark.shows("S22")
+def test_a_bare_repository(root: Path, tmp_path: Path) -> None:
+    """Its folder is git's own, whatever its name; another folder is nobody's."""
+    git(tmp_path, "clone", "-q", "--bare", str(root), "bare")
+    for place in (tmp_path / "bare", tmp_path / "bare/refs"):
+        assert find_odd_file(place, {}, lambda _: []) is None
+        pipe(tmp_path / "bare/info/exclude")
+        assert find_odd_file(place, {}, lambda _: []) == tmp_path / "bare/info/exclude"
+        (tmp_path / "bare/info/exclude").unlink()
 
 
 def test_a_linked_work_tree(root: Path, tmp_path: Path) -> None:
@@ -126,6 +140,8 @@ def test_what_harms_nobody(root: Path, tmp_path: Path) -> None:
     """The null device, a monitor's socket, and a circle of includes or links are not reasons to refuse."""
     git(root, "config", "core.excludesFile", os.devnull)
     git(root, "config", "--add", "include.path", "gone")
+    git(root, "config", "some.path", str(pipe(tmp_path / "fifo")))
+    git(root, "config", "includeIf.some.thing", str(tmp_path / "fifo"))
     git(root, "config", "--file", str(root / ".git/gone"), "include.path", "gone")
     with socket.socket(socket.AF_UNIX) as monitor:
         before = Path.cwd()

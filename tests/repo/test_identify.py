@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from grym_fetch.repo.git import GitUnusable
+from grym_fetch.core.suspicion import MAX_POINTER_BYTES
+from grym_fetch.repo.git import Git, GitUnusable
 from grym_fetch.repo.identify import LargeFile, Total, ignore_line, survey, survey_staged, totals
-from grym_fetch.repo.tree import find_root
+from grym_fetch.repo.tree import find_root, git_folder_above
 from grym_fetch.testing import seeded_bytes
 from tests.repo.story import LIMIT, commit, git, repository, write
 
@@ -42,6 +43,70 @@ def test_what_is_skipped(tmp_path: Path) -> None:
     assert [file.path for file in result.files] == ["mine", "moved-away/objects/x"]
     assert result.symlinks == ("link", "loop")
     assert result.repositories == ("vendor/",)
+
+
+@pytest.mark.parametrize("unreadable", [".", "sub"])
+def test_a_folder_that_cannot_be_read_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unreadable: str
+) -> None:
+    """There may be large files in it; all others are found."""
+    write(tmp_path, "sub/a", bytes(LIMIT + 1))
+    write(tmp_path, "b", bytes(LIMIT + 1))
+    real = os.scandir
+
+    def scandir(folder: str) -> object:
+        if Path(folder) == tmp_path / unreadable:
+            raise PermissionError(13, "Permission denied")
+        return real(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    result = survey(tmp_path, LIMIT, tmp_path)
+    is_all = unreadable == "."
+    assert result.unreadable == ("." if is_all else "sub/",)
+    assert [file.path for file in result.files] == ([] if is_all else ["b"])
+
+
+@pytest.mark.shows("S17")
+@pytest.mark.parametrize(
+    ("there", "is_git_s"),
+    [
+        (("info/x", f"pack/pack-{'a' * 40}.pack"), True),
+        ((f"pack/pack-{'a' * 40}.pack",), False),
+        (("info/x", "pack/levels.pack"), False),
+        (("HEAD", "objects/x", "refs/x"), True),
+        (("HEAD", "objects/x"), False),
+        ((f"ab/{'c' * 38}",), True),
+        (("ab/texture",), False),
+        ((f"ab/{'c' * 38}", "readme"), False),
+    ],
+)
+def test_what_holds_the_objects_of_a_repository(tmp_path: Path, there: tuple[str, ...], is_git_s: bool) -> None:
+    """All that is git's must be there: a folder with a name or two of them in it is anybody's."""
+    for name in there:
+        write(tmp_path, f"folder/{name}", bytes(LIMIT + 1))
+    result = survey(tmp_path, LIMIT, tmp_path)
+    assert [file.path for file in result.files] == ([] if is_git_s else sorted(f"folder/{name}" for name in there))
+    assert result.repositories == (("folder/",) if is_git_s else ())
+
+
+@pytest.mark.shows("S17")
+def test_which_folder_is_git_s_own(tmp_path: Path) -> None:
+    """The outermost, by its name or by what is in it; a work tree in one is not git's."""
+    for bare in ("bare", "repo/.git/modules/inner"):
+        for name in ("HEAD", "objects/x", "refs/x"):
+            write(tmp_path, f"{bare}/{name}", b"")
+    write(tmp_path, "bare/tree/.git", b"gitdir: ..")
+    for place, expected in (
+        ("repo/src/not/there", None),
+        ("repo/.git", "repo/.git"),
+        ("repo/.git/modules/inner/objects", "repo/.git"),
+        ("bare", "bare"),
+        ("bare/refs/x", "bare"),
+        ("bare/tree/models", None),
+        ("bare/tree/.git", "bare/tree/.git"),
+        (".", None),
+    ):
+        assert git_folder_above(tmp_path / place) == (tmp_path / expected if expected else None), place
 
 
 def test_what_git_ignores_is_left_out(tmp_path: Path) -> None:
@@ -136,6 +201,38 @@ def test_what_git_stores_a_pointer_of_is_not_large(tmp_path: Path) -> None:
 
 
 @pytest.mark.shows("S22")
+def test_how_long_a_pointer_may_be(tmp_path: Path) -> None:
+    """As long as Git LFS itself takes one for it, in the folder and in the last commit; not one byte more."""
+    root = repository(tmp_path / "repo")
+    lengths = {"most": MAX_POINTER_BYTES, "more": MAX_POINTER_BYTES + 1}
+    for name, length in lengths.items():
+        write(root, f"{name}.here", POINTER.ljust(length, b"x"))
+        write(root, f"{name}.bin", bytes(length))
+    commit(root)
+    write(root, ".gitattributes", b"*.bin filter=lfs\n")
+    for name in lengths:
+        write(root, f"{name}.bin", bytes(2 * MAX_POINTER_BYTES))
+    result = survey(root, 10, root)
+    assert [file.path for file in result.files] == ["more.bin", "more.here", ".gitattributes"]
+    assert result.pointers == 2
+
+
+@pytest.mark.shows("S22")
+@pytest.mark.parametrize("folder", [".", "deep"])
+def test_a_submodule_that_is_not_set_up(tmp_path: Path, folder: str) -> None:
+    """Git answers nothing about a file in it, which is left out; it is reported, and everything else is found."""
+    root = repository(tmp_path / "repo")
+    for name in ("deep/sub/a.bin", "deep/sub/more/b.bin", "deep/other/c.bin", "d.bin"):
+        write(root, name, bytes(LIMIT + 1))
+    for link in ("deep/sub", "unused"):
+        git(root, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},{link}")
+    result = survey(root / folder, LIMIT, root, is_strict=True)
+    is_all = folder == "."
+    assert [file.path for file in result.files] == (["d.bin", "deep/other/c.bin"] if is_all else ["other/c.bin"])
+    assert result.repositories == (("deep/sub/",) if is_all else ("sub/",))
+
+
+@pytest.mark.shows("S22")
 def test_a_pointer_is_no_large_file(tmp_path: Path) -> None:
     """If Git LFS has not fetched a file, its pointer is there, which is never large, however low the limit."""
     write(tmp_path, "pointer.bin", POINTER)
@@ -197,6 +294,31 @@ def test_what_is_staged(tmp_path: Path) -> None:
         LargeFile("first/grows", LIMIT + 2),
     )
     assert survey_staged(root / "first", LIMIT, root).files == (LargeFile("grows", LIMIT + 2),)
+
+
+def test_what_is_staged_in_a_hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`git commit FILE` has an index of its own, which it names; an index elsewhere is another repository's."""
+    root = repository(tmp_path / "repo")
+    write(root, "a.bin", bytes(LIMIT + 1))
+    own = root / ".git/next-index"
+    with monkeypatch.context() as patch:
+        patch.setenv("GIT_INDEX_FILE", os.fspath(own))
+        git(root, "add", "a.bin")
+    write(root, "b.bin", bytes(LIMIT + 1))
+    git(root, "add", "b.bin")
+    write(tmp_path, "elsewhere", own.read_bytes())
+    for named, found in ((own, "a.bin"), (tmp_path / "elsewhere", "b.bin")):
+        monkeypatch.setenv("GIT_INDEX_FILE", os.fspath(named))
+        assert [file.path for file in survey_staged(root, LIMIT, root).files] == [found]
+
+
+def test_a_submodule_is_no_blob(tmp_path: Path) -> None:
+    """What is staged for it is a commit of another repository."""
+    root = repository(tmp_path / "repo")
+    write(root, "a.bin", b"a")
+    git(root, "add", "a.bin")
+    git(root, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},sub")
+    assert Git(root).staged().keys() == {"a.bin"}
 
 
 def test_staged_where_nothing_can_be(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import Locked
+from grym_fetch.repo import moving
 from grym_fetch.repo.clean import Cleaner, plan_clean
 from grym_fetch.repo.moving import Draft, draft_name, remove_dead_draft, write_file
 from grym_fetch.repo.restore import Restorer
@@ -70,6 +72,39 @@ def test_a_small_file_is_flushed_before_and_after_it_gets_its_name(folder: int, 
     """Its bytes first, then the name, then the folder: a power cut leaves the old or the new file."""
     write_file(folder, "small", b"bytes")
     assert in_order(steps, "flush .small.grym-part", "name small", "flush .")
+
+
+@pytest.mark.shows("S21")
+def test_a_copy_is_read_back_from_the_disk(
+    tmp_path: Path, folder: int, steps: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is flushed and dropped from memory first, where it is as it was written, whatever the disk has."""
+
+    def digest_of(*_: object) -> Checksum:
+        steps.append("read")
+        return Checksum.of(A)
+
+    monkeypatch.setattr(moving, "read_again", lambda _: steps.append("drop"))
+    monkeypatch.setattr(moving, "digest_of", digest_of)
+    with write(tmp_path, "a.bin", A).open("rb") as source, Draft(folder, "copy") as draft:
+        draft.copy(source.fileno())
+        assert steps == ["flush .copy.grym-part", "drop", "read"]
+
+
+def test_how_far_a_copy_is_can_be_heard(tmp_path: Path, folder: int) -> None:
+    """What is copied, and then what is read back."""
+    copied: list[int] = []
+    read: list[int] = []
+    with write(tmp_path, "a.bin", A).open("rb") as source, Draft(folder, "copy") as draft:
+        draft.copy(source.fileno(), on_copied=copied.append, on_read=read.append)
+    assert copied == read == [len(A)]
+
+
+def test_a_small_file_keeps_its_mode(tmp_path: Path, folder: int) -> None:
+    """When it is replaced; a record that all of a group could read stays so."""
+    write(tmp_path, "small", b"old").chmod(0o640)
+    write_file(folder, "small", b"new")
+    assert ((tmp_path / "small").stat().st_mode & 0o777, (tmp_path / "small").read_bytes()) == (0o640, b"new")
 
 
 @pytest.mark.shows("S21")

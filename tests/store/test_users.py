@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from grym_fetch.disk.state import StateFolder
+from grym_fetch.runtime import system
 from grym_fetch.store.users import USERS, Use, UseLog, forget_user, store_users
 from tests.support.system import descriptors
 
@@ -81,6 +82,62 @@ def test_nothing_is_written_to_what_others_have_put_there(
     with pytest.raises(OSError, match=place.name):
         UseLog(store, project).note([SECOND])
     assert precious.read_bytes() == b"of mine\n"
+
+
+def test_a_project_is_known_from_its_first_use_on(store: StateFolder, project: Path) -> None:
+    """Its folder comes first: without it, a run that dies right then would leave a use of nobody."""
+    UseLog(store, project).note([FIRST])
+    (user,) = store_users(store)
+    assert (user.assets_dir, user.uses) == (project, (FIRST,))
+    assert str(project).encode() in the_file(store).read_bytes().splitlines()[0]
+
+
+@pytest.mark.shows("S20")
+def test_only_a_file_of_its_owners_name_counts(store: StateFolder, project: Path) -> None:
+    """Others are not of ours, or forged: by another user, or through a symlink."""
+    UseLog(store, project).note([FIRST])
+    true = the_file(store)
+    for name in ("notes.txt", f"{os.geteuid() + 1}.{'0' * 24}"):
+        true.with_name(name).write_bytes(true.read_bytes())
+    true.with_name(f"{os.geteuid()}.{'1' * 24}").symlink_to(true)
+    true.with_name(f"{os.geteuid()}.{'2' * 24}").mkdir()
+    assert [user.name for user in store_users(store)] == [true.name]
+
+
+@pytest.mark.shows("S4")
+def test_no_more_is_read_than_a_log_of_uses_may_have(
+    store: StateFolder, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user may have made it as long as the disk."""
+    limits: list[int] = []
+
+    def read(*_: object, limit: int, owner: int) -> bytes:
+        assert owner == os.geteuid()
+        limits.append(limit)
+        return b""
+
+    UseLog(store, project).note([FIRST])
+    monkeypatch.setattr("grym_fetch.store.users.read_regular", read)
+    assert list(store_users(store)) == []
+    assert limits == [64 * 1024 * 1024]
+
+
+@pytest.mark.shows("S20")
+def test_a_terminal_does_not_become_ours(store: StateFolder, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What others have put in the place of the file is neither waited for nor followed, nor does it control us."""
+    flags: list[int] = []
+    real = system.open_descriptor
+
+    def opened(path: str, how: int, *more: int, **others: int) -> int:
+        flags.append(how)
+        return real(path, how, *more, **others)
+
+    log = UseLog(store, project)
+    log.note([FIRST])
+    monkeypatch.setattr(system, "open_descriptor", opened)
+    log.note([SECOND])
+    care = os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+    assert [each & care for each in flags if each & os.O_APPEND] == [care]
 
 
 @pytest.mark.parametrize("line", [b"rubbish", b"", b"{}", b"\xff\xfe"])

@@ -127,7 +127,7 @@ class Project:
 
     def manager(self, clock: SystemClock | None = None, **settings: object) -> AssetManager:
         """A manager with small segments and no patience."""
-        chosen: dict[str, object] = {"sizes": SMALL, "stall_timeout": 0.4, "connect_timeout": 2.0, **settings}
+        chosen: dict[str, object] = {"sizes": SMALL, "stall_timeout": 60.0, "connect_timeout": 60.0, **settings}
         return AssetManager(
             self.manifest,
             settings=Settings(**chosen),  # type: ignore[arg-type]  # checked where a test names a setting wrongly

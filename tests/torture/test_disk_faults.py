@@ -15,7 +15,6 @@ import socket
 import stat
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -501,15 +500,23 @@ async def test_a_disk_that_stands_still_stops_the_network(world: SmallWorld, pro
 @pytest.mark.shows("D19", "N12")
 async def test_waiting_for_the_disk_is_no_stall(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that takes longer for one write than a server may be silent costs no connection: we were not listening."""
-    slow = threading.Event()
-    real, writes = os.pwrite, 0
+    loop = asyncio.get_running_loop()
+    real, time, writes, late = os.pwrite, loop.time, 0, 0.0
+
+    def turns(count: int) -> None:
+        for _ in range(count):
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(60)
 
     def pwrite(descriptor: int, data: bytes, at: int) -> int:
-        nonlocal writes
+        nonlocal writes, late
         writes += 1
-        if writes == 3:
-            slow.wait(0.6)  # for nothing: the disk is slow
+        if writes == 3:  # the disk is slow: who reads stops doing so, then two minutes go by
+            turns(100)
+            late = 120.0
+            turns(3)
         return real(descriptor, data, at)
+
+    monkeypatch.setattr(loop, "time", lambda: time() + late)
 
     monkeypatch.setattr(os, "pwrite", pwrite)
     content = seeded_bytes(45 * 65_536, seed=4)
@@ -517,7 +524,7 @@ async def test_waiting_for_the_disk_is_no_stall(project: Project, monkeypatch: p
     async with AssetServer() as server:
         path = project.add("a", [server.add("/a", content).url], content)
         sizes = SegmentSizes(piece=65_536, first=length, smallest=65_536, largest=length, window=length)
-        async with project.manager(parallel=1, stall_timeout=0.2, sizes=sizes) as manager:
+        async with project.manager(parallel=1, stall_timeout=60.0, sizes=sizes) as manager:
             recorder = Recorder(manager)
             await manager.sync()
         assert path.read_bytes() == content

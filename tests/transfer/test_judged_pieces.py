@@ -120,6 +120,22 @@ async def test_a_mirror_that_lies_in_every_segment(
 
 
 @pytest.mark.shows("C16")
+async def test_a_liar_is_left_for_a_mirror_that_failed_a_moment_ago(
+    tmp_path: Path, server: AssetServer, other_server: AssetServer
+) -> None:
+    """That one must not be asked yet; when it may be, the download goes on."""
+    server.add("/a.bin", CONTENT, faults=[Status(500, times=2)])
+    other_server.add("/a.bin", CONTENT, faults=[ChangeContent(flipped(PIECE), keep_validators=True)])
+    run = await sync(project_of(tmp_path, server, other_server), server, other_server)
+    assert not run.failures
+    first, second = server.url("/a.bin"), other_server.url("/a.bin")
+    assert [(event["from"], event["to"]) for event in run.heard.of("mirror_switched")] == [
+        (first, second),
+        (second, first),
+    ]
+
+
+@pytest.mark.shows("C16")
 async def test_what_a_liar_gave_right_is_kept(tmp_path: Path, server: AssetServer, other_server: AssetServer) -> None:
     """One wrong byte near the end costs one piece, from the other mirror."""
     at = 39 * PIECE + 5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from grym_fetch.core import http
+from grym_fetch.core.addresses import parse_address
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import BadResponse, BadStatus, ConnectionLost, Throttled
 from grym_fetch.core.manifest_schema import ASSET
@@ -54,6 +55,21 @@ class Asset:
         """A response to it has been judged. Raises what means "one too many"."""
         answer = JudgedResponse(ScriptedResponse(status, fields), verdict, is_page=False, host=HOST)
         self.lessons.of_answer(attempt, answer, SIZE)
+
+
+@pytest.mark.shows("A6")
+@pytest.mark.parametrize(("status", "is_lesson"), [(503, False), (429, True)])
+def test_a_server_behind_a_redirect_that_is_down_is_not_waited_for(status: int, is_lesson: bool) -> None:
+    """It has served us a moment ago and serves nobody now: the redirects may lead to another one."""
+    for target, is_waited_for in ((None, True), (parse_address(f"https://{MIRROR}/a"), is_lesson)):
+        asset = Asset()
+        first = asset.begin(receiving=True)
+        first.origin.progressed(1)
+        first.origin.resolved(target, is_own=False)
+        asset.attempts.discard(first)
+        asset.hosts.ended(first, asset.clock.monotonic())
+        pause = asset.lessons.of_failure(asset.begin(), Throttled(URL, status, f"status {status}", None))
+        assert (pause is not None) is is_waited_for
 
 
 def test_a_refusal_beside_one_that_receives_is_a_lesson() -> None:

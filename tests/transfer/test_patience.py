@@ -87,6 +87,51 @@ async def test_who_wants_no_patience_has_none(tmp_path: Path, settings: dict[str
     assert outage.clock.now < 1000.0 + 5.0
 
 
+class Gone:
+    """A server that cannot be connected to from when it has served one asset, for some seconds; others are listed."""
+
+    def __init__(self, tmp_path: Path, seconds: float, count: int) -> None:
+        self.project = Project(tmp_path / "project")
+        self.clock = VirtualClock()
+        urls = {f"a{number}": f"https://one.example/{number}" for number in range(count)}
+        self.world = SmallWorld(dict.fromkeys(urls.values(), CONTENT), pace=self.pace, clock=lambda _: self.clock)
+        for name, url in urls.items():
+            self.project.add(name, [url], CONTENT)
+        self.ends: float | None = None
+        self._seconds = seconds
+
+    async def pace(self, _: OneConnection, url: str, count: int) -> None:
+        """Refuse the connection during the outage."""
+        if self.world.sent >= len(CONTENT) and count == 0:
+            if self.ends is None:
+                self.ends = self.clock.now + self._seconds
+            if self.clock.now < self.ends:
+                raise ConnectFailed(url, "cannot connect: connection refused")
+
+    async def sync(self, **settings: Any) -> set[str]:
+        """Run one sync over one connection; return what has failed."""
+        async with self.world.manager(self.project, parallel=1, pipelining=False, **settings) as manager:
+            try:
+                await manager.sync()
+            except SyncFailed as failed:
+                return set(failed.failures)
+        return set()
+
+
+@pytest.mark.shows("N22")
+async def test_a_server_that_has_served_another_asset_is_waited_for(tmp_path: Path) -> None:
+    """It goes away between two files."""
+    assert await Gone(tmp_path, 100.0, count=3).sync() == set()
+
+
+async def test_all_assets_wait_for_a_server_together(tmp_path: Path) -> None:
+    """A thousand files would otherwise wait for two minutes each."""
+    gone = Gone(tmp_path, 1e9, count=20)
+    assert len(await gone.sync(patience=60.0, retries=1)) == 19
+    assert gone.ends is not None
+    assert 60.0 <= gone.clock.now - (gone.ends - 1e9) <= 120.0
+
+
 @pytest.mark.shows("N22")
 async def test_all_mirrors_away_at_once(tmp_path: Path) -> None:
     """The network is gone: the mirror that has served bytes is waited for after the others are given up."""

@@ -23,9 +23,10 @@ from grym_fetch.core.http import (
 )
 from grym_fetch.core.journal import piece_digest
 from grym_fetch.core.manifest import Asset
-from grym_fetch.core.origins import MAX_CHANGES, Origins
+from grym_fetch.core.origins import MAX_CHANGES, MAX_LITTLE, Origins
 from grym_fetch.core.ranges import ByteRange
 from grym_fetch.core.segments import UNBOUNDED, SegmentSizes
+from grym_fetch.runtime.buffers import Buffers
 from grym_fetch.testing import seeded_bytes
 from grym_fetch.transfer.attempt import Attempt
 from grym_fetch.transfer.outcome import DropOrigin, Finished, SingleStream, StartAfresh
@@ -146,12 +147,24 @@ async def test_parts_of_a_few_bytes_are_no_ranges() -> None:
     scene = Scene(0, 2500)
     asked, short = Asked(ByteRange(0, 2500), len(DATA)), Body(0, 9)
     answer = JudgedResponse(short, judge(asked, short.head), is_page=False)
-    scene.reader._smallest = 2501
-    assert await scene.reader.receive(scene.attempt, answer) == Finished()  # it was not asked for much
+    scene.reader._smallest = 2000
+    assert await scene.reader.receive(scene.attempt, answer) == Finished()  # a server with larger files would do
     scene, short = Scene(0, 2500), Body(0, 9)
     scene.reader._smallest = 2500
     assert await scene.reader.receive(scene.attempt, answer) == SingleStream("it sends only 9 bytes at a time")
     assert scene.received == 0
+    # Where less is asked for, the end may be meant; but not each time.
+    for count in (0, MAX_LITTLE - 1, MAX_LITTLE):
+        scene = Scene(0, 2500)
+        scene.attempt.origin._little = count
+        body = Body(0, 9)
+        answer = JudgedResponse(body, judge(asked, body.head), is_page=False)
+        outcome = Finished() if count < MAX_LITTLE else SingleStream("it sends only 9 bytes at a time")
+        assert await scene.reader.receive(scene.attempt, answer) == outcome
+    few = Scene(0, 2304)
+    few.attempt.origin._little = MAX_LITTLE
+    answer = JudgedResponse(Body(0, 9), judge(Asked(ByteRange(0, 2304), len(DATA)), short.head), is_page=False)
+    assert await few.reader.receive(few.attempt, answer) == Finished()  # it was not asked for much
     # The last bytes of the content are as few as they are.
     unsized, last = Scene(2991, 5000, promised=False), Body(2991, 3000)
     unsized.reader._smallest = 2000
@@ -184,6 +197,23 @@ async def test_a_whole_stream_fills_the_gaps_and_nothing_else() -> None:
     assert scene.folder.part == DATA
     assert sorted((p.start, p.stop) for p in scene.state.pieces) == [(0, 1000), (1000, 2000), (2000, 3000)]
     assert all(piece_digest(DATA[p.start : p.stop]) == p.digest for p in scene.state.pieces)
+
+
+@pytest.mark.shows("R2")
+async def test_what_is_on_hand_already_is_read_in_large_parts() -> None:
+    """A stream passes over it at full speed, however little room the piece before it has left in the buffer."""
+    scene, reads = Scene(999, 2900), 0
+    await scene.receive(Body(999, 2900))
+    scene.reader._buffers = Buffers(1000, connections=1)
+
+    def count() -> None:
+        nonlocal reads
+        reads += 1
+
+    answer = JudgedResponse(Body(0, len(DATA), count), Whole(len(DATA), NO_VALIDATOR, framed=True), is_page=False)
+    assert await scene.reader.receive(scene.ask_for_all(), answer) == Finished()
+    assert scene.folder.part == DATA
+    assert reads < 10
 
 
 @pytest.mark.shows("R9", "R10", "R14")

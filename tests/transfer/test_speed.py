@@ -302,6 +302,19 @@ def test_connections_go_where_they_are_fast(tmp_path: Path) -> None:
     assert seconds <= 1.75 * SIZE / (4 * 3 * RATE)  # including the time in which all were measured
 
 
+@pytest.mark.shows("N13")
+@pytest.mark.parametrize("slow", [1, 2])
+def test_where_every_connection_crawls_another_mirror_is_asked(tmp_path: Path, slow: int) -> None:
+    """Asked together, as many mirrors as there are connections send a few bytes now and then: they are left."""
+    urls = (ONE, TWO, THREE)[: slow + 1]
+    network = Network(
+        tmp_path, lambda _, url: RATE if url == urls[-1] else 400.0, contents=dict.fromkeys(urls, CONTENT)
+    )
+    network.world.chunk = 2000
+    assert network.sync(parallel=slow, mirrors="together", stall_timeout=10.0) <= 40 + SIZE / RATE
+    assert sum(network.given[url] for url in urls[:-1]) < 64 * KIB
+
+
 def test_a_mirror_that_fails_is_made_up_for(tmp_path: Path) -> None:
     """One of two breaks off for good: its bytes stay, the other one gives the rest, and this is reported."""
     networks: list[Network] = []
