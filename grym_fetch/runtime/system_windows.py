@@ -171,7 +171,7 @@ def lock(descriptor: int) -> None:
 
 
 def fchmod(descriptor: int, mode: int) -> None:
-    """Let nobody write to a file, or whoever else may; the rest is said by its folder's access list. Raises ``OSError``."""
+    """Let nobody write to a file, or whoever may; the rest is said by its folder's access list. Raises ``OSError``."""
     os.chmod(place_of(descriptor), mode)
 
 

@@ -16,7 +16,7 @@ import pytest
 from grym_fetch.core.digest import Checksum
 from grym_fetch.disk import verified as module
 from grym_fetch.disk.state import StateFolder
-from grym_fetch.disk.verified import FileSignature, VerifiedCache, decode_entry, replace_log
+from grym_fetch.disk.verified import FileSignature, VerifiedCache, decode_entry, replace_log, wait_for_tick
 from grym_fetch.testing import seeded_bytes
 from tests.support.project import OWN
 from tests.support.system import descriptors
@@ -364,3 +364,20 @@ def test_only_what_can_never_be_written_is_remembered_elsewhere(
         patch.setattr(os, "open", fails)
         VerifiedCache(StateFolder(assets)).record(file, CHECKSUM, FileSignature.of(file.stat()))
     assert (tmp_path / "home").exists() == elsewhere
+
+
+@pytest.mark.parametrize(("age_ns", "waits"), [(0, True), (-5_000_000, True), (10_000_000, True), (30_000_000, False)])
+def test_whoever_reads_a_file_waits_for_the_end_of_its_tick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age_ns: int, waits: bool
+) -> None:
+    """Also where the clock of programs is a little behind that of files; then what was read can be remembered."""
+    path = tmp_path / "a"
+    path.write_bytes(b"a")
+    figures = os.stat(path)
+    slept: list[float] = []
+    monkeypatch.setattr("time.time_ns", lambda: figures.st_ctime_ns + age_ns)
+    monkeypatch.setattr("time.sleep", slept.append)
+    wait_for_tick(figures)
+    assert bool(slept) == waits
+    if waits:
+        assert FileSignature.of(figures).was_settled(figures.st_ctime_ns + age_ns + round(slept[0] * 1e9) + 1)

@@ -12,8 +12,9 @@
 - `authority`: the TLS of a server that this process trusts.
 
 What others run, or an imitation of it: `buckets`, `registry`, `git_lfs` and `hubs` (real servers where there are such);
-`dask_cluster` and `ray_head` (real), `fake_cluster` (in memory); `other_user` works as somebody else. `darwin` and
-`windows` take from Linux what those systems lack, and `as_darwin` does it for a whole run. `terminal` is a screen.
+`dask_cluster` and `ray_head` (real), `fake_cluster` (in memory); `other_user` works as somebody else. `darwin`
+takes from Linux what macOS lacks, and `as_darwin` does it for a whole run; `on_wine` is for a Windows Python on Wine.
+`terminal` is a screen.
 
 Around them: `invariants` checks a run against all that must hold of every run (`checked_sync`, `Rules`); `power_cut`
 works out what a disk may hold after a power failure; `transports` are the two ways over which HTTP goes;
