@@ -28,6 +28,10 @@ from tests.support.nginx import BINARY, Nginx
 from tests.support.project import Project
 from tests.support.properties import load_profile
 
+if sys.platform != "win32":
+    # Nothing of these can run here: `make test-windows` runs them.
+    collect_ignore = ["end_to_end/test_windows.py", "runtime/test_system_windows.py", "runtime/test_windows_folders.py"]
+
 _MEMORY = Path("/dev/shm")
 _ENOUGH = 4 << 30
 

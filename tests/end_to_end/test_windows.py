@@ -16,7 +16,6 @@ import pytest
 
 from grym_fetch.testing import AssetServer, Gate, Hold, ServedFile, seeded_bytes, serve_in_thread
 
-pytestmark = pytest.mark.skipif(sys.platform != "win32", reason="needs Windows, or Wine: make test-windows")
 MIB = 1024 * 1024
 CONTENT = seeded_bytes(9 * MIB, seed=1)
 

@@ -7,7 +7,6 @@ import errno
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +14,6 @@ from pathlib import Path
 import pytest
 
 from grym_fetch.runtime import system
-
-pytestmark = pytest.mark.skipif(sys.platform != "win32", reason="needs Windows, or Wine: make test-windows")
 
 
 @pytest.fixture

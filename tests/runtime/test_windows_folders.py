@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +12,6 @@ import pytest
 
 from grym_fetch.runtime import system
 
-pytestmark = pytest.mark.skipif(sys.platform != "win32", reason="needs Windows, or Wine: make test-windows")
-ON_WINE = False
 NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | system.O_NOFOLLOW
 
 
@@ -57,7 +54,6 @@ def test_files_and_folders_are_made_found_and_removed(folder: int) -> None:
     assert system.listdir(folder) == []
 
 
-@pytest.mark.skipif(ON_WINE, reason="Wine finds an open folder by the path that it had")
 def test_an_open_folder_is_the_same_wherever_its_path_leads_by_then(folder: int, tmp_path: Path) -> None:
     """Somebody puts another folder in its place: what is made goes into the one that was opened."""
     system.mkdir("ours", dir_fd=folder)

@@ -173,8 +173,8 @@ def _waiting() -> socket.socket:
 # --- The process that waits ---------------------------------------------------------------------------------
 
 
-_FEW_NEED = re.compile(r"\.(testing|demo|session|transport$)")
-"""Modules that import aiohttp: a process that has it takes longer to fork and to end."""
+_FEW_NEED = re.compile(r"\.(testing|demo|session|transport$|system_windows|windows_folders)")
+"""Modules that import aiohttp: a process that has it takes longer to fork and to end. And those for Windows."""
 _MOST_NEED = (
     "anyio._backends._asyncio",
     "click._textwrap",
