@@ -14,7 +14,7 @@
     ├── UnknownTag               no asset has this tag; with the nearest tags
     ├── UnknownSource            a short address that leads nowhere; with the nearest ones
     ├── UnpinnedAsset            no checksum, and unpinned assets were not allowed
-    ├── UnverifiedRead           no digests of pieces: nothing can be read before it is all there
+    ├── UnverifiedRead           no digests of pieces, or no checksum: nothing read now could be verified
     ├── AssetMissing             not there, and is not fetched now
     ├── TransferError            the remote side
     │   ├── ConnectFailed        no connection: name, route, refusal, time-out
@@ -263,16 +263,25 @@ class UnpinnedAsset(GrymFetchError):
 
 
 class UnverifiedRead(GrymFetchError):
-    """The asset is not there yet, and its manifest has no pieces: what arrives could not be verified before its end."""
+    """No file of the asset was verified here, and no part of it could be: its manifest lacks pieces or a checksum.
 
-    def __init__(self, asset_id: str) -> None:
+    ``is_pinned``: it has a checksum, so that it can be read once it is all there.
+    """
+
+    def __init__(self, asset_id: str, *, is_pinned: bool = True) -> None:
         self.asset_id: str = asset_id
+        self.is_pinned = is_pinned
         super().__init__(asset_id)
 
     def __str__(self) -> str:
         from grym_fetch.core.command_lines import command_line  # as above
 
         pin = command_line("grym-fetch", "pin", "--pieces", names=(self.asset_id,))
+        if not self.is_pinned:
+            return (
+                f"{self.asset_id}: no checksum in the manifest, so nothing of it can be verified. Run `{pin}` to "
+                "record it, or pass unverified_ok=True."
+            )
         return (
             f"{self.asset_id}: the manifest has no digests of its pieces, so it cannot be read before all of it is "
             f"there and verified. Run `{pin}` to add them, fetch it first, or pass unverified_ok=True."
@@ -330,7 +339,7 @@ class BadStatus(TransferError):
 
 
 class Throttled(BadStatus):
-    """The server asks us to wait: 429, 503 and the like, or any status with a time.
+    """The server asks us to wait: 429, 503 and the like, or, with a time, 202, 403 and what may pass (408, 500, …).
 
     ``retry_after`` is in seconds; None if it does not say how long.
     """

@@ -88,7 +88,7 @@ class AssetReader:
         is_judged = asset.pinned and asset.pieces is not None
         # A stand-in never has pieces, and is small: it is read once it is there.
         if not (is_judged or self._unverified_ok or asset.is_stand_in):
-            raise UnverifiedRead(asset.id)
+            raise UnverifiedRead(asset.id, is_pinned=asset.pinned)
         self._readers = readers = engine.fetcher.readers(asset)
         self._fetch = self._coordinator.begin(asset)
         self._fetch.add_done_callback(lambda _: readers.tell())

@@ -231,6 +231,17 @@ async def test_without_pieces_it_is_refused(tmp_path: Path, server: AssetServer)
             assert await file.read() == CONTENT[12:]
 
 
+@pytest.mark.shows("C18")
+async def test_without_a_checksum_pieces_do_not_help(tmp_path: Path, server: AssetServer) -> None:
+    """They are not believed without it; the error says what is missing, also once the file is there."""
+    server.add("/a.bin", CONTENT)
+    async with project_of(tmp_path, server, pinned=False).manager(allow_unpinned=True) as manager:
+        for _ in range(2):
+            with pytest.raises(UnverifiedRead, match=r"no checksum .* pin --pieces a"):
+                await manager.open_asset("a").open()
+            await manager.get_asset_path("a")
+
+
 @pytest.mark.parametrize("is_known", [True, False])
 async def test_unverified_if_that_is_wanted(tmp_path: Path, server: AssetServer, is_known: bool) -> None:
     """What arrives is handed out, also of an asset without checksum and size."""
