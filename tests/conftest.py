@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from grym_fetch.core import speeds
+from grym_fetch.net import plain
 from grym_fetch.testing import AssetServer
 from tests.support import registry, tinyproxy
 from tests.support.nginx import BINARY, Nginx
@@ -65,7 +66,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """No test depends on, or adds to, the proxies, credentials, settings and state of the user who runs it.
 
     Nor on how busy the machine is: a connection within it that takes long to open makes no host far away, which would
-    be asked more at once.
+    be asked more at once; and an answer that takes long is no request that was lost.
     """
     patch, state = pytest.MonkeyPatch(), tempfile.TemporaryDirectory()
     config.add_cleanup(state.cleanup)
@@ -76,6 +77,8 @@ def pytest_configure(config: pytest.Config) -> None:
         if name.lower() in _FOREIGN or name.startswith("GRYM_FETCH_"):
             patch.delenv(name)
     patch.setattr(speeds, "FAR_S", math.inf)
+    for name in ("FIRST_AHEAD_TIMEOUT_S", "AHEAD_TIMEOUT_S"):
+        patch.setattr(plain, name, 60.0)
 
 
 @pytest.fixture

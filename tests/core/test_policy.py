@@ -178,10 +178,10 @@ def test_the_bound_doubles() -> None:
     assert bounds == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
 
 
-@given(st.floats(0, 1e18), st.integers(1, 4), st.booleans(), st.floats(0, 1, exclude_max=True))
+@given(st.floats(0, 1e18, exclude_min=True), st.integers(1, 4), st.booleans(), st.floats(0, 1, exclude_max=True))
 @pytest.mark.shows("A1", "A2")
 def test_told_to_wait_is_at_least_that_long(seconds: float, failures: int, alternatives: bool, jitter: float) -> None:
-    """Retry-After is honoured up to its cap, and extended by at most a tenth of a backoff."""
+    """Retry-After is honoured up to its cap, and extended by at most a tenth of a backoff; 0 seconds are no time."""
     step = next_step(throttled(seconds), failures=failures, alternatives=alternatives, policy=POLICY, jitter=jitter)
     if isinstance(step, GiveUp):
         assert failures > POLICY.retries
