@@ -97,6 +97,8 @@ class _Host:
     """When it last served so many at once: of some, the server may be long done with what is still being read."""
     served_at: float = -math.inf
     """When it last served an attempt."""
+    scheme: str = ""
+    """Over what it last served one."""
     away_since: float | None = None
     """When it could first not be connected to since then."""
     refusals: int = 0
@@ -328,13 +330,13 @@ class Hosts:
         self._leave(attempt, before)
         self.began(attempt, host)
 
-    def receives(self, attempt: object, now: float, *, whole: bool = False) -> None:
+    def receives(self, attempt: object, now: float, *, whole: bool = False, scheme: str = "") -> None:
         """The host serves the attempt: the response is content. ``whole``: it was asked for without a range."""
         known = self._hosts[self._place[attempt]]
         known.receiving.setdefault(attempt, now)
         if whole:
             known.in_vain = 0
-        known.served_at, known.refusals, known.away_since = now, 0, None
+        known.served_at, known.refusals, known.away_since, known.scheme = now, 0, None, scheme
         if known.is_void:
             known.limit, known.is_void = None, False
         if known.probe is attempt:
@@ -400,13 +402,13 @@ class Hosts:
             known.pause(now)
         return True
 
-    def cannot_be_reached(self, host: str, now: float, patience: float) -> float:
+    def cannot_be_reached(self, host: str, scheme: str, now: float, patience: float) -> float:
         """Nobody can connect to it. Return for how many more seconds all assets wait for it, ``patience`` in all.
 
-        0 if it has served nothing in this run.
+        0 if it has served nothing over this scheme in this run: a port that serves http may never speak TLS.
         """
         known = self._hosts.get(host)
-        if known is None or known.served_at == -math.inf:
+        if known is None or known.served_at == -math.inf or known.scheme != scheme:
             return 0.0
         if known.away_since is None:
             known.away_since = now

@@ -73,7 +73,7 @@ class Lessons:
         if isinstance(verdict, http.Partial) and verdict.range.stop < attempt.segment.stop:
             self._hosts.lost_ahead(answer.host)  # each rest would be a request of its own
         if isinstance(verdict, http.Partial | http.Whole):
-            self._hosts.receives(attempt, now, whole=attempt.segment.whole)
+            self._hosts.receives(attempt, now, whole=attempt.segment.whole, scheme=answer.scheme)
             if answer.is_ahead:
                 self._hosts.kept_ahead(answer.host)
         elif (

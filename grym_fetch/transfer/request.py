@@ -85,6 +85,8 @@ class JudgedResponse:
     """Why, if the status is an error."""
     host: str = ""
     """Host and port that sent it, at the end of the redirects."""
+    scheme: str = ""
+    """Over what it was sent: ``http`` or ``https``."""
     is_ahead: bool = False
     """Whether the request for it was sent ahead of its turn."""
 
@@ -322,7 +324,7 @@ class Requester:
         match verdict:
             case UnusableRange(reason=reason) | Broken(reason=reason) | ErrorStatus(reason=reason):
                 verdict = replace(verdict, reason=self.secrets.hide(reason))
-        return JudgedResponse(response, verdict, head.is_page, refusal, host_in(here), is_ahead)
+        return JudgedResponse(response, verdict, head.is_page, refusal, host_in(here), here.scheme, is_ahead)
 
     def _request(
         self,

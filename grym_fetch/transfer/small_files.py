@@ -300,7 +300,7 @@ class SmallFileSource:
                     if isinstance(answer.verdict, ErrorStatus):
                         raise _as_error(request.origin.url, answer.verdict)
                     return None
-                self._hosts.receives(turn, self._clock.monotonic(), whole=True)
+                self._hosts.receives(turn, self._clock.monotonic(), whole=True, scheme=answer.scheme)
                 self._ask_ahead(turn, connection, by)
                 since = self._clock.monotonic()
                 is_complete = await self._receive(answer.response, data)

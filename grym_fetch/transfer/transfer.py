@@ -496,7 +496,10 @@ class Transfer:
         if attempt.segment.whole and attempt.first_byte_at is None:
             self._hosts.refused_whole(attempt, error)
         policy = self._settings.retry
-        is_away = isinstance(error, ConnectFailed)
+        host_patience = 0.0
+        if isinstance(error, ConnectFailed):
+            scheme = error.url.partition(":")[0]
+            host_patience = self._hosts.cannot_be_reached(attempt.host, scheme, now, policy.patience)
         decision = self._origins.failed(
             origin,
             error,
@@ -506,7 +509,7 @@ class Transfer:
             jitter=self._clock.jitter(),
             had_begun=attempt.first_byte_at is not None,
             is_empty=not self._state.segments.on_hand_bytes,
-            host_patience=self._hosts.cannot_be_reached(attempt.host, now, policy.patience) if is_away else 0.0,
+            host_patience=host_patience,
         )
         if isinstance(decision, GiveUp):
             self._rivals.given_up(attempt, error, now)

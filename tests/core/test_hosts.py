@@ -340,3 +340,18 @@ def test_who_says_too_often_is_not_asked_ahead() -> None:
     hosts.left_alone("two.example", 10.0)
     assert not hosts.takes_ahead("two.example", 9.0)
     assert hosts.takes_ahead("two.example", 10.0)
+
+
+def test_a_host_that_is_away_is_waited_for_by_all_together() -> None:
+    """If it has served over this scheme; whoever serves again is as good as new."""
+    hosts = Hosts(4)
+    assert hosts.cannot_be_reached("h", "https", 0.0, 60.0) == 0.0
+    hosts.began("a", "h")
+    assert hosts.cannot_be_reached("h", "https", 0.0, 60.0) == 0.0
+    hosts.receives("a", 1.0, scheme="https")
+    assert hosts.cannot_be_reached("h", "http", 2.0, 60.0) == 0.0
+    assert hosts.cannot_be_reached("h", "https", 10.0, 60.0) == 60.0
+    assert hosts.cannot_be_reached("h", "https", 30.0, 60.0) == 40.0
+    assert hosts.cannot_be_reached("h", "https", 99.0, 60.0) == 0.0
+    hosts.receives("a", 100.0, scheme="https")
+    assert hosts.cannot_be_reached("h", "https", 110.0, 60.0) == 60.0
