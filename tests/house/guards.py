@@ -32,7 +32,7 @@ from typing import IO, Self
 ROOT = Path(__file__).parents[2]
 LISTS = Path(__file__).parent / "guard_lists"
 COPIED = ("grym_fetch", "tests", "tools", "pyproject.toml")
-TIMEOUT_S = 300
+TIMEOUT_S = 40
 
 
 @dataclass(frozen=True)
