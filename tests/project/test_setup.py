@@ -47,7 +47,7 @@ def test_nothing_is_made_among_what_is_git_s(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q", "--bare", "bare")
     root = repository(tmp_path / "repo")
     with pytest.raises(UnsafePath, match="git's own folder"):
-        manifest_step(tmp_path / "bare", {}, NOW, config=None, places={})
+        manifest_step(tmp_path / "bare", {}, NOW, config=None, places=nowhere("assets_dir", tmp_path / "assets"))
     write(root, "assets.json", b'{"assets": []}')
     inside = root / ".git/deep"
     with pytest.raises(UnsafePath, match="git's own folder"):

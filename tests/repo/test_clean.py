@@ -659,13 +659,17 @@ def test_a_file_whose_placeholder_git_would_ignore_stays(tmp_path: Path, rules: 
 
 @pytest.mark.shows("S17")
 def test_what_is_ignored_is_never_moved_for_want_of_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If git fails to say what is ignored, clean moves nothing."""
+    """If git fails to say what is ignored, be it only once, clean moves nothing."""
     root = repository(tmp_path / "repo")
     write(root, "ignored.bin", A)
     write(root, ".gitignore", b"/ignored.bin\n")
+    real, asked = Git.ignored, []
 
-    def fail(*_: object, **__: object) -> set[str]:
-        raise GitUnusable("git check-ignore failed: fatal: a reason")
+    def fail(*arguments: Any, **more: Any) -> set[str]:
+        asked.append(arguments)
+        if len(asked) == 1:
+            raise GitUnusable("git check-ignore failed: fatal: a reason")
+        return real(*arguments, **more)
 
     monkeypatch.setattr(Git, "ignored", fail)
     with pytest.raises(GitUnusable, match="nothing was moved"):
