@@ -41,6 +41,7 @@ def read_by_bash(line: str) -> list[str]:
     return [os.fsdecode(word) for word in shown.split(b"\0")[:-1]]
 
 
+@pytest.mark.posix
 @pytest.mark.shows("S10")
 def test_a_shell_reads_every_name_as_it_is() -> None:
     """Whatever is in a name, the line can be shown by a terminal and means that name."""

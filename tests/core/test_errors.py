@@ -6,6 +6,7 @@ import copy
 import multiprocessing
 import pickle
 import pkgutil
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -226,10 +227,15 @@ COPIES: dict[str, Callable[[GrymFetchError], GrymFetchError]] = {
 }
 
 
+OF_OTHER_SYSTEMS = {"win32": ("system_posix", "system_linux", "system_darwin", "exchange")}.get(
+    sys.platform, ("system_windows", "windows_folders")
+)
+
+
 def test_every_error_has_an_example() -> None:
     """Each class of the hierarchy has an example here, so that no new one escapes the checks below."""
     for module in pkgutil.walk_packages(grym_fetch.__path__, "grym_fetch."):
-        if not module.name.endswith(("__main__", "plugin", "system_windows", "windows_folders")):
+        if not module.name.endswith(("__main__", "plugin", *OF_OTHER_SYSTEMS)):
             import_module(module.name)
     assert [kind.__name__ for kind in every_error() if kind not in EXAMPLES] == []
 
