@@ -310,6 +310,7 @@ def test_where_no_record_can_be_written(local_files: LocalFiles, monkeypatch: py
     before = descriptors()
     assert is_tree_right(*place)
     assert is_unpacked(*place)
+    assert has_unpacked(local_files.assets, local_files.local_path)
     assert forget_unpacked(local_files.assets, local_files.local_path) == ()
     assert not local_files.tree.exists()
     local_files.tree.mkdir()
