@@ -348,6 +348,30 @@ def test_a_full_disk(local_files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -
     assert local_files.stages() == []
 
 
+def test_a_disk_that_has_just_enough_room(local_files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is free may be used to the last byte."""
+    monkeypatch.setattr(unpack, "usable_bytes", lambda _: sum(map(len, OTHER.values())))
+    local_files.put(tar_of(OTHER))
+    assert local_files.unpack()
+
+
+def test_a_whole_file_gets_a_time_that_no_later_write_sets(
+    local_files: LocalFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a change right after unpacking is seen; the time is set when all bytes are there."""
+    marked = list[tuple[int, int]]()
+
+    def note(descriptor: int) -> None:
+        figures = os.fstat(descriptor)
+        marked.append((figures.st_ino, figures.st_size))
+
+    monkeypatch.setattr(unpack, "mark_time", note)
+    local_files.put(tar_of(OTHER))
+    local_files.unpack()
+    there = [path.stat() for path in local_files.tree.iterdir()]
+    assert sorted(marked) == sorted((figures.st_ino, figures.st_size) for figures in there)
+
+
 def test_another_content(local_files: LocalFiles) -> None:
     """A new archive's tree takes the place of the old one, of which nothing stays."""
     local_files.put(tar_of(FILES, header("link", tarfile.SYMTYPE, "top.txt")))
