@@ -69,6 +69,8 @@ ENOUGH_S = 120
 """A mutant whose tests take longer is taken for noticed."""
 
 _PR_SET_PDEATHSIG = 1
+_CLONE_NEWNS = 0x20000
+_MS_REC, _MS_PRIVATE = 1 << 14, 1 << 18
 
 _OTHERS: dict[type[ast.cmpop], str] = {
     ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==",
@@ -292,7 +294,10 @@ def forked(run: Callable[[], int], seconds: float | None = None) -> bool:
     if not child:
         code = 1
         try:
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            system = ctypes.CDLL(None)
+            system.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if system.unshare(_CLONE_NEWNS) == 0:  # what a test mounts and leaves is gone with the process
+                system.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None)
             if seconds is not None:
                 os.setsid()
             code = run()

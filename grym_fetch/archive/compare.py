@@ -48,7 +48,6 @@ def compare(
     try:
         with opened(archive, limits, is_stopped, on_read) as (file, census), reading(archive, census):
             for member, read in members(file, kind_of(local_path), census):
-                census.check_stopped()
                 if not census.admit(member):
                     continue
                 parent = member.path if member.kind == "folder" else member.path.rpartition("/")[0]

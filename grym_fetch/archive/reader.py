@@ -138,9 +138,9 @@ class _Packed:
         self._file = file
         self._census = census
 
-    def read(self, size: int = -1, /) -> bytes:
+    def read(self, size: int, /) -> bytes:
         self._census.check_stopped()
-        return self._file.read(min(size, _PACKED_BYTES) if size >= 0 else _PACKED_BYTES)
+        return self._file.read(min(size, _PACKED_BYTES))
 
 
 class _Gzip:

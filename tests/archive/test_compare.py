@@ -13,6 +13,7 @@ import pytest
 from grym_fetch.archive import compare, unpack
 from grym_fetch.archive.reader import Stopped
 from grym_fetch.archive.unpack import ensure_unpacked, is_tree_right
+from grym_fetch.core.archives import Limits
 from grym_fetch.core.errors import UnsafeArchive
 from tests.archive.test_unpack import CHECK, FILES, LocalFiles, header, tar_of
 from tests.support.archives import zip_of
@@ -34,6 +35,19 @@ def test_a_tree_with_a_link_that_leads_out_is_not_the_archives(local_files: Loca
     assert not is_tree_right(local_files.assets, local_files.local_path, CHECK, archive)
     with pytest.raises(UnsafeArchive, match="leads out of the archive"):
         local_files.unpack()
+
+
+@pytest.mark.shows("S4")
+def test_a_tree_of_a_bomb_is_not_the_archives(local_files: LocalFiles) -> None:
+    """What would not be unpacked for its size is not right either where somebody has made its tree by hand."""
+    archive = local_files.put(tar_of({"a": bytes(3000), "b": bytes(3000)}))
+    local_files.tree.mkdir()
+    for name in ("a", "b"):
+        (local_files.tree / name).write_bytes(bytes(3000))
+    place = (local_files.assets, local_files.local_path, CHECK, archive)
+    assert is_tree_right(*place, Limits(bytes=6000))
+    shutil.rmtree(local_files.assets / ".grym-fetch")
+    assert not is_tree_right(*place, Limits(bytes=5999))
 
 
 @pytest.mark.linux

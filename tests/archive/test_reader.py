@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import struct
 import tarfile
 import zipfile
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from grym_fetch.core.archives import ArchiveKind, Census, Limits
 from grym_fetch.core.errors import StorageError, UnsafeArchive
 from grym_fetch.testing import seeded_bytes
 from tests.support.archives import zip_of
+from tests.support.system_calls import flags_of_open
 
 CONTENT = seeded_bytes(200_000, seed=1)
 
@@ -32,29 +33,34 @@ def tar_of_content() -> bytes:
     return out.getvalue()
 
 
-def read_all(archive: Path, kind: ArchiveKind, told: list[tuple[int, int]]) -> None:
+def read_all(archive: Path, kind: ArchiveKind, told: list[tuple[int, int]], limits: Limits | None = None) -> None:
     """Read each member to its end."""
     with (
-        opened(archive, Limits(), lambda: False, lambda *at: told.append(at)) as (file, census),
+        opened(archive, limits or Limits(), lambda: False, lambda *at: told.append(at)) as (file, census),
         reading(archive, census),
     ):
         for _, read in members(file, kind, census):
-            while read(1000):
+            while read(512):
                 pass
 
 
 def test_who_waits_is_told_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """First that nothing was read of how much, and then once for every so many bytes of the archive."""
     monkeypatch.setattr(reader, "TOLD_EVERY_BYTES", 64 * 1024)
-    monkeypatch.setattr(reader, "_PACKED_BYTES", 16 * 1024)
     archive = tmp_path / "a.tar"
     archive.write_bytes(tar_of_content())
     size, told = archive.stat().st_size, list[tuple[int, int]]()
     read_all(archive, "tar", told)
-    assert told[0] == (0, size)
-    steps = [at for at, of in told if of == size]
-    assert len(steps) == len(told) == 1 + size // (64 * 1024)
-    assert all(64 * 1024 <= after - before < 80 * 1024 for before, after in pairwise(steps))
+    assert told == [(at, size) for at in range(0, size, 64 * 1024)]
+
+
+def test_an_archive_is_opened_with_care(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something else may be there by now: nothing is waited for, and no terminal becomes this process's."""
+    archive, flags = tmp_path / "a.tar", flags_of_open(monkeypatch)
+    archive.write_bytes(tar_of_content())
+    read_all(archive, "tar", [])
+    care = os.O_NONBLOCK | os.O_NOCTTY
+    assert [each & care for each in flags] == [care]
 
 
 @pytest.mark.shows("S4")
@@ -67,6 +73,74 @@ def test_a_central_directory_longer_than_any_is_not_read(tmp_path: Path) -> None
         file.write(struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, length, 0, 0))
     with pytest.raises(UnsafeArchive, match="an absurdly long central directory"):
         read_all(archive, "zip", [])
+
+
+def test_a_central_directory_of_the_greatest_length_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to there it is as good as any other."""
+    archive, data = tmp_path / "a.zip", zip_of({f"{n}": b"" for n in range(100)})
+    archive.write_bytes(data)
+    monkeypatch.setattr(reader, "MAX_DIRECTORY_BYTES", data.index(b"PK\x05\x06") - data.index(b"PK\x01\x02"))
+    read_all(archive, "zip", [])
+
+
+@pytest.mark.parametrize("limits", [Limits(members=99), Limits(memory=50_000, memory_ratio=1)])
+@pytest.mark.shows("S4")
+def test_of_a_directory_with_too_many_entries_none_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: Limits
+) -> None:
+    """An entry takes ten times as much memory as its bytes in the directory, so they are counted there."""
+    archive, made = tmp_path / "a.zip", list[str]()
+    archive.write_bytes(zip_of({f"{n}": b"" for n in range(100)}))
+
+    class Noted(zipfile.ZipInfo):
+        def __init__(self, filename: str) -> None:
+            made.append(filename)
+            super().__init__(filename)
+
+    monkeypatch.setattr(zipfile, "ZipInfo", Noted)
+    read_all(archive, "zip", [])
+    assert len(made) == 100
+    with pytest.raises(UnsafeArchive, match=r"more members|more than 99 members"):
+        read_all(archive, "zip", [], limits)
+    assert len(made) == 100
+
+
+def zip_with_twins() -> bytes:
+    """A zip of two members that are the same bytes."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as made:
+        made.writestr("a", CONTENT)
+        made.filelist *= 2
+    return out.getvalue()
+
+
+def encrypted_zip() -> bytes:
+    """A zip that says in its directory that its member is encrypted."""
+    data = bytearray(zip_of({"a": b"secret"}))
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    return bytes(data)
+
+
+REFUSED: dict[str, tuple[bytes, str]] = {
+    "shared bytes": (zip_with_twins(), "members that share their bytes"),
+    "encrypted": (encrypted_zip(), "it is encrypted"),
+    "a NUL": (zip_of({"name!.exe": b"1"}).replace(b"name!", b"name\0"), "a NUL in its name"),
+    "lzma": (zip_of({"a": b"1"}, method=zipfile.ZIP_LZMA), r"unsupported method of compression \(number 14\)"),
+}
+
+
+@pytest.mark.parametrize(("data", "reason"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.shows("S4", "S5")
+def test_what_no_honest_zip_has_is_refused(tmp_path: Path, data: bytes, reason: str) -> None:
+    """The directory is enough to tell: no member is read, and what ``zipfile`` makes of such a zip does not matter."""
+    archive = tmp_path / "a.zip"
+    archive.write_bytes(data)
+    with (
+        opened(archive, Limits(), lambda: False, lambda *_: None) as (file, census),
+        reading(archive, census),
+        pytest.raises(UnsafeArchive, match=reason),
+    ):
+        next(iter(members(file, "zip", census)))
 
 
 @pytest.mark.shows("S4")

@@ -310,6 +310,7 @@ def test_where_no_record_can_be_written(local_files: LocalFiles, monkeypatch: py
     before = descriptors()
     assert is_tree_right(*place)
     assert is_unpacked(*place)
+    assert has_unpacked(local_files.assets, local_files.local_path)
     assert forget_unpacked(local_files.assets, local_files.local_path) == ()
     assert not local_files.tree.exists()
     local_files.tree.mkdir()
@@ -345,6 +346,30 @@ def test_a_full_disk(local_files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(DiskFull, match="not enough space to unpack"):
         local_files.unpack()
     assert local_files.stages() == []
+
+
+def test_a_disk_that_has_just_enough_room(local_files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is free may be used to the last byte."""
+    monkeypatch.setattr(unpack, "usable_bytes", lambda _: sum(map(len, OTHER.values())))
+    local_files.put(tar_of(OTHER))
+    assert local_files.unpack()
+
+
+def test_a_whole_file_gets_a_time_that_no_later_write_sets(
+    local_files: LocalFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a change right after unpacking is seen; the time is set when all bytes are there."""
+    marked = list[tuple[int, int]]()
+
+    def note(descriptor: int) -> None:
+        figures = os.fstat(descriptor)
+        marked.append((figures.st_ino, figures.st_size))
+
+    monkeypatch.setattr(unpack, "mark_time", note)
+    local_files.put(tar_of(OTHER))
+    local_files.unpack()
+    there = [path.stat() for path in local_files.tree.iterdir()]
+    assert sorted(marked) == sorted((figures.st_ino, figures.st_size) for figures in there)
 
 
 def test_another_content(local_files: LocalFiles) -> None:
