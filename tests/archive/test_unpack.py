@@ -611,6 +611,22 @@ def test_no_special_bits(local_files: LocalFiles, ending: str, mode: int) -> Non
     assert stat.S_IMODE((local_files.tree / "a").stat().st_mode) == 0o755
 
 
+def test_a_tree_that_replaces_another_leaves_nothing_open(local_files: LocalFiles) -> None:
+    """Nor does one that is made where no assets folder was, or that finds strangers in its place."""
+    before = descriptors()
+    local_files.put(tar_of(FILES))
+    local_files.unpack(CHECK)
+    (local_files.tree / "notes").write_bytes(b"mine")
+    local_files.put(tar_of(OTHER))
+    local_files.unpack(CHECK_2)
+    assert (local_files.tree.parent / "voices.old/notes").exists()
+    shutil.rmtree(local_files.assets / ".grym-fetch")
+    local_files.put(tar_of(FILES))
+    with pytest.raises(UnsafePath):
+        local_files.unpack(CHECK)
+    assert descriptors() == before
+
+
 @pytest.mark.root
 @pytest.mark.shows("D23")
 def test_a_mount_point_in_the_place(local_files: LocalFiles) -> None:
