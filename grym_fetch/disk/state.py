@@ -358,8 +358,10 @@ def owner_of_new_files(folder: int) -> int | None:
 
 def _has_modes(folder: int) -> bool:
     """Whether modes mean anything here: FAT and some network file systems show the same one for every file."""
-    made = _new_file(folder) if system.HAS_MODES else None
-    return system.HAS_MODES and (made is None or not made.st_mode & 0o022)
+    if not system.HAS_MODES:
+        return False
+    made = _new_file(folder)
+    return made is None or not made.st_mode & 0o022
 
 
 def _new_file(folder: int) -> os.stat_result | None:

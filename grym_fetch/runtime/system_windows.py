@@ -26,6 +26,7 @@ from grym_fetch.runtime.process_start import process_start
 
 if sys.platform == "win32":  # for type checkers: on other systems, that module is empty to them
     from grym_fetch.runtime.windows_folders import (
+        KERNEL,
         O_DIRECTORY,
         O_NOFOLLOW,
         link,
@@ -125,10 +126,9 @@ def _transfer(call: str, descriptor: int, memory: memoryview, at: int) -> int:
         return 0
     where, count = _Overlapped(low=at & 0xFFFF_FFFF, high=at >> 32), ctypes.c_uint32()
     first = (ctypes.c_char * len(memory)).from_buffer(memory)
-    kernel = ctypes.WinDLL("kernel32", use_last_error=True)
     handle = ctypes.c_void_p(msvcrt.get_osfhandle(descriptor))
     many = ctypes.c_uint32(len(memory))
-    if not getattr(kernel, call)(handle, first, many, ctypes.byref(count), ctypes.byref(where)):
+    if not getattr(KERNEL, call)(handle, first, many, ctypes.byref(count), ctypes.byref(where)):
         if (code := ctypes.get_last_error()) == _END_OF_FILE:
             return 0
         raise ctypes.WinError(code)
@@ -155,18 +155,16 @@ def pwrite(descriptor: int, data: memoryview | bytes, at: int) -> int:
 def utime(descriptor: int, *, ns: tuple[int, int]) -> None:
     """Set when an open file was read and written last, in steps of 100 ns (SetFileTime). Raises ``OSError``."""
     read, written = (ctypes.c_uint64(each // 100 + _EPOCH) for each in ns)
-    kernel = ctypes.WinDLL("kernel32", use_last_error=True)
     handle = ctypes.c_void_p(msvcrt.get_osfhandle(descriptor))
-    if not kernel.SetFileTime(handle, None, ctypes.byref(read), ctypes.byref(written)):
+    if not KERNEL.SetFileTime(handle, None, ctypes.byref(read), ctypes.byref(written)):
         raise ctypes.WinError(ctypes.get_last_error())
 
 
 def lock(descriptor: int) -> None:
     """Lock an open file as long as it is open, without waiting: EACCES if somebody else has it. Raises ``OSError``."""
     where = _Overlapped(low=_LOCKED_BYTE)
-    kernel = ctypes.WinDLL("kernel32", use_last_error=True)
     handle = ctypes.c_void_p(msvcrt.get_osfhandle(descriptor))
-    if not kernel.LockFileEx(handle, _EXCLUSIVE | _AT_ONCE, 0, 1, 0, ctypes.byref(where)):
+    if not KERNEL.LockFileEx(handle, _EXCLUSIVE | _AT_ONCE, 0, 1, 0, ctypes.byref(where)):
         raise ctypes.WinError(ctypes.get_last_error())
 
 
@@ -255,7 +253,7 @@ def _is_readable(pipe: int) -> bool:
     """Ask PeekNamedPipe, as nothing waits for anonymous pipes; it fails when the other end is closed."""
     count = ctypes.c_ulong()
     handle = ctypes.c_void_p(msvcrt.get_osfhandle(pipe))
-    asked = ctypes.WinDLL("kernel32").PeekNamedPipe(handle, None, 0, None, ctypes.byref(count), None)
+    asked = KERNEL.PeekNamedPipe(handle, None, 0, None, ctypes.byref(count), None)
     return not asked or count.value > 0
 
 

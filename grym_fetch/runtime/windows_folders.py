@@ -24,6 +24,8 @@ from pathlib import Path
 
 assert sys.platform == "win32", "for type checkers: this is the module of another system"
 
+KERNEL = ctypes.WinDLL("kernel32", use_last_error=True)
+_NT = ctypes.WinDLL("ntdll")
 O_DIRECTORY = 1 << 40
 """Open a folder, and nothing else: a flag that ``os.open`` refuses, and only `open_descriptor` takes."""
 O_NOFOLLOW = 1 << 41
@@ -86,7 +88,7 @@ def _check(status: int, shown: object) -> None:
     status &= 0xFFFF_FFFF
     if status < 0x8000_0000:
         return
-    code = ctypes.WinDLL("ntdll").RtlNtStatusToDosError(ctypes.c_uint32(status))
+    code = _NT.RtlNtStatusToDosError(ctypes.c_uint32(status))
     error = ctypes.WinError(code)
     if (number := _WRONG_KIND.get(status)) is not None:
         raise OSError(number, error.strerror, str(shown))
@@ -124,7 +126,7 @@ def _open(path: str | Path, folder: int | None, access: int, *, how: int = _OPEN
         flags=_CASE_INSENSITIVE,
     )
     handle, outcome = ctypes.c_void_p(), _Outcome()
-    status = ctypes.WinDLL("ntdll").NtCreateFile(
+    status = _NT.NtCreateFile(
         ctypes.byref(handle),
         ctypes.c_uint32(access | _SYNCHRONIZE),
         ctypes.byref(wanted),
@@ -146,7 +148,7 @@ def _descriptor(handle: int, flags: int) -> int:
     try:
         return msvcrt.open_osfhandle(handle, flags | os.O_BINARY | os.O_NOINHERIT)
     except OSError:
-        ctypes.WinDLL("kernel32").CloseHandle(ctypes.c_void_p(handle))
+        KERNEL.CloseHandle(ctypes.c_void_p(handle))
         raise
 
 
@@ -182,8 +184,8 @@ def place_of(folder: int) -> str:
     """The path of an open folder, wherever it is by now. Raises ``OSError``."""
     text = ctypes.create_unicode_buffer(_LONGEST_PATH)
     handle = ctypes.c_void_p(msvcrt.get_osfhandle(folder))
-    if not ctypes.WinDLL("kernel32").GetFinalPathNameByHandleW(handle, text, _LONGEST_PATH, 0):
-        raise ctypes.WinError()
+    if not KERNEL.GetFinalPathNameByHandleW(handle, text, _LONGEST_PATH, 0):
+        raise ctypes.WinError(ctypes.get_last_error())
     return text.value
 
 
@@ -238,7 +240,7 @@ def _remove(name: str, folder: int | None, *, is_folder: bool) -> None:
 
 def _set(handle: int, kind: int, value: ctypes._SimpleCData[int] | ctypes.Array[ctypes.c_char], shown: str) -> None:
     outcome = _Outcome()
-    status = ctypes.WinDLL("ntdll").NtSetInformationFile(
+    status = _NT.NtSetInformationFile(
         ctypes.c_void_p(handle),
         ctypes.byref(outcome),
         ctypes.byref(value),
