@@ -326,7 +326,7 @@ def remove_known(above: int, name: str, known: Unpacked) -> None:
     files, links = known.all_files, known.all_links
     for at, folders, names, here in system.fwalk(name, above):
         for each in (*names, *folders):
-            relative = os.path.relpath(os.path.join(at, each), name)
+            relative = f"{at}/{each}".removeprefix(f"{name}/")
             figures = system.stat(each, dir_fd=here, follow_symlinks=False)
             if stat.S_ISLNK(figures.st_mode):
                 if (relative, system.readlink(each, dir_fd=here)) in links:

@@ -259,7 +259,7 @@ def forget_unpacked(assets_dir: Path, local_path: str) -> tuple[str, ...]:
                 os.close(above)
             left = [path for path in store.place.rglob("*") if path.is_symlink() or not path.is_dir()]
         store.forget_record()
-        return tuple(sorted(str(path.relative_to(assets_dir)) for path in left))
+        return tuple(sorted(path.relative_to(assets_dir).as_posix() for path in left))
 
 
 # --- From an archive to a tree ------------------------------------------------------------------------------

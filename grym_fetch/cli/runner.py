@@ -41,6 +41,7 @@ from grym_fetch.core.figures import format_size
 from grym_fetch.core.manifest import Manifest
 from grym_fetch.core.text import redact_text, safe_text
 from grym_fetch.core.variables import BadVariable
+from grym_fetch.disk.folders import path_from
 from grym_fetch.display.choice import Display, choose_display
 from grym_fetch.display.github import annotation
 from grym_fetch.display.lines import Telling, Tells
@@ -400,7 +401,7 @@ def print_error(error: GrymFetchError, *, manifest: Path | None = None) -> None:
         shown = _shown(text.removesuffix(advice).rstrip(" \n.") if advice else text)
         if is_github(os.environ):
             told_with = f"{shown}\nhint: {as_sentence(_shown(advice))}" if advice else shown
-            file = "" if manifest is None else os.path.relpath(manifest, os.environ.get("GITHUB_WORKSPACE") or None)
+            file = "" if manifest is None else path_from(os.environ.get("GITHUB_WORKSPACE") or os.curdir, manifest)
             streams.tell(annotation("error", told_with, title=safe_text(failure.asset_id or ""), file=file))
             continue
         if number and is_terminal:

@@ -117,17 +117,24 @@ def _hold(root: int, name: str, owner: Owner | None) -> int | None:
 
 
 def _take_over(root: int, old: str, new: str) -> None:
-    try:
-        system.rename(old, new, folder=root, into=root)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        # A folder in a lower layer of an overlay file system cannot be renamed; the files in it can.
+    # The journal is open. Nor can a folder in a lower layer of an overlay file system be renamed; the files in it can.
+    if not (system.RENAMES_OPEN_FOLDERS and _rename(root, old, new)):
         system.mkdir(new, 0o700, dir_fd=root)
         for each in ("part", "journal"):
             with suppress(FileNotFoundError):
                 system.rename(f"{old}/{each}", f"{new}/{each}", folder=root, into=root)
         remove_tree(root, old)
+
+
+def _rename(root: int, old: str, new: str) -> bool:
+    """Rename a stage in one step; False if the file system cannot. Raises any other ``OSError``."""
+    try:
+        system.rename(old, new, folder=root, into=root)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        return False
+    return True
 
 
 def open_ours(folder: int, name: str, flags: int, mode: int) -> int:

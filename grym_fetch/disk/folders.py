@@ -56,6 +56,19 @@ _ADVICE = {
 }
 
 
+def file_path(folder: str, local_path: str) -> str:
+    """The path of a file in a folder, in this system's spelling. As text: joining paths takes ten times as long."""
+    return f"{folder}/{local_path}" if os.sep == "/" else os.path.join(folder, local_path.replace("/", os.sep))
+
+
+def path_from(folder: str | Path, path: str | Path) -> str:
+    """A path as seen from a folder; a full one if there is none, as for another drive of Windows."""
+    try:
+        return os.path.relpath(path, folder)
+    except ValueError:
+        return os.path.abspath(path)
+
+
 @contextmanager
 def storage_errors(path: object) -> Iterator[None]:
     """Turn any ``OSError`` raised in the block into a `StorageError` about ``path``."""

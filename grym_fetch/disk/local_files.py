@@ -26,7 +26,7 @@ from grym_fetch.core.manifest import Asset
 from grym_fetch.core.paths import MOVED_FILES
 from grym_fetch.core.piece_digests import piece_count
 from grym_fetch.core.text import safe_text
-from grym_fetch.disk.folders import storage_errors, sync
+from grym_fetch.disk.folders import file_path, storage_errors, sync
 from grym_fetch.disk.moved_files import parse_storage, read_document
 from grym_fetch.disk.piece_sums import PieceSumsStore
 from grym_fetch.disk.state import StateFolder
@@ -134,9 +134,8 @@ class LocalFiles:
         return [Path(place) for place in self._places(asset, self._folders)]
 
     def _places(self, asset: Asset, folders: Iterable[str]) -> Iterator[str]:
-        # Called for ten thousand assets at once: joining text is ten times as fast as joining paths.
         for folder in folders:
-            yield f"{folder}/{asset.local_path}"
+            yield file_path(folder, asset.local_path)
         if asset.checksum is not None and (moved := self._moved_files().get(asset.checksum.hexdigest)) is not None:
             yield str(moved)
 
@@ -150,7 +149,7 @@ class LocalFiles:
         # Nearly all of them lie in the first folder, and were verified there.
         first = folders[0] if folders else ""
         for asset in assets:
-            place = f"{first}/{asset.local_path}"
+            place = file_path(first, asset.local_path)
             if asset.checksum is not None and self.verified_cache.is_verified(place, asset.checksum):
                 yield Look(Presence.VERIFIED, place)
             else:
@@ -160,12 +159,12 @@ class LocalFiles:
         """``gone``: folders known not to be there; more are added to it. None if it is not worth remembering them."""
         is_other = False
         for place in self._places(asset, folders):
-            if gone and place.rpartition("/")[0] in gone:
+            if gone and place.rpartition(os.sep)[0] in gone:
                 continue
             try:
                 figures = os.stat(place)
             except OSError:
-                if gone is not None and not os.path.isdir(folder := place.rpartition("/")[0]):
+                if gone is not None and not os.path.isdir(folder := place.rpartition(os.sep)[0]):
                     gone.add(folder)
                 continue
             known = None
@@ -393,7 +392,7 @@ def hash_open(descriptor: int, hasher: Updated, on_progress: Callable[[int], boo
 
 def _is_in(folders: dict[str, bool], place: str) -> bool:
     """Whether anything is there. ``folders``: which are there; each is asked for once, and not for each file."""
-    folder = place.rpartition("/")[0]
+    folder = place.rpartition(os.sep)[0]
     if folder not in folders:
         folders[folder] = os.path.isdir(folder)
     return folders[folder] and os.path.lexists(place)

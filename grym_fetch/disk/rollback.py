@@ -18,7 +18,7 @@ from grym_fetch.core.checked_lines import decode_line, encode_line
 from grym_fetch.core.errors import StorageError
 from grym_fetch.core.freshness import version_number
 from grym_fetch.disk.atomic import PRIVATE, replace_file
-from grym_fetch.disk.folders import close_each
+from grym_fetch.disk.folders import close_each, path_from
 from grym_fetch.disk.state import StateFolder, read_state
 from grym_fetch.runtime import system
 
@@ -30,7 +30,7 @@ class RollbackGuard:
 
     def __init__(self, assets_dir: Path, manifest: Path) -> None:
         # Not the absolute path: a project that is moved or mounted elsewhere is still the same project.
-        name = os.path.relpath(manifest, assets_dir)
+        name = path_from(assets_dir, manifest)
         key = hashlib.sha256(os.fsencode(name)).hexdigest()[:24]
         self._state = StateFolder(assets_dir)
         self._name = f"manifest-version-{key}"

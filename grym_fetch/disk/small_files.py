@@ -26,6 +26,7 @@ from grym_fetch.disk.claims import new_name
 from grym_fetch.disk.folders import (
     NEW_FILE,
     close_each,
+    file_path,
     open_child,
     open_folder,
     remove_tree,
@@ -195,7 +196,7 @@ class SmallFileWriter:
                 raise OSError
         before = os.fstat(descriptor)
         system.rename(staged, name, folder=folder, into=parent)
-        path = f"{self._assets_dir}/{file.local_path}"
+        path = file_path(str(self._assets_dir), file.local_path)
         return VerifiedFile(path, str(file.checksum), signature_in_place(descriptor, before, parent, name, path))
 
 

@@ -16,7 +16,7 @@ from grym_fetch.core.checked_lines import decode_line, encode_line
 from grym_fetch.core.errors import GrymFetchError, StorageError, UnsafePath
 from grym_fetch.core.manifest import Asset, ManifestSource
 from grym_fetch.core.text import safe_text
-from grym_fetch.disk.folders import close_each, write_all
+from grym_fetch.disk.folders import close_each, path_from, write_all
 from grym_fetch.disk.state import StateFolder, is_gone, is_private, nearest, open_state, read_state
 from grym_fetch.manifest_files.project import load_manifest
 
@@ -37,7 +37,7 @@ class Neighbours:
         self._state = state
         self._manifest = manifest
         # Not the absolute path: a project that is moved or mounted elsewhere is still the same project.
-        self._name = os.path.relpath(os.path.realpath(manifest), os.path.realpath(state.assets_dir))
+        self._name = path_from(os.path.realpath(state.assets_dir), os.path.realpath(manifest))
         self._is_noted = False
 
     def note(self) -> None:

@@ -32,7 +32,7 @@ from grym_fetch.core.events import RunStarted
 from grym_fetch.core.figures import lacking
 from grym_fetch.core.paths import check_local_path, collision_key, why_equal
 from grym_fetch.core.text import safe_text
-from grym_fetch.disk.folders import free_bytes, open_folder, open_regular, storage_errors, sync
+from grym_fetch.disk.folders import free_bytes, open_folder, open_regular, path_from, storage_errors, sync
 from grym_fetch.disk.moved_files import MovedFile
 from grym_fetch.disk.verified import FileSignature
 from grym_fetch.repo.errors import NotMoved
@@ -301,7 +301,7 @@ class Cleaner:
         """The target's folders whose parents were certainly flushed: a run that died may have made others."""
         # As a person in the repository's root would write it; None if it is found without being named.
         is_usual = plan.target in usual_folders(plan.root)
-        self._external = None if is_usual else os.path.relpath(plan.target, plan.root)
+        self._external = None if is_usual else path_from(plan.root, plan.target)
 
     def __enter__(self) -> Self:
         plan = self._plan

@@ -31,6 +31,8 @@ O_NOCTTY = os.O_NOCTTY
 """Do not let a terminal become ours."""
 HAS_MODES = True
 """Whether the mode of a file says who may write to it."""
+RENAMES_OPEN_FOLDERS = True
+"""Whether a folder can be renamed while a file in it is open."""
 _BLOCK_BYTES = 512
 
 

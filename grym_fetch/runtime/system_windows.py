@@ -65,12 +65,14 @@ assert sys.platform == "win32", "for type checkers: this is the module of anothe
 MAX_OPEN_FILES = 8192
 """``_setmaxstdio`` of the C runtime takes no more."""
 HAS_MODES = False
+RENAMES_OPEN_FOLDERS = False
 O_NONBLOCK = 0
 O_NOCTTY = 0
 _LOCKED_BYTE = 0x7FFF_0000
 """Locks here keep others from reading: lock a byte far behind all content of a lock file."""
 _EXCLUSIVE, _AT_ONCE = 0x2, 0x1
 _END_OF_FILE = 38
+_ACCESS_DENIED = 5
 _EPOCH = 116_444_736_000_000_000
 """1970 in steps of 100 ns since 1601."""
 _PIPE_PAUSE_S = 0.01
@@ -316,14 +318,24 @@ def flush(descriptor: int, *, data_only: bool) -> None:  # noqa: ARG001 - there 
     """Flush a file to the disk (FlushFileBuffers). A folder cannot be flushed, and need not be on NTFS's journal."""
     if modes.S_ISDIR(os.fstat(descriptor).st_mode):
         return
+    if _flush(descriptor):
+        return
+    # It was opened to be read, which is not enough here.
+    writing = open_descriptor(place_of(descriptor), os.O_WRONLY | O_NOFOLLOW)
     try:
-        os.fsync(descriptor)
-    except PermissionError:  # it was opened to be read, which is not enough here
-        writing = open_descriptor(place_of(descriptor), os.O_WRONLY | O_NOFOLLOW)
-        try:
-            os.fsync(writing)
-        finally:
-            os.close(writing)
+        if not _flush(writing):
+            raise ctypes.WinError(_ACCESS_DENIED)
+    finally:
+        os.close(writing)
+
+
+def _flush(descriptor: int) -> bool:
+    """Call FlushFileBuffers; False if that is not allowed. Not ``os.fsync``, whose errors do not say so."""
+    if KERNEL.FlushFileBuffers(ctypes.c_void_p(msvcrt.get_osfhandle(descriptor))):
+        return True
+    if (code := ctypes.get_last_error()) != _ACCESS_DENIED:
+        raise ctypes.WinError(code)
+    return False
 
 
 def flush_everything() -> bool:

@@ -45,7 +45,7 @@ from grym_fetch.testing import seeded_bytes
 from tests.support.archives import zip_of
 from tests.support.mounts import mounted, overlaid
 from tests.support.project import OWN
-from tests.support.system import dead_owner, descriptors
+from tests.support.system import dead_owner, descriptors, folder_descriptor
 
 FILES = {
     "top.txt": seeded_bytes(10, seed=1),
@@ -997,7 +997,7 @@ def test_where_folders_cannot_be_exchanged(monkeypatch: pytest.MonkeyPatch, numb
 @pytest.mark.linux
 def test_an_exchange_that_fails_is_an_error(tmp_path: Path) -> None:
     """No other error of the system leads to the two steps."""
-    here = os.open(tmp_path, os.O_RDONLY)
+    here = folder_descriptor(tmp_path)
     with pytest.raises(OSError, match="No such file"):
         system.exchange(here, "tree", here, "voices")
     os.close(here)

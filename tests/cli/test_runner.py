@@ -13,6 +13,7 @@ from grym_fetch.cli.runner import print_error, run_plain, short_path
 from grym_fetch.cli.streams import interrupted
 from grym_fetch.core.errors import MirrorsExhausted, OriginFailure, SyncFailed, TransferError, UnpinnedAsset
 from grym_fetch.repo.moving import Draft
+from tests.support.system import folder_descriptor
 
 COMMON = Common(
     config=None, assets_dir=None, external_assets_dir=None, verbose=0, quiet=False, json=False, log_file=None
@@ -25,7 +26,7 @@ def test_sigterm_clears_up(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
 
     def work() -> int:
-        folder = os.open(tmp_path, os.O_RDONLY)
+        folder = folder_descriptor(tmp_path)
         try:
             with Draft(folder, "model.bin") as draft:
                 draft.write(b"half of it")

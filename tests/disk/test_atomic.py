@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from grym_fetch.disk.atomic import PRIVATE, NewFile, create_file, rename_new, replace_file
-from tests.support.system import descriptors
+from tests.support.system import descriptors, folder_descriptor
 from tests.support.system_calls import fail_at
 
 OLD, NEW = b"the old file", b"the new one, which is longer"
@@ -23,7 +23,7 @@ NO_LINKS = [errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK]
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[int]:
     """An empty, open folder."""
-    descriptor = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = folder_descriptor(tmp_path)
     yield descriptor
     os.close(descriptor)
 

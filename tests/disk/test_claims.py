@@ -17,8 +17,9 @@ from grym_fetch.disk.claims import ABANDONED_AFTER_S, claim, is_abandoned, make,
 from grym_fetch.disk.locks import Flock, try_flock
 from grym_fetch.disk.owner import Owner
 from grym_fetch.disk.stage import StageKey
+from grym_fetch.runtime import system
 from grym_fetch.testing import seeded_bytes
-from tests.support.system import dead_owner, descriptors
+from tests.support.system import dead_owner, descriptors, folder_descriptor
 from tests.support.system_calls import failing, flags_of_open
 
 CONTENT = seeded_bytes(100_000, seed=61)
@@ -28,7 +29,7 @@ KEY = StageKey("models/a.bin", "sha256:61")
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[int]:
     """An open folder for stages."""
-    descriptor = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = folder_descriptor(tmp_path)
     yield descriptor
     os.close(descriptor)
 
@@ -133,18 +134,21 @@ def test_who_may_still_use_a_stage(tmp_path: Path, root: int) -> None:
     assert is_abandoned(root, "a", elsewhere, exclusive=True)
 
 
+@pytest.mark.parametrize("is_windows", [False, True])
 def test_a_folder_that_cannot_be_renamed_is_made_anew(
-    tmp_path: Path, root: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, root: int, monkeypatch: pytest.MonkeyPatch, is_windows: bool
 ) -> None:
-    """In a lower layer of an overlay file system only files can be: they move into a folder of their new owner."""
+    """As in a lower layer of an overlay file system, or on Windows: its files move into a folder of their new owner."""
     real = os.rename
 
     def rename(old: str, new: str, **more: int) -> None:
         if "/" not in old:
+            assert not is_windows, "it would be tried for a second"
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
         real(old, new, **more)
 
     monkeypatch.setattr(os, "rename", rename)
+    monkeypatch.setattr(system, "RENAMES_OPEN_FOLDERS", not is_windows)
     for files in (["journal", "part"], ["journal"]):
         journal = make(root, "a")
         assert journal is not None

@@ -21,12 +21,14 @@ from grym_fetch.disk.folders import (
     close_each,
     closed_folders,
     delete_file,
+    file_path,
     free_bytes,
     make_root,
     open_below,
     open_folder,
     open_regular,
     opened_folder,
+    path_from,
     read_regular,
     regular_lines,
     require_space,
@@ -36,7 +38,7 @@ from grym_fetch.disk.folders import (
     usable_bytes,
 )
 from tests.support.other_user import BERT, as_user, needs_root
-from tests.support.system import descriptors, named
+from tests.support.system import descriptors, folder_descriptor, named
 from tests.support.system_calls import flags_of_open
 
 
@@ -226,7 +228,7 @@ def test_a_folder_below_an_open_one(root: Path, outside: Path) -> None:
 def test_one_that_cannot_be_closed_does_not_keep_others_open(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     """What the system says about it is logged."""
     before = descriptors()
-    close_each(os.open(root, os.O_RDONLY), -1, os.open(root, os.O_RDONLY))
+    close_each(folder_descriptor(root), -1, folder_descriptor(root))
     assert descriptors() == before
     assert f"closing a file failed: {os.strerror(errno.EBADF)}" in caplog.text
 
@@ -540,3 +542,19 @@ def test_a_file_without_line_ends_fills_no_memory(root: Path) -> None:
     (root / "file").write_bytes(b"x" * (2 << 20) + b"\nok")
     with opened_folder(root) as above:
         assert list(regular_lines("file", above, limit=4 << 20, owner=os.geteuid())) == [b"\0", b"ok"]
+
+
+def test_paths_are_spelled_as_the_system_does(tmp_path: Path) -> None:
+    """What was recorded for a path is found by that text."""
+    assert file_path(str(tmp_path), "models/a.bin") == str(tmp_path / "models" / "a.bin")
+
+
+def test_a_path_on_another_drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows, no relative path leads there."""
+    assert path_from(tmp_path / "assets", tmp_path / "a.json") == os.path.join("..", "a.json")
+
+    def relpath(path: object, start: object) -> str:
+        raise ValueError(f"path is on mount {path}, start on mount {start}")
+
+    monkeypatch.setattr(os.path, "relpath", relpath)
+    assert path_from("X:", tmp_path / "a.json") == str(tmp_path / "a.json")

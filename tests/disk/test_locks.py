@@ -17,7 +17,7 @@ import pytest
 from grym_fetch.core.errors import UnsafePath
 from grym_fetch.disk.locks import FileLock, Flock, try_flock
 from grym_fetch.disk.owner import Owner
-from tests.support.system import dead_owner, descriptors
+from tests.support.system import dead_owner, descriptors, folder_descriptor
 from tests.support.system_calls import failing, flags_of_open
 
 HOLD = """
@@ -49,7 +49,7 @@ def other(path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def lock_at(path: Path) -> FileLock:
-    return FileLock(lambda: os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY), path.name)
+    return FileLock(lambda: folder_descriptor(path.parent), path.name)
 
 
 def wait_until_held(process: subprocess.Popen[str]) -> None:
@@ -374,7 +374,7 @@ def test_a_lock_is_opened_with_care(path: Path, monkeypatch: pytest.MonkeyPatch)
     """No link is followed, nothing is waited for, no terminal becomes this process's, and what is made is new."""
     flags = flags_of_open(monkeypatch)
     lock = FileLock(lambda: os.dup(folder), path.name)
-    folder = os.open(path.parent, os.O_RDONLY)
+    folder = folder_descriptor(path.parent)
     assert lock.try_acquire()
     lock.release()
     os.close(folder)

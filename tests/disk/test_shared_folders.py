@@ -31,7 +31,7 @@ from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.state import StateFolder, is_of_gone_project, open_state, read_state, state_home, state_lines
 from grym_fetch.disk.verified import FileSignature, VerifiedCache, VerifiedFile, replace_log
 from tests.support.other_user import ANNA, BERT, TEAM, as_user, needs_root
-from tests.support.system import descriptors
+from tests.support.system import descriptors, folder_descriptor
 from tests.support.system_calls import failing, flags_of_open
 
 CONTENT = b"weights" * 1000
@@ -189,7 +189,7 @@ def test_a_state_file_where_others_may_write_is_not_read(tmp_path: Path) -> None
     """Whatever stands in it may be theirs."""
     tmp_path.chmod(0o700)
     (tmp_path / "list").write_bytes(b"ours\n")
-    folder = os.open(tmp_path, os.O_RDONLY)
+    folder = folder_descriptor(tmp_path)
     try:
         assert read_state(folder, "list", 100) == b"ours\n"
         assert [*state_lines(folder, "list", 100)] == [b"ours"]
@@ -560,7 +560,7 @@ def test_a_folder_of_this_user_that_others_may_enter_is_closed_to_them(tmp_path:
 def test_a_state_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
     """A state file is read only up to its limit, however long somebody has made it."""
     (tmp_path / "a").write_bytes(b"x" * 100)
-    folder = os.open(tmp_path, os.O_RDONLY)
+    folder = folder_descriptor(tmp_path)
     try:
         assert read_state(folder, "a", 10) == b"x" * 10
         assert read_state(folder, "a", 1000) == b"x" * 100

@@ -20,14 +20,14 @@ from grym_fetch.disk.verified import ReplacedMeanwhile
 from grym_fetch.events import LinkMode
 from grym_fetch.testing import seeded_bytes
 from tests.support.other_user import needs_root
-from tests.support.system import descriptors
+from tests.support.system import descriptors, folder_descriptor
 
 CONTENT = seeded_bytes(70_001, seed=5)
 
 
 def shared(source: Path, folder: Path, *modes: LinkMode, name: str = "made") -> LinkMode:
     """Share a file into a folder; return how."""
-    opened, here = OpenFile.opened(source), os.open(folder, os.O_RDONLY)
+    opened, here = OpenFile.opened(source), folder_descriptor(folder)
     try:
         made = share(opened, opened.signature, here, name, modes or modes_from("auto"), room=folder)
         os.close(made.descriptor)
@@ -57,7 +57,7 @@ def test_a_copy_is_a_file_of_its_own(source: Path, tmp_path: Path) -> None:
 
 def test_where_no_way_is_open_nothing_is_made(source: Path, tmp_path: Path) -> None:
     """The error names the file that could not be shared."""
-    opened, here = OpenFile.opened(source), os.open(tmp_path, os.O_RDONLY)
+    opened, here = OpenFile.opened(source), folder_descriptor(tmp_path)
     try:
         with pytest.raises(OSError, match="cannot be shared") as caught:
             share(opened, opened.signature, here, "made", [], room=tmp_path)
@@ -129,7 +129,7 @@ def test_a_link_is_followed_only_if_that_is_asked_for(source: Path, tmp_path: Pa
 
 def test_a_name_that_leads_elsewhere_is_not_linked(source: Path, tmp_path: Path) -> None:
     """The file that was opened is copied instead."""
-    opened, here = OpenFile.opened(source), os.open(tmp_path, os.O_RDONLY)
+    opened, here = OpenFile.opened(source), folder_descriptor(tmp_path)
     try:
         expected = opened.signature
         source.rename(tmp_path / "moved")

@@ -16,6 +16,7 @@ from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.manifest_parser import parse_manifest
 from grym_fetch.core.manifest_text import ManifestText
 from grym_fetch.manifest_files.changes import create_manifest, edit_manifest
+from tests.support.system import folder_descriptor
 from tests.support.system_calls import fail_at
 
 OLD = b'{\n  "x": 1.50,\n  "assets": [\n    {"id": "a", "url": "https://h/a", "localPath": "a"}\n  ]\n}\n'
@@ -156,7 +157,7 @@ def test_who_never_stops_writing_is_given_way(path: Path) -> None:
 
 def test_two_of_us_take_turns(path: Path) -> None:
     """While one process changes the manifest, the other is told to come back later."""
-    folder = os.open(path.parent, os.O_RDONLY)
+    folder = folder_descriptor(path.parent)
     fcntl.flock(folder, fcntl.LOCK_EX)
     assert edit_manifest(path, adding()) is None
     assert path.read_bytes() == OLD

@@ -28,6 +28,7 @@ from grym_fetch.testing import seeded_bytes
 from tests.repo.death import dying
 from tests.repo.story import LIMIT, NOON, clean, commit, git, repository, write
 from tests.support.sweeps import typical
+from tests.support.system import folder_descriptor
 
 A, B = seeded_bytes(5000, seed=1), seeded_bytes(3000, seed=2)
 FILES = {"models/a.bin": A, "b.bin": B}
@@ -299,7 +300,7 @@ def test_what_appears_in_the_target_is_not_replaced(
 def test_the_open_file_and_its_name_must_both_be_the_same(tmp_path: Path) -> None:
     """Where a rename leaves the times alone, only one of them shows that the file was replaced."""
     one, other = write(tmp_path, "one", A), write(tmp_path, "other", A)
-    folder = os.open(tmp_path, os.O_RDONLY)
+    folder = folder_descriptor(tmp_path)
     try:
         with one.open("rb") as file:
             clean_module._check_unchanged(file.fileno(), folder, "one", FileSignature.of(one.stat()))
@@ -564,7 +565,7 @@ def test_a_file_system_without_links(root: Path, tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(os, "link", link)
     assert all(isinstance(result, Moved) for result in clean(root, tmp_path / "out"))
-    folder = os.open(tmp_path / "out", os.O_RDONLY)
+    folder = folder_descriptor(tmp_path / "out")
     try:
         with Draft(folder, "b.bin") as draft, pytest.raises(FileExistsError):
             draft.publish()
@@ -736,7 +737,7 @@ def test_a_copy_with_holes_is_byte_for_byte(tmp_path: Path, end: str) -> None:
         if end == "data behind a hole":
             file.seek(0, os.SEEK_END)
             file.write(b"e" * 5)
-    folder = os.open(tmp_path, os.O_RDONLY)
+    folder = folder_descriptor(tmp_path)
     source = os.open(tmp_path / "source", os.O_RDONLY)
     try:
         with Draft(folder, "copy") as draft:

@@ -16,6 +16,7 @@ from grym_fetch.repo.moving import Draft, draft_name, remove_dead_draft, write_f
 from grym_fetch.repo.restore import Restorer
 from grym_fetch.testing import seeded_bytes
 from tests.repo.story import LIMIT, NOON, clean, write
+from tests.support.system import folder_descriptor
 
 A = seeded_bytes(5000, seed=1)
 
@@ -23,7 +24,7 @@ A = seeded_bytes(5000, seed=1)
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[int]:
     """The temporary folder, open."""
-    descriptor = os.open(tmp_path, os.O_RDONLY)
+    descriptor = folder_descriptor(tmp_path)
     yield descriptor
     os.close(descriptor)
 

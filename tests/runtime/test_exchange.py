@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from grym_fetch.runtime.exchange import exchange_by
+from tests.support.system import folder_descriptor
 
 
 @pytest.mark.linux
@@ -15,7 +16,7 @@ def test_folders_change_places(tmp_path: Path) -> None:
     """Each has what the other had; what is not there is an error."""
     for name in ("a", "b"):
         (tmp_path / name / name).mkdir(parents=True)
-    folder = os.open(tmp_path, os.O_RDONLY)
+    folder = folder_descriptor(tmp_path)
     try:
         assert exchange_by("renameat2", 2, folder, "a", folder, "b")
         assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]

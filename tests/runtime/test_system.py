@@ -19,6 +19,7 @@ import pytest
 
 from grym_fetch.runtime import system, system_darwin, system_linux
 from tests.support.darwin import pretend, took_away
+from tests.support.system import folder_descriptor
 
 pytestmark = pytest.mark.linux
 RUNTIME = Path(system.__file__).parent
@@ -187,7 +188,7 @@ def test_who_has_a_file_open_for_writing(tmp_path: Path, monkeypatch: pytest.Mon
             assert not system.is_open_for_writing(descriptor), "there, a refusal means nothing"
     finally:
         os.close(descriptor)
-    folder = os.open(tmp_path, os.O_RDONLY)
+    folder = folder_descriptor(tmp_path)
     try:
         assert not system.is_open_for_writing(folder), "nobody can say"
     finally:

@@ -7,19 +7,34 @@ import ipaddress
 import os
 import socket
 import subprocess
+import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from grym_fetch.disk.owner import Owner
+from grym_fetch.runtime import system
 
 PRESSURE = Path("/proc/pressure")
 
 
+def folder_descriptor(folder: Path) -> int:
+    """A folder that is open, to name files in. Close it."""
+    return system.open_descriptor(folder, os.O_RDONLY | system.O_DIRECTORY)
+
+
 def descriptors() -> int:
     """How many files this process has open."""
-    return len(os.listdir("/proc/self/fd"))
+    return sum(map(_is_open, range(512))) if sys.platform == "win32" else len(os.listdir("/proc/self/fd"))
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.get_inheritable(number)
+    except OSError:
+        return False
+    return True
 
 
 def dead_owner() -> Owner:

@@ -41,7 +41,7 @@ from tests.support.power_cut import no_flushing
 from tests.support.project import OWN, Project
 from tests.support.small_world import CHUNK, TINY, SmallWorld
 from tests.support.sweeps import typical
-from tests.support.system import dead_owner, descriptors
+from tests.support.system import dead_owner, descriptors, folder_descriptor
 from tests.support.system_calls import failing
 
 SIZE = 60_007
@@ -327,7 +327,7 @@ def a_folder(place: Path) -> None:
 
 def a_socket(place: Path) -> None:
     """Bound by its short name: an address has no room for a long one."""
-    here = os.open(place.parent, os.O_RDONLY)
+    here = folder_descriptor(place.parent)
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind(f"/proc/self/fd/{here}/{place.name}")
     os.close(here)
