@@ -427,7 +427,7 @@ class _MockLocalFiles:
 
 @dataclass(frozen=True, slots=True)
 class _MockFetcher:
-    """Implements `AssetFetcher`: simulates one download at a time."""
+    """Implements `AssetFetcher`."""
 
     owner: MockAssetManager
     emit: Callable[[Event], Awaitable[None]]
@@ -457,7 +457,7 @@ class _MockFetcher:
             raise
 
     async def _download(self, asset: Asset, failure: Exception | None) -> FetchResult:
-        """Emit the events of one download; an error comes where the real one would."""
+        """Emit the events of one download, up to the error if there is one."""
         size, checksum = asset.size, asset.checksum
         assert size is not None
         assert checksum is not None

@@ -24,7 +24,7 @@ from grym_fetch.testing.faults import AnswerFault, PartFault, ResourceFault
 
 @dataclass(frozen=True)
 class NoRanges(ResourceFault):
-    """Answers 200 with the whole body to any Range, and has no Accept-Ranges."""
+    """Ignores Range: answers with the whole body, and has no Accept-Ranges."""
 
     def bend_resource(self, resource: Resource, hit: int) -> Resource:
         return replace(resource, accepts_ranges=False)
@@ -32,7 +32,7 @@ class NoRanges(ResourceFault):
 
 @dataclass(frozen=True)
 class IgnoreIfRange(ResourceFault):
-    """Answers 206 whatever If-Range says."""
+    """Ignores If-Range."""
 
     def bend_resource(self, resource: Resource, hit: int) -> Resource:
         return replace(resource, honours_if_range=False)
