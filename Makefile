@@ -47,11 +47,11 @@ coverage: $(READY)  ## which lines and branches the tests reach, and the modules
 
 check: $(READY) lint types test  ## what decides whether a change is good
 
-format: $(READY)
+format: $(READY)  ## format, and fix what can be
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format --quiet .
 
-lint: $(READY)
+lint: $(READY)  ## format, lint and generated code, without changing anything
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python -m tools.generate_blocking --check
@@ -135,5 +135,5 @@ audit: $(READY)  ## known vulnerabilities of the versions in constraints.txt; as
 	.venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	.venv/audit/bin/pip-audit --no-deps --disable-pip --progress-spinner off --requirement constraints.txt
 
-clean:
+clean:  ## delete .venv and what was generated beside the sources
 	rm -rf $(VENV) .fuzz .mutants .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -3,7 +3,7 @@
 Start with ``AssetServer`` (or ``serve_in_thread``) in ``server``; the faults to order are in ``faults`` and
 ``resource_faults``. For unit tests, use ``create_mock_asset_manager`` in ``mock``.
 
-Rule: a name is imported on first use, because pytest imports this package at every start (`plugin`).
+Rule: a name is imported on first use, because pytest imports this package, for `plugin`, also where no test uses it.
 """
 
 from __future__ import annotations

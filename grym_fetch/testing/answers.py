@@ -1,7 +1,7 @@
 """What a correct server answers (RFC 9110), as a pure function from a resource and a request to an ``Answer``.
 
-Rules: nothing here does I/O. An ``Answer`` says everything about the bytes to write, including how fast they go and
-where and how they stop, so that a fault changes one value and ``server`` only carries it out.
+Rules: nothing here does I/O. An ``Answer`` says what to write, how fast, and where and how it stops, so that a fault
+only has to change a value.
 """
 
 from __future__ import annotations
@@ -131,8 +131,8 @@ class Answer:
     """A response to write: what to send, how fast, and where it breaks off.
 
     ``delay`` and ``interval`` are in seconds, ``chunk`` in bytes, ``rate`` in bytes per second. ``raw`` replaces the
-    whole response. ``close`` ends the connection after a complete response, unannounced. ``hold`` is the position in
-    the content from which nothing is sent until the gate is open.
+    whole response. ``close`` ends the connection after a complete response, unannounced. ``hold``: from this position
+    in the content on, nothing is sent until the gate is open.
     """
 
     status: int
@@ -155,7 +155,7 @@ class Answer:
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
     def with_header(self, name: str, value: str | None) -> Answer:
-        """Return the answer with one header set, or removed if ``value`` is None."""
+        """Return the answer with this header set, or removed if ``value`` is None."""
         kept = tuple(pair for pair in self.headers if pair[0].lower() != name.lower())
         return replace(self, headers=kept if value is None else (*kept, (name, value)))
 
@@ -170,7 +170,7 @@ def bytes_span(data: bytes) -> Span:
 
 
 def plain_answer(status: int, data: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
-    """Return an answer that is not about the resource: an error, a redirect, a page."""
+    """Return an answer without bytes of the resource: an error, a redirect, a page."""
     answer = Answer(status=status, body=bytes_span(data), headers=tuple((headers or {}).items()))
     if status == 204 or status == 304 or status < 200:
         return answer
@@ -197,7 +197,7 @@ def parse_range(value: str, size: int) -> range | None:
 
 
 def true_answer(resource: Resource, request: RecordedRequest, now: datetime) -> Answer:
-    """Return what RFC 9110 requires for a GET or HEAD; 405 for another method."""
+    """Return a correct response to a GET or HEAD; 405 for another method."""
     if request.method not in ("GET", "HEAD"):
         return plain_answer(405, b"only GET and HEAD\n", {"Allow": "GET, HEAD"})
     refused = _precondition(resource, request)

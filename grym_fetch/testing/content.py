@@ -1,8 +1,7 @@
-"""Content in which every position differs: a byte at the wrong offset is noticed, and nothing has to be in memory.
+"""Content for tests, in memory or made from a seed.
 
-Rules: the bytes depend only on the seed and the position, so any range can be made alone, and a longer content with the
-same seed begins with a shorter one. Every 4 KiB begins with a number that occurs nowhere else in the content, and each
-block of 1 MiB is rotated by a different amount.
+Rules: seeded bytes depend only on the seed and the position, so any range can be made alone. Every 4 KiB begins with a
+mark of its own, and neighbouring blocks of 1 MiB are rotated differently: a piece in the wrong place is noticed.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class Content(Protocol):
         """Return the lowercase hex SHA-256 of all bytes."""
 
     def fingerprint(self) -> str:
-        """Return a short word for an ETag that is cheap to compute and unique to this content."""
+        """Return a short word for the ETag."""
 
 
 @lru_cache(maxsize=16)
@@ -45,7 +44,7 @@ def _base(seed: int) -> bytes:
 
 @dataclass(frozen=True)
 class SeededContent:
-    """Pseudo-random content of ``size`` bytes, generated on reading: hundreds of megabytes cost no memory."""
+    """Pseudo-random content of ``size`` bytes, generated on reading, not held in memory."""
 
     size: int
     seed: int = 0
@@ -154,7 +153,7 @@ class FlippedContent:
 
 @dataclass(frozen=True)
 class UnendingContent:
-    """Content that continues after its true end with other bytes forever."""
+    """Content that continues after its true end with other bytes."""
 
     true: Content
 

@@ -1,9 +1,8 @@
 """The faults that a server can be told to have, as values: ``server.add(path, content, faults=[Truncate(9)])``.
 
-Rules: a fault is frozen and counts nothing; the server counts. Of the faults that apply to a request, the first wins,
-and only the winner uses up one of its ``times``; those that combine (they bend the resource, the framing or the pace)
-all apply as well, in order, after the winner. So ``[Status(503, times=2), Truncate(after=9, times=1)]`` is a story of
-four requests.
+Rules: a fault is a value; the server counts. Of the faults that apply to a request, those with ``combines`` all take
+effect; of the others only the first, and only that one uses up one of its ``times``. So
+``[Status(503, times=2), Truncate(after=9, times=1)]`` hits three requests, one after the other.
 
 The faults of ranges, validators and content are in ``resource_faults``. Write your own fault as an ``AnswerFault`` with
 a ``bend``, or a ``ResourceFault`` with a ``bend_resource``.
@@ -66,7 +65,7 @@ class Fault:
 
 @dataclass(frozen=True, kw_only=True)
 class ResourceFault(Fault):
-    """Base of the faults that change the content before a range is cut from it; they combine."""
+    """Base of the faults that change the resource before a range is cut from it; they combine."""
 
     combines: ClassVar[bool] = True
 
@@ -77,7 +76,7 @@ class ResourceFault(Fault):
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerFault(Fault):
-    """Base of the faults that change the response, whether or not the resource is changed."""
+    """Base of the faults that change the response."""
 
     def bend(self, answer: Answer, request: RecordedRequest, hit: int) -> Answer:
         """Return what to answer instead; ``hit`` counts the requests this fault has hit, from 0."""
@@ -89,7 +88,7 @@ class BodyFault(AnswerFault):
     """Base of the faults that hit responses with the resource's body: 200 and 206 to GET."""
 
     def applies(self, request: RecordedRequest, answer: Answer) -> bool:
-        """Whether the correct response carries bytes of the resource."""
+        """Whether the response would carry bytes of the resource."""
         return request.method == "GET" and answer.status in (200, 206) and super().applies(request, answer)
 
 
@@ -102,10 +101,10 @@ class FramingFault(BodyFault):
 
 @dataclass(frozen=True, kw_only=True)
 class PartFault(AnswerFault):
-    """Base of the faults that hit only real 206 responses."""
+    """Base of the faults that hit only what would be a 206 without them."""
 
     def applies(self, request: RecordedRequest, answer: Answer) -> bool:
-        """Whether the correct response is a 206."""
+        """Whether the response would be a 206."""
         return answer.status == 206 and super().applies(request, answer)
 
 
@@ -114,7 +113,7 @@ class PartFault(AnswerFault):
 
 @dataclass(frozen=True)
 class Reset(BodyFault):
-    """Resets the connection (RST) after this many bytes of body have reached the client."""
+    """Resets the connection (RST) after this many bytes of body."""
 
     after: int
 
@@ -124,7 +123,7 @@ class Reset(BodyFault):
 
 @dataclass(frozen=True)
 class Truncate(BodyFault):
-    """Closes the connection cleanly (FIN) after this many bytes of body; after all of them: a false keep-alive."""
+    """Closes the connection cleanly (FIN) after this many bytes of body."""
 
     after: int
 
@@ -191,10 +190,7 @@ class Throttle(FramingFault):
 
 @dataclass(frozen=True)
 class Hold(FramingFault):
-    """Sends the bytes before position ``at`` of the file, and the rest once the test opens ``gate``.
-
-    So a download stays in progress for as long as a test needs, however fast or busy the machine is.
-    """
+    """Sends the bytes before position ``at`` of the file, and the rest once the test opens ``gate``."""
 
     gate: Gate
     at: int
@@ -259,7 +255,7 @@ class CloseDelimited(FramingFault):
 
 @dataclass(frozen=True)
 class Endless(BodyFault):
-    """Sends the body and then other bytes forever: chunked, or else until the connection closes."""
+    """Sends the body and then other bytes without end: chunked, or else without a length."""
 
     chunked: bool = True
 
@@ -271,7 +267,7 @@ class Endless(BodyFault):
 
 @dataclass(frozen=True)
 class BigHeaders(AnswerFault):
-    """Adds ``count`` header fields of ``size`` bytes each."""
+    """Adds ``count`` header fields with values of ``size`` bytes."""
 
     combines: ClassVar[bool] = True
     count: int = 200
@@ -310,7 +306,7 @@ class Status(AnswerFault):
 
 @dataclass(frozen=True)
 class RetryAfter(AnswerFault):
-    """Answers 503 (or 429) with this raw Retry-After, if not None, and this Date, if not None."""
+    """Answers 503 or another ``status``, with this raw Retry-After and Date where they are not None."""
 
     value: str | None
     status: int = 503
@@ -346,9 +342,10 @@ class RedirectLoop(AnswerFault):
 
 @dataclass(frozen=True)
 class ExpiringRedirect(AnswerFault):
-    """Redirects to an address with a fresh token that is valid for this many uses or seconds; then 403.
+    """Redirects to an address with a fresh token; without one that is valid, the address answers 403.
 
-    ``to``: a path of this server, or the ``url`` of a file of another ``AssetServer`` of this process.
+    ``uses`` and ``seconds`` limit each token. ``to``: a path of this server, or the ``url`` of a file of another
+    ``AssetServer`` that runs in this process.
     """
 
     to: str
@@ -367,7 +364,7 @@ class ExpiringRedirect(AnswerFault):
 
 @dataclass(frozen=True)
 class HtmlPage(AnswerFault):
-    """Answers any request with 200 and the login page of a captive portal."""
+    """Answers with 200 and the login page of a captive portal."""
 
     page: bytes = b"<!doctype html><title>Welcome to the hotel</title><p>Please accept our terms.\n"
 
@@ -378,7 +375,7 @@ class HtmlPage(AnswerFault):
 
 @dataclass(frozen=True)
 class RefuseHead(AnswerFault):
-    """Answers 405 to HEAD, and GET correctly."""
+    """Answers 405, or another ``status``, to HEAD."""
 
     status: int = 405
 

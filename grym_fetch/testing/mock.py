@@ -6,9 +6,7 @@ but for what `open_asset` reads.
     manager = create_mock_asset_manager({"audioldm-s-full": "/mock/path/to/model.ckpt"})
     path = await manager.get_asset_path("audioldm-s-full")
 
-Rules: it *is* an `AssetManager`, over a simulated engine. So a method added there exists here, and the events of a run
-come from the code that emits the real ones; a test compares the two. Nothing is random and nothing waits: the same
-calls give the same events.
+Rule: it *is* an `AssetManager`, over a simulated engine, so a method added there exists here.
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ import asyncio
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -131,7 +130,7 @@ class MockAssetManager(AssetManager):
 
     @property
     def project(self) -> Project:
-        """A project whose paths do not exist."""
+        """A project in a folder that is not looked at."""
         return Project(PLACE / "assets.json", PLACE, PLACE / "assets", PLACE / "external")
 
     @property
@@ -217,6 +216,8 @@ class MockAssetManager(AssetManager):
     @_recorded_at_once
     def open_asset(self, asset_id: str, *, unverified_ok: bool = False, keep_downloading: bool = False) -> AssetReader:
         """Read the file at the asset's path, which must be a real one. Raises `UnknownAsset`."""
+        with suppress(OSError):
+            self.sizes.setdefault(asset_id, self.path_of(asset_id).stat().st_size)
         return super().open_asset(asset_id, unverified_ok=True, keep_downloading=keep_downloading)
 
     @_recorded
@@ -244,7 +245,7 @@ class MockAssetManager(AssetManager):
         pieces: bool = False,
         allow_suspicious: bool = False,
     ) -> Asset:
-        """List an asset. Raises `ManifestError` if its id is taken."""
+        """List an asset. Raises `ManifestError` if its id is in ``paths``."""
         if asset.id in self.paths:
             raise ManifestError("the mock's manifest", [Problem(f"asset {asset.id!r}", "id", "is taken")])
         self.paths[asset.id] = self.project.assets_dir / asset.local_path
@@ -426,7 +427,7 @@ class _MockLocalFiles:
 
 @dataclass(frozen=True, slots=True)
 class _MockFetcher:
-    """Implements `AssetFetcher`: simulates one download at a time."""
+    """Implements `AssetFetcher`."""
 
     owner: MockAssetManager
     emit: Callable[[Event], Awaitable[None]]
@@ -456,7 +457,7 @@ class _MockFetcher:
             raise
 
     async def _download(self, asset: Asset, failure: Exception | None) -> FetchResult:
-        """Emit the events of one download; an error comes where the real one would."""
+        """Emit the events of one download, up to the error if there is one."""
         size, checksum = asset.size, asset.checksum
         assert size is not None
         assert checksum is not None
@@ -556,7 +557,6 @@ def create_mock_asset_manager(
         paths: what `get_asset_path` returns, by id. Ids that are neither here nor in ``fail`` raise `UnknownAsset`.
         fail: the error that fetching an asset raises, by id; such an asset is missing.
         sizes: bytes, by id; default 1,000,000.
-        missing: ids of assets that are missing until they are fetched. All others are there and valid from the
-            start; even so, `download_asset` simulates a whole download, for its events.
+        missing: ids of assets that are missing until they are fetched.
     """
     return MockAssetManager(paths, fail=fail, sizes=sizes, missing=missing)

@@ -1,6 +1,6 @@
-"""The pytest plugin: fixtures ``mock_asset_manager`` and ``asset_server``, and a marker and an option to control them.
+"""The pytest plugin: fixtures ``mock_asset_manager`` and ``asset_server``, a marker and an option.
 
-Rule: pytest imports this at every start, even in projects where no test uses it. So this module imports only pytest; a
+Rule: pytest imports this also where no test uses it. So this module imports nothing of ours; a
 fixture imports what it needs.
 """
 

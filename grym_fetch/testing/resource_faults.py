@@ -24,7 +24,7 @@ from grym_fetch.testing.faults import AnswerFault, PartFault, ResourceFault
 
 @dataclass(frozen=True)
 class NoRanges(ResourceFault):
-    """Answers 200 with the whole body to any Range, and has no Accept-Ranges."""
+    """Ignores Range: answers with the whole body, and has no Accept-Ranges."""
 
     def bend_resource(self, resource: Resource, hit: int) -> Resource:
         return replace(resource, accepts_ranges=False)
@@ -32,7 +32,7 @@ class NoRanges(ResourceFault):
 
 @dataclass(frozen=True)
 class IgnoreIfRange(ResourceFault):
-    """Answers 206 whatever If-Range says, as many servers do after a file has changed."""
+    """Ignores If-Range."""
 
     def bend_resource(self, resource: Resource, hit: int) -> Resource:
         return replace(resource, honours_if_range=False)
@@ -50,7 +50,7 @@ class ContentRange(PartFault):
 
 @dataclass(frozen=True)
 class LyingTotal(PartFault):
-    """Sends a total in Content-Range that is not the size."""
+    """Sends this total in Content-Range."""
 
     total: int | str
 
@@ -60,9 +60,9 @@ class LyingTotal(PartFault):
 
 @dataclass(frozen=True)
 class ShiftRange(PartFault):
-    """Answers 206 with bytes this much further on (or back), and admits it only if ``truthful``.
+    """Answers 206 with bytes this much further on (or back), as far as the file goes.
 
-    Only as far as the file goes: a range of all of it is answered truly.
+    Its Content-Range admits it only if ``truthful``.
     """
 
     by: int
@@ -77,7 +77,7 @@ class ShiftRange(PartFault):
 
 @dataclass(frozen=True)
 class ShortPartial(PartFault):
-    """Answers 206 with this many bytes fewer than requested (but at least one), which is legal."""
+    """Answers 206 with this many bytes fewer than requested, but at least one."""
 
     by: int
 
@@ -140,7 +140,7 @@ class RangeNotSatisfiable(AnswerFault):
 
 @dataclass(frozen=True)
 class RefuseRanges(AnswerFault):
-    """Answers 400, 403 or 501 to ranged requests, and others correctly."""
+    """Answers 403, or another ``status``, to ranged requests."""
 
     status: int = 403
 
@@ -172,7 +172,7 @@ class ChangeContent(ResourceFault):
 
 @dataclass(frozen=True)
 class WrongFile(ResourceFault):
-    """Serves other content of the same size, like a mirror with a different file under that name."""
+    """Serves other content of the same size, under another ETag."""
 
     seed: int = 0x77726F6E67
 
@@ -239,7 +239,7 @@ class NoValidator(ResourceFault):
 
 @dataclass(frozen=True)
 class Gzip(ResourceFault):
-    """Serves gzip although identity was requested; with ``ranges``, a Range counts compressed bytes."""
+    """Serves gzip whatever was requested, without ranges; with ``ranges``, a Range counts compressed bytes."""
 
     ranges: bool = False
 

@@ -8,8 +8,7 @@
         ...  # download file.url, then compare with file.content and look at server.stats
 
 Rules: ``answers`` decides the correct response and ``faults`` bend it; this module counts and serves. aiohttp parses
-requests and keeps connections; ``wire`` writes every response byte for byte, because aiohttp cannot send a badly framed
-one.
+requests and keeps connections; ``wire`` writes the responses, because aiohttp cannot send a badly framed one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Counts what an ``AssetServer`` was asked for and what it sent, as it happens.
 
-Rules: a connection counts from when the server has accepted it until the transport is gone, idle or not. A byte counts
-when it is given to the socket, so bytes in transit when a connection broke are included.
+Rules: counts begin at the start, or at the last ``reset``. A connection is open from when the server has accepted it
+until it is gone, idle or not. Bytes that were sent may not have arrived.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ class RequestStats:
 
     @property
     def requests(self) -> Sequence[RecordedRequest]:
-        """All requests in the order of their arrival (a copy)."""
+        """The requests in the order of their arrival (a copy)."""
         return tuple(self._requests)
 
     @property
     def body_bytes_sent(self) -> int:
-        """Bytes of body given to the socket, without the framing."""
+        """Bytes of body handed over to be sent, without the framing."""
         return self._body_bytes_sent
 
     @property
     def requests_in_flight(self) -> int:
-        """Requests received but not yet fully answered."""
+        """Requests that are being answered."""
         return self._in_flight
 
     @property
@@ -55,7 +55,7 @@ class RequestStats:
         self._changed()
 
     def sent(self, count: int) -> None:
-        """Count bytes of body given to the socket."""
+        """Count bytes of body handed over to be sent."""
         self._body_bytes_sent += count
         self._changed()
 
@@ -66,7 +66,7 @@ class RequestStats:
         self._most_in_flight = self._in_flight
 
     def _changed(self) -> None:
-        """Called after each change of a count."""
+        """A count has changed."""
 
 
 class ServerStats(RequestStats):
@@ -81,7 +81,7 @@ class ServerStats(RequestStats):
         self._watchers: set[asyncio.Event] = set()
 
     async def until(self, condition: Callable[[ServerStats], bool]) -> None:
-        """Wait until the condition holds; checks it after each change. Only in the server's loop."""
+        """Wait until the condition holds; it is asked again when a count has changed. Only in the server's loop."""
         changed = asyncio.Event()
         self._watchers.add(changed)
         try:
@@ -97,7 +97,7 @@ class ServerStats(RequestStats):
 
     @property
     def connections_opened(self) -> int:
-        """TCP connections accepted so far."""
+        """TCP connections accepted."""
         return self._opened
 
     @property

@@ -1,7 +1,6 @@
-"""Carries out an ``Answer`` on a connection that aiohttp has accepted, byte for byte.
+"""Carries out an ``Answer`` on a connection that aiohttp has accepted.
 
-Rules: nothing is decided here. Nothing is written while the system does not take what was (backpressure), and every
-wait can be cancelled: when the server stops, or when the client goes away.
+Rule: every wait can be cancelled, when the server stops or the client goes away.
 """
 
 from __future__ import annotations
@@ -73,11 +72,12 @@ class AnswerWriter:
                 else:
                     await gate.passed()
             data = body.content.read(position, end)
+            pause = answer.interval if position > body.start else 0.0
             if rate is not None:
-                await asyncio.sleep(begun + (position - body.start + len(data)) / rate - clock())
-            elif position > body.start:
+                pause = max(pause, begun + (position - body.start + len(data)) / rate - clock())
+            if rate is not None or position > body.start:
                 # At least one turn of the loop, or one fast client would starve the others.
-                await asyncio.sleep(answer.interval)
+                await asyncio.sleep(pause)
             await self._send(b"%x\r\n%b\r\n" % (len(data), data) if answer.framing is Framing.CHUNKED else data)
             position += len(data)
             count(len(data))
@@ -102,7 +102,7 @@ class AnswerWriter:
                 self._transport.abort()
 
     async def _arrived(self) -> None:
-        """Wait until the client's kernel has all bytes, because RST would overtake them."""
+        """Wait until the client's kernel has all bytes, where the system tells: RST would overtake them."""
         sock = self._transport.get_extra_info("socket")
         while not self._transport.is_closing():
             if self._transport.get_write_buffer_size() == 0 and unsent_bytes(sock) == 0:
@@ -131,7 +131,7 @@ class Answered(web.StreamResponse):
 
 
 class CountingServer(web.Server):
-    """aiohttp's server, which also counts its connections exactly and can end them all."""
+    """aiohttp's server, which also counts its connections and can end them all."""
 
     def __init__(
         self,

@@ -394,6 +394,14 @@ async def test_drip(server: AssetServer) -> None:
     assert time.monotonic() - begun >= 0.03
 
 
+async def test_drip_and_throttle(server: AssetServer) -> None:
+    """Drip and Throttle combine: the slower of the two decides."""
+    begun = time.monotonic()
+    reply = await get(order(server, Drip(chunk=2500, interval=0.01), Throttle(rate=1e9)))
+    assert reply.body == BODY
+    assert time.monotonic() - begun >= 0.03
+
+
 async def test_throttle_and_delay(server: AssetServer) -> None:
     """Throttle and Delay combine: the body takes size divided by rate, after the delay."""
     begun = time.monotonic()
