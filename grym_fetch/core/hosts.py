@@ -163,7 +163,7 @@ class Hosts:
         self._liars.add(host)
 
     def has_lied(self, host: str) -> bool:
-        """Whether it should be asked last, for all assets of this run."""
+        """Whether another one should be asked first, for all assets of this run."""
         return host in self._liars
 
     # -- shared with other processes --------------------------------------------------------------------------------

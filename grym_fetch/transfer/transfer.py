@@ -192,7 +192,7 @@ class Transfer:
             await self._readers.end()
 
     def _begin_elsewhere(self) -> None:
-        """Ask a host last that sent wrong bytes of another asset in this run, if others have this one, too."""
+        """Do not begin at a host that sent wrong bytes of another asset in this run, if others have this one, too."""
         first = self._origins.current
         others = [origin for origin in self._origins.all if not self._hosts.has_lied(host_of(origin.url))]
         if not others or len(others) == len(self._origins.all) or not self.asset.pinned:

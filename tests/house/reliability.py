@@ -157,7 +157,7 @@ def tables() -> str:
         parts.append(f"\n### {section.title}\n\n| | What happens | What comes of it | Tests |\n|---|---|---|---|\n")
         parts += [f"| {r.id} | {r.what} | {r.comes or '–'} | {_proof(r)} |\n" for r in section.rows]
     parts.append("\n## Bugs of other tools\n\n")
-    parts.append("Each happened to somebody. Each is a test here, so that it does not happen to you.\n\n")
+    parts.append("Each happened to somebody. The tests try the same here.\n\n")
     parts.append("| | Where | What happened | Tests |\n|---|---|---|---|\n")
     parts += [f"| {r.id} | {r.what} | {r.comes} | {_proof(r)} |\n" for r in bugs()]
     parts.append("\n## Promises of SECURITY\n\nThe tests of what [SECURITY.md](../SECURITY.md) promises.\n\n")
