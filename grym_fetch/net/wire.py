@@ -212,19 +212,22 @@ class Wire(asyncio.BufferedProtocol):
         else:
             self._kept.append(bytes(self._scratch[:count]))
         if self._left == 0:
-            self._end()  # and read on, to notice unrequested bytes before the next request
+            self._end()
         elif not self._is_direct or (self._target is not None and self._filled == len(self._target)):
             self._transport.pause_reading()  # until there is room for more; otherwise it would be copied once more
         self._wake()
 
     def _end(self) -> None:
-        """The response is complete."""
+        """The response is complete: read on, to notice unrequested bytes before the next request."""
         parser = self._parser
         can_go_on = parser.keeps_open and not parser.has_surplus
         if self._ahead and parser.keeps_open and parser.surplus:
             self._keep_early(parser.surplus)
             can_go_on = True
         self._move(DONE if can_go_on else MUST_CLOSE)
+        if can_go_on:
+            # The loop of Windows hands on what it has, also after a pause: this may be the end of it.
+            self._transport.resume_reading()
 
     def _keep_early(self, data: memoryview | bytes) -> None:
         """The next answer begins. Bytes beyond what we keep wait in the operating system until their turn."""
