@@ -76,7 +76,7 @@ SUMMARIES = {
     "config": "Show each setting, its value and where it is from.",
     "completion": "Print the completion for bash, zsh or fish, or install it.",
     "help": "Explain a command.",
-    "demo": "Show the main job without a network: a server on loopback, an interruption, a resume.",
+    "demo": "Show the main job without a network: servers on loopback, an interruption, a resume.",
 }
 
 
@@ -173,7 +173,7 @@ def cli() -> None:
     """Make the big files a project needs present and verified.
 
     They are listed in assets.json. Downloads are parallel, go on after an interruption, fall back to mirrors, and
-    appear under their final name only once their checksum is right.
+    appear under their final name only once they are complete.
     """
 
 
