@@ -292,7 +292,7 @@ def transfer_options(command: F) -> F:
         setting("--stall-timeout", type=float, default=30.0, metavar="S", show_default=True,
                help="Give up on a connection after this many seconds without data."),
         setting("--retries", type=int, default=5, metavar="N", show_default=True,
-               help="Try a server again this often where that may help; progress starts the count anew."),
+               help="Ask a server again this often after failures that may pass; progress starts the count anew."),
         option("--allow-unpinned", is_flag=True, help="Also fetch assets without a checksum, unverified."),
         option("--allow-stale", is_flag=True,
                help="Also use a manifest that has expired or is older than the last one used."),
