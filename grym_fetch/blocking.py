@@ -171,8 +171,8 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
 
         The damaged file stays until the right one, verified as a whole, takes its place. Which pieces are wrong is
         known from the manifest's ``pieces``, or where this content was fetched, adopted or read in this project before.
-        Otherwise pieces are compared with an origin until the whole is right, which costs no more than the file; if the
-        origin is wrong, with another one.
+        Otherwise pieces are compared with an origin until the whole is right, which costs no more than the file if the
+        origin is right.
 
         Raises `AssetMissing` if no file is there, and what `download_asset` raises.
         """
