@@ -346,10 +346,12 @@ class AssetManager:
         """Take what is on this machine already instead of downloading it: these assets, or all that are not in place.
 
         Looks for files of the right size in ``places`` (folders or files), in the assets and external folders, with
-        ``Settings(store=…)`` in the store and the assets folders of other projects that use it, and in the caches of
-        Hugging Face, torch.hub and pooch. The digest decides. They are put in place as reflinks or copies, from the
-        store and the assets folder also as hard links, which makes them read-only; else they stay as they are. Fetches
-        nothing. ``ids`` and ``exclude`` are ids and globs. ``on_adopted`` is called in the event loop with each.
+        ``Settings(store=…)`` in the store and the assets folders of this user's other projects that use it, and in the
+        caches of Hugging Face, torch.hub and pooch. The digest decides. They are put in place as reflinks or copies,
+        from the store and the assets folder also as hard links, which makes them read-only; else they stay as they are.
+        Fetches nothing.
+
+        ``ids`` and ``exclude`` are ids and globs. ``on_adopted`` is called in the event loop with each.
 
         Raises `SyncFailed` if some could not be put in place (after all others were), `UnknownAsset` or
         `StaleManifest`.
