@@ -158,7 +158,7 @@ class LazyGroup(click.Group):
 
 def _one_screen(ctx: click.Context) -> str:
     what = (ctx.command.help or "").partition("\n\n")[0]
-    return one_screen(ctx.get_usage(), what, EXAMPLES[""], GROUPS, "`grym-fetch --help`, or -h after a command,")
+    return one_screen(ctx.get_usage(), what, EXAMPLES[""], GROUPS, "`grym-fetch COMMAND --help`")
 
 
 @click.group(
