@@ -325,7 +325,7 @@ class AssetManager:
         """Read the asset's file and fetch what is wrong of it; ``dry_run``: only say what that would cost.
 
         The damaged file stays until the right one, verified as a whole, takes its place. Which pieces are wrong is
-        known from the manifest's ``pieces``, or where this content was fetched, adopted or read in this project before.
+        known from the manifest's ``pieces``, and mostly where this content was fetched, adopted or read before.
         Otherwise pieces are compared with an origin until the whole is right, which costs no more than the file if the
         origin is right.
 
