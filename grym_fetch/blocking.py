@@ -170,9 +170,9 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         """Read the asset's file and fetch what is wrong of it; ``dry_run``: only say what that would cost.
 
         The damaged file stays until the right one, verified as a whole, takes its place. Which pieces are wrong is
-        known from the manifest's ``pieces``, and mostly where this content was fetched, adopted or read before.
-        Otherwise pieces are compared with an origin until the whole is right, which costs no more than the file if the
-        origin is right.
+        known from the manifest's ``pieces``, or where this content was fetched, adopted or read in this project before.
+        Otherwise pieces are compared with an origin until the whole is right, which costs no more than the file; if the
+        origin is wrong, with another one.
 
         Raises `AssetMissing` if no file is there, and what `download_asset` raises.
         """
@@ -189,12 +189,10 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         """Take what is on this machine already instead of downloading it: these assets, or all that are not in place.
 
         Looks for files of the right size in ``places`` (folders or files), in the assets and external folders, with
-        ``Settings(store=…)`` in the store and the assets folders of this user's other projects that use it, and in the
-        caches of Hugging Face, torch.hub and pooch. The digest decides. They are put in place as reflinks or copies,
-        from the store and the assets folder also as hard links, which makes them read-only; else they stay as they are.
-        Fetches nothing.
-
-        ``ids`` and ``exclude`` are ids and globs. ``on_adopted`` is called in the event loop with each.
+        ``Settings(store=…)`` in the store and the assets folders of other projects that use it, and in the caches of
+        Hugging Face, torch.hub and pooch. The digest decides. They are put in place as reflinks or copies, from the
+        store and the assets folder also as hard links, which makes them read-only; else they stay as they are. Fetches
+        nothing. ``ids`` and ``exclude`` are ids and globs. ``on_adopted`` is called in the event loop with each.
 
         Raises `SyncFailed` if some could not be put in place (after all others were), `UnknownAsset` or
         `StaleManifest`.

@@ -46,7 +46,7 @@ class Settings(_Named):
 
     ``parallel`` is the most connections open at once over all assets, ``max_per_host`` the most of them on one host.
     ``patience``: how long to wait for a server that has served bytes in this run and is now away.
-    ``mirrors``: whether an asset's addresses are asked one after the other, or together, as far as each is fast.
+    ``mirrors``: whether an asset's addresses are asked one after the other, or all at once, as far as each is fast.
     ``mirror_rules``: mirrors of one's own for assets with a checksum, see `MirrorRule`.
     ``store``: whether to share files with other projects through the machine's store, or the path of another store.
     ``link_mode``: how files come out of the store and get into it, and how adopted ones get their place. ``auto``: as a

@@ -209,8 +209,7 @@ class RepairReport:
     ``damaged``. ``pieces`` were looked at and ``bad`` of them wrong or missing: 0 of an intact file, and if none is of
     use. ``bytes_to_fetch`` is what that costs, ``fetched`` how many pieces were, ``downloaded_bytes`` what came over
     the network, and ``saved_bytes`` what was taken from the damaged file. ``is_guess``: no digests of the pieces are
-    known, so that a dry run can only say the least, and in ``bytes_at_most`` the most at an origin that is right; else
-    that is None.
+    known, so that a dry run can only say the least, and in ``bytes_at_most`` the most; else that is None.
     """
 
     id: str
