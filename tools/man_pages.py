@@ -31,7 +31,7 @@ EXIT_CODES = {
     WRONG_USAGE: "Wrong usage, or an invalid manifest or file of settings.",
     INTEGRITY: "A checksum or size does not match.",
     STORAGE: "The disk: full, not writable, or an unsafe path.",
-    LOCKED: "Another process held an asset for too long.",
+    LOCKED: "Another process held what is needed for too long, such as an asset.",
     INTERRUPTED: "Interrupted (SIGINT).",
     TERMINATED: "Ended by SIGTERM.",
 }

@@ -48,9 +48,9 @@ if TYPE_CHECKING:
     "fallback_urls",
     multiple=True,
     metavar="URL",
-    help="A mirror (repeatable), asked now only if SOURCE fails.",
+    help="A mirror of it (repeatable).",
 )
-@option("--checksum", metavar="DIGEST", help="The publisher's digest, sha256:… for one: refuse anything else.")
+@option("--checksum", metavar="DIGEST", help="The publisher's digest, sha256:… for one: refuse other content.")
 @option("--checksums-from", metavar="URL", help="Take the checksum from this list: SHA256SUMS, FILE.sha256.")
 @option("--description", metavar="TEXT", help="What it is for.")
 @option("--asset-version", metavar="TEXT", help="Its version.")

@@ -49,7 +49,7 @@ def clean_command(
     add_to_manifest: bool,
     base_url: str | None,
 ) -> int:
-    """Move the files in DIR [.] that are larger than SIZE_MB [10] to TARGET [../assets].
+    """Move large files in DIR [.], those of more than SIZE_MB [10], to TARGET [../assets].
 
     Each is copied, read back and compared, recorded in TARGET/asset-manifest.json, and only then replaced by a small
     text, FILE.asset-ref. Interrupted, it loses nothing; run it again. Git's history is not touched.

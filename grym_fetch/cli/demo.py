@@ -12,11 +12,11 @@ from grym_fetch.cli.options import Common, common_options, option
 @option("--keep", is_flag=True, help="Keep the folder with the fetched files, and print its path.")
 @common_options
 def demo_command(common: Common, keep: bool) -> int:
-    """Show the main job without a network: a server on loopback, an interruption, a resume.
+    """Show the main job without a network: servers on loopback, an interruption, a resume.
 
     Two servers in this process offer the same made-up assets; one of them breaks off half-way. The real command
-    fetches them, is killed in the middle, and is run again. The figures at the end are what the servers counted and
-    what was read back from the disk. It takes about half a minute and, until it ends, some 400 MiB under TMPDIR.
+    fetches them, is killed in the middle, and is run again. It takes about half a minute and, until it ends, some
+    400 MiB under TMPDIR.
     """
     from grym_fetch.cli.demo_stage import FULL
     from grym_fetch.cli.demo_story import perform

@@ -36,7 +36,7 @@ def identify_command(
     fail: bool,
     html: Path | None,
 ) -> int:
-    """List the files in DIR [.] that are larger than SIZE_MB [10], the largest first.
+    """List large files in DIR [.], those of more than SIZE_MB [10], the largest first.
 
     Then: how they add up by type and by folder, and lines for .gitignore. Changes nothing.
     """

@@ -43,7 +43,7 @@ PAGE_ROWS = 10_000
 
 @click.command("check", cls=Command)
 @ids_argument
-@option("--full", is_flag=True, help="Read every byte again, even of files that were verified before.")
+@option("--full", is_flag=True, help="Also read files that were verified before.")
 @minimal_option("Check the small stand-ins of assets that have one.")
 @option("--allow-unpinned", is_flag=True, help="Accept files without a checksum, unverified.")
 @store_option("Read every byte of the machine's store, instead. [~/.cache/grym-fetch/store]", envvar=None)
@@ -60,8 +60,8 @@ def check_command(
 ) -> int:
     """Say whether assets are present and valid: those named, or else all of them.
 
-    A file that was verified before and has not changed since (size, times, inode, device) is trusted. Exit code 1 if
-    something is missing or unverified, 3 if something is corrupt.
+    A file that was verified before and has not changed since (size, times, inode, device) is trusted. Exit code 3 if
+    something is corrupt, else 1 if something is missing, partial or, without --allow-unpinned, unverified.
     """
     if store:
         from grym_fetch.cli.store import check_store

@@ -110,7 +110,7 @@ def export_command(common: Common, ids: tuple[str, ...], exclude: tuple[str, ...
 def convert_command(common: Common, source: str, target: str, force: bool) -> int:
     """Write a manifest as another kind: .json, .jsonl (an entry a line) or .parquet.
 
-    A list of more than 100,000 assets, or 16 MiB, is read only as .jsonl or .parquet.
+    As a manifest, a .json has at most 100,000 assets and 16 MiB.
     """
     from grym_fetch.cli.runner import run_plain, short_path
     from grym_fetch.manifest_files.project import CANDIDATES, expand_home, names_file

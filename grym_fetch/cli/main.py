@@ -76,7 +76,7 @@ SUMMARIES = {
     "config": "Show each setting, its value and where it is from.",
     "completion": "Print the completion for bash, zsh or fish, or install it.",
     "help": "Explain a command.",
-    "demo": "Show the main job without a network: a server on loopback, an interruption, a resume.",
+    "demo": "Show the main job without a network: servers on loopback, an interruption, a resume.",
 }
 
 
@@ -158,7 +158,7 @@ class LazyGroup(click.Group):
 
 def _one_screen(ctx: click.Context) -> str:
     what = (ctx.command.help or "").partition("\n\n")[0]
-    return one_screen(ctx.get_usage(), what, EXAMPLES[""], GROUPS, "`grym-fetch --help`, or -h after a command,")
+    return one_screen(ctx.get_usage(), what, EXAMPLES[""], GROUPS, "`grym-fetch COMMAND --help`")
 
 
 @click.group(
@@ -173,7 +173,7 @@ def cli() -> None:
     """Make the big files a project needs present and verified.
 
     They are listed in assets.json. Downloads are parallel, go on after an interruption, fall back to mirrors, and
-    appear under their final name only once their checksum is right.
+    appear under their final name only once they are complete.
     """
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from grym_fetch.cli.reporting import LOOK_S, write_whole
 from grym_fetch.core.errors import StorageError
+from grym_fetch.core.mirrors import addresses_of
 from grym_fetch.core.text import redact_url
 from grym_fetch.display.metrics import metrics_text
 from grym_fetch.display.report import Report
@@ -33,7 +34,8 @@ WRITE_EVERY_S = 5.0
 @asynccontextmanager
 async def metering(manager: AssetManager, assets: Iterable[Asset], path: Path) -> AsyncIterator[None]:
     """Write metrics of what happens in the block to ``path``. Raises `StorageError` if the last write alone fails."""
-    report = Report({asset.id: redact_url(asset.urls[0]) for asset in assets})
+    rules = manager.settings.mirror_rules
+    report = Report({asset.id: redact_url(addresses_of(asset, rules)[0]) for asset in assets})
     subscription = manager.events()
     thread = WorkerThreads("metrics", 1)
 

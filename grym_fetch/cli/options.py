@@ -216,7 +216,7 @@ def common_options(command: F) -> F:
             help="Also write the log to this file, rotated; as JSON if its name ends in .jsonl or .json.",
         ),
         option("--json", is_flag=True, help="Write JSON to stdout, one object per line."),
-        option("-q", "--quiet", is_flag=True, help="Show only errors."),
+        option("-q", "--quiet", is_flag=True, help="Show only errors, and what is asked for."),
         option("-v", "--verbose", count=True, type=Verbosity(), help="Show more: -v what happens, -vv everything."),
         option("--external-assets-dir", metavar="DIR", help="Look for files here, too. [<root>/../assets]"),
         option("--assets-dir", metavar="DIR", help="Keep assets here. [<root>/assets]"),
@@ -270,7 +270,7 @@ def progress_options(command: F) -> F:
         option("--progress-interval", type=click.FloatRange(min=0, min_open=True), default=30.0, metavar="S",
                show_default=True, help="Where no bar is shown, print a line of progress every so many seconds."),
         option("--progress", type=click.Choice(["auto", "bar", "plain", "none"]), default="auto", show_default=True,
-               help="Show a bar, lines, or no progress. auto: a bar on a terminal, lines elsewhere."),
+               help="Show a bar, lines, or no progress. auto: a bar on a terminal that gets no JSON, else lines."),
     ):  # fmt: skip
         command = decorate(command)
     return command
@@ -292,7 +292,7 @@ def transfer_options(command: F) -> F:
         setting("--stall-timeout", type=float, default=30.0, metavar="S", show_default=True,
                help="Give up on a connection after this many seconds without data."),
         setting("--retries", type=int, default=5, metavar="N", show_default=True,
-               help="Try a server that makes no progress at most this many more times, besides tries in another way."),
+               help="Ask a server again this often after failures that may pass; progress starts the count anew."),
         option("--allow-unpinned", is_flag=True, help="Also fetch assets without a checksum, unverified."),
         option("--allow-stale", is_flag=True,
                help="Also use a manifest that has expired or is older than the last one used."),
@@ -307,7 +307,7 @@ def transfer_options(command: F) -> F:
         setting("--limit-rate", type=Rate(), metavar="RATE",
                help="Receive at most this many bytes per second in all: 500K, 10M."),
         option("--mirrors", type=MirrorWords(), default="fallback", show_default=True,
-               help="Use an asset's addresses one after the other, or all at once."),
+               help="Use an asset's addresses one after the other, or at the same time."),
         setting("--max-per-host", type=int, metavar="N", help="Open at most this many of them to one host. [all]"),
         setting("-j", "--parallel", type=int, default=4, metavar="N", show_default=True,
                help="Open at most this many connections at once, over all assets."),

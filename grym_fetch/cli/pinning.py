@@ -39,10 +39,8 @@ def pin_command(
 ) -> int:
     """Write checksums and sizes into the manifest: of the assets named, or else of all that have no checksum.
 
-    An existing file is taken as it is, and this is said; a missing one is fetched. With --update, all are fetched, what
-    changes is shown, and then all is written or nothing. Look at what you pin: from then on, these bytes are
-    the right ones. To resume an interrupted pin, run it again. With digests of the pieces, damage costs a piece and not
-    the whole file, for everyone who has this manifest.
+    An existing file is taken as it is; a missing one is fetched. With --update, all are fetched, and all is written or
+    nothing. Look at what you pin: from then on, these bytes are the right ones.
     """
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from

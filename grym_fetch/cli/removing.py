@@ -68,7 +68,7 @@ def remove_command(common: Common, asset_id: str, delete_file: bool, yes: bool) 
     "--max-size",
     type=Size(),
     metavar="SIZE",
-    help="With --store: only until it is no larger than this, oldest first: 50GB.",
+    help="With --store: only until it is no larger than this, longest unused first: 50GB.",
 )
 @common_options
 def prune_command(
@@ -77,9 +77,9 @@ def prune_command(
 ) -> int:  # fmt: skip
     """Remove abandoned partial downloads, unused lock files and other stale state.
 
-    Also removes what your own state folder kept for projects that are gone. What a running process is downloading is
-    left alone. An interrupted download counts as abandoned, too: without its parts, the next sync starts it over.
-    Assets are never touched. With --dry-run, files that no asset names are listed as well; only --orphans deletes them.
+    Also removes what your own state folder kept for projects that are gone. What a running process of this machine is
+    downloading is left alone. An interrupted download counts as abandoned, too: the next sync starts it over. Files
+    that no asset names are listed with --dry-run; only --orphans deletes them.
     """
     from grym_fetch.cli.runner import run
 

@@ -32,8 +32,8 @@ def repair_command(
     checksum that are there.
 
     A damaged file stays until the right one, verified as a whole, takes its place. Which pieces are wrong is known if
-    the manifest lists them (`pin --pieces`), or if this content was fetched, adopted or read here before. Otherwise
-    pieces are compared with an origin until the whole is right, which costs no more than the file at each origin.
+    the manifest lists them (`pin --pieces`), and mostly if this content was fetched, adopted or read here before.
+    Otherwise they are fetched and compared until the whole is right, which may cost as much as the whole file.
     """
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from

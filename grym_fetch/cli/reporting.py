@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from grym_fetch.cli.report_file import ReportFile, refuse_other
 from grym_fetch.core.errors import StorageError
 from grym_fetch.core.manifest import in_batches
+from grym_fetch.core.mirrors import with_mirrors
 from grym_fetch.core.text import redact_url
 from grym_fetch.disk.atomic import replace_file
 from grym_fetch.disk.folders import opened_folder, storage_errors
@@ -48,7 +49,7 @@ class _AnyReport(Protocol):
     """A report of one kind. Blocks, and is used by one thread at a time. Everything raises `StorageError`."""
 
     def ask_for(self, assets: Sequence[Asset]) -> None:
-        """Note assets that the run is about, in order."""
+        """Note assets that the run is about, in order, with the addresses that are asked for them."""
 
     def apply(self, events: Iterable[Event]) -> None:
         """Take events."""
@@ -125,9 +126,9 @@ async def reporting(
 
     report = await thread.compute(begin)
     try:
-        parts = in_batches(assets)
+        parts, rules = in_batches(assets), manager.settings.mirror_rules
         while part := await thread.compute(next, parts, None):
-            await thread.compute(report.ask_for, part)
+            await thread.compute(report.ask_for, [with_mirrors(asset, rules) for asset in part])
         subscription = manager.events()
         task = asyncio.create_task(follow(), name="report")
         try:

@@ -72,7 +72,7 @@ def check_cluster(ctx: click.Context, param: click.Parameter, value: str | None)
     shell_complete=complete_ids,
     help="Choose this asset, as naming it does (repeatable).",
 )
-@option("--force", is_flag=True, help="Fetch again even if valid; the old file stays until the new one is verified.")
+@option("--force", is_flag=True, help="Fetch again even if valid; the old file stays until the new one is complete.")
 @option("-n", "--dry-run", is_flag=True, help="Print the plan and fetch nothing.")
 @file_option(
     "--report",
@@ -114,8 +114,8 @@ def sync_command(
 ) -> int:
     """Make assets present and verified: those chosen, or else all required ones (all, if none is required).
 
-    An ID may be a glob in quotes: 'voice-*'. Exit code 0 means that everything asked for is there and right (but not
-    with -n). To resume an interrupted sync, run it again.
+    An ID may be a glob in quotes: 'voice-*'. Exit code 0 means that everything asked for is there, and right as far as
+    it has a checksum (but not with -n). To resume an interrupted sync, run it again.
     """
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from

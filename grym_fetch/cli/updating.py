@@ -77,7 +77,7 @@ def update_command(
 ) -> int:
     """Move assets to what their sources have now: those named, or all that were added from a source.
 
-    With an ID and an ADDRESS, plain or short, the asset moves to what is there. Old and new are shown, then all entries
+    With an ID and an ADDRESS, plain or short, the asset moves to what is there. Old and new are shown; all entries
     are written, or none. Files whose source states no SHA-256 are fetched at once, all others by the next sync; an old
     file stays until its new one is there.
     """

@@ -176,6 +176,21 @@ def test_metrics_of_a_sync_that_fails(project: Project, server: AssetServer) -> 
     assert "SECRET" not in text
 
 
+def test_a_mirror_of_ones_own_is_named(project: Project, server: AssetServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes count for the server that is asked for them, not for the one in the manifest."""
+    content = seeded_bytes(KIB, seed=3)
+    project.add("mirrored", ["https://models.example.org/mirrored.bin"], content)
+    server.add("/m/mirrored.bin", content)
+    monkeypatch.setenv("GRYM_FETCH_MIRRORS", f"https://models.example.org/ = {server.url('/m/')}")
+    for name in ("report.jsonl", "report.html"):
+        done = invoke("sync", "mirrored", "--force", "--report", name, "--metrics", "sync.prom")
+        assert done.exit_code == 0, done.output
+    assert json.loads(Path("report.jsonl").read_text())["origin"] == server.url("/m/mirrored.bin")
+    for text in (Path("report.html").read_text(), Path("sync.prom").read_text()):
+        assert "models.example.org" not in text
+        assert f"127.0.0.1:{server.port}" in text
+
+
 def test_metrics_while_a_sync_goes_on(project: Project, server: AssetServer) -> None:
     """The file is there soon, and an interrupted run leaves the last state. It needs a folder that is there."""
     gate = Gate()
