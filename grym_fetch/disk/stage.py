@@ -366,6 +366,7 @@ class DiskStage:
                 sync(folder)
             finally:
                 os.close(folder)
+        self._close_files()  # not every system lets go of a name that is open
         self._remove_folder()
         return final
 
