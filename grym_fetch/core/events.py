@@ -25,7 +25,7 @@ class LinkMode(StrEnum):
     """How a file got its bytes from another one."""
 
     REFLINK = "reflink"
-    """Both share blocks until one of them is written to: Btrfs, XFS."""
+    """Both share blocks until one of them is written to."""
     HARDLINK = "hardlink"
     """Both are names of one read-only file."""
     COPY = "copy"
@@ -45,7 +45,7 @@ class Event:
     node: str | None = None
 
     def as_json(self) -> dict[str, object]:
-        """Return the event as the JSON object of ``--json``; what does not apply is left out, ``from_`` is ``from``."""
+        """Return the event as the JSON object of ``--json``; ``from_`` is ``from``."""
         record: dict[str, object] = {"v": FORMAT_VERSION, "type": self.type, "time": round(self.time, 3)}
         for field in fields(self):
             value = getattr(self, field.name)
@@ -55,7 +55,7 @@ class Event:
         return record
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Travel as plain values: a cluster sends very many, and a dataclass with slots takes five times as long."""
+        """Travel as plain values: a cluster sends very many, and a dataclass with slots takes longer."""
         kind = type(self)
         return _remade, (kind, *(getattr(self, name) for name in _names(kind)))
 
@@ -84,7 +84,7 @@ _OMITTED_WHEN_NONE = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted(Event):
-    """A sync begins. ``bytes``: the sum of the known sizes."""
+    """A sync, or other work on many assets, begins. ``bytes``: the sum of the known sizes."""
 
     type: ClassVar[str] = "run_started"
     assets: int
@@ -135,9 +135,9 @@ class AssetPlanned(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetReused(Event):
-    """A file was already there and is right; ``unverified`` if the asset is unpinned, so that nobody can tell.
+    """A file was there and is right. ``unverified``: no digest was known to compare it with.
 
-    ``taken_from``: where it was on this machine, in the store or in a cache; ``link``: how it was put in place.
+    ``taken_from``: where it was, if elsewhere on this machine; ``link``: how it was put in place then.
     """
 
     type: ClassVar[str] = "asset_reused"
@@ -201,7 +201,7 @@ class AssetRestarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetVerifying(Event):
-    """All bytes are there; ``bytes`` of ``total`` have been hashed.
+    """``bytes`` of ``total`` have been read to verify them.
 
     ``unpacking``: they are an archive's, which is read to unpack it, or to compare it with what was unpacked.
     """
@@ -214,7 +214,7 @@ class AssetVerifying(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetVerified(Event):
-    """The file is in place. ``seconds`` since it was planned. ``unverified``: no digest was known to compare it with.
+    """The file is in place. ``seconds`` since its fetch began. ``unverified``: no digest was known to compare it with.
 
     ``wrong_origins``: the addresses that sent other bytes on the way, which were replaced. ``link``: how the store got
     the file, if there is one and it took it; not told of small files that are fetched together.
@@ -233,7 +233,10 @@ class AssetVerified(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetFailed(Event):
-    """The asset could not be fetched. ``error`` is the class, ``attempts`` has one line per origin."""
+    """The asset could not be fetched, or a check found it wrong. ``error`` is the class.
+
+    ``attempts``: one line for each origin that failed, of `MirrorsExhausted` and `DigestMismatch`.
+    """
 
     type: ClassVar[str] = "asset_failed"
     error: str
@@ -251,9 +254,10 @@ class AssetWaiting(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFinished(Event):
-    """A sync ended. Counts of assets; ``downloaded_bytes`` over the network in this run.
+    """A sync, or other fetching of many assets, ended. Counts of assets.
 
     ``verified`` and ``unverified`` were fetched, the latter without a checksum to verify them with.
+    ``downloaded_bytes`` over the network.
     """
 
     type: ClassVar[str] = "run_finished"
