@@ -187,10 +187,10 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         Looks for files of the right size in ``places`` (folders or files), in the assets and external folders, with
         ``Settings(store=…)`` in the store and the assets folders of other projects that use it, and in the caches of
         Hugging Face, torch.hub and pooch. The digest decides. They are put in place as reflinks or copies, from the
-        store and the assets folder also as hard links, which are read-only. Fetches nothing. ``ids`` and ``exclude``
-        are ids and globs. ``on_adopted`` is called in the event loop with each.
+        store and the assets folder also as hard links, which are read-only. Fetches nothing. ``on_adopted`` is called
+        with each.
 
-        Raises `SyncFailed` at the end if some could not be put in place, `UnknownAsset` or `StaleManifest`.
+        Raises `SyncFailed` at the end if some could not be put in place, or `StaleManifest`.
         """
         return self._run(
             asynchronous.AssetManager.adopt_assets, places, ids=ids, exclude=exclude, on_adopted=on_adopted
@@ -216,27 +216,21 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         on_status: Callable[[AssetStatus], object] | None = None,
         keep: bool = True,
     ) -> list[AssetStatus]:
-        """Call `check_asset` for these assets, or for all. ``ids`` and ``exclude`` are ids and globs.
+        """Call `check_asset` for these assets, or for all.
 
-        ``on_status`` is told of each, in their order, as soon as it and those before it are known, and is awaited if it
-        is async. Without ``keep`` an empty list is returned, which is what very many assets need.
-
-        Raises `UnknownAsset`.
+        ``on_status`` is told of each, in their order, and is awaited if it is async. Without ``keep`` an empty list is
+        returned, which is what very many assets need.
         """
         return self._run(
             asynchronous.AssetManager.check_assets, ids, exclude=exclude, full=full, on_status=on_status, keep=keep
         )
 
     def state_of(self, asset: Asset) -> AssetState:
-        """Return the asset's state on disk without reading it.
-
-        So a file that has not been verified yet is ``present``, or ``unverified`` if it has no checksum; but it is
-        ``corrupt`` if it has another size than the one that is listed.
-        """
+        """Return the asset's state on disk without reading it."""
         return self._call(asynchronous.AssetManager.state_of, asset)
 
     def states_of(self, assets: Collection[Asset]) -> list[AssetState]:
-        """Return the state of each of these assets, in their order: as `state_of`, with less work for each."""
+        """Return the state of each of these assets, in their order, as `state_of` does."""
         return self._call(asynchronous.AssetManager.states_of, assets)
 
     def download_required_assets(self) -> SyncReport:
@@ -252,12 +246,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         minimal: bool | None = None,
         exclude: Collection[str] = (),
     ) -> Collection[Asset]:
-        """Return the assets that `sync` would take, in the manifest's order. Raises `UnknownAsset` or `UnknownTag`.
-
-        A tuple, but of very many assets a collection that reads them anew each time.
-
-        ``ids`` and ``exclude`` take ids and globs, such as ``voice-*``; one that matches nothing is an `UnknownAsset`.
-        """
+        """Return the assets that `sync` would take, in the manifest's order. Raises `UnknownAsset` or `UnknownTag`."""
         return self._call(asynchronous.AssetManager.choose, ids, tags=tags, all=all, minimal=minimal, exclude=exclude)
 
     def plan(
@@ -284,7 +273,6 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     ) -> SyncReport:
         """Download and verify the chosen assets; by default, all required ones, or every asset if none is required.
 
-        ``ids`` chooses assets and ``exclude`` leaves some out; both take ids and globs such as ``voice-*``.
         ``minimal``: by default the essential assets (if none has that tag, as above), and each chosen asset as its
         small stand-in if it has one. None means the manager's own setting, False the full assets. ``force``: also fetch
         valid files again.
@@ -475,14 +463,11 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         )
 
     def export_list(self, format: str, ids: Collection[str] | None = None, *, exclude: Collection[str] = ()) -> str:
-        """Return these assets, or all, without ``exclude``, as a list for another tool.
-
-        Paths are relative to the assets folder.
+        """Return these assets, or all, as a list for another tool, with paths relative to the assets folder.
 
         ``format`` is ``metalink``, ``aria2``, ``curl``, ``sha256sums`` or ``pooch``; any other word is a `ValueError`.
-        A list for curl has no checksums.
 
-        Raises `UnknownAsset`, or `ManifestError` for assets whose checksum or addresses the format cannot express.
+        Raises `ManifestError` for assets whose checksum or addresses the format cannot express.
         """
         return self._call(asynchronous.AssetManager.export_list, format, ids, exclude=exclude)
 
@@ -495,11 +480,8 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     ) -> tuple[NewerVersion, ...]:
         """Return the assets that have a newer version at their source: of these, or of all that have a source.
 
-        ``ids`` and ``exclude`` are ids and globs. Changes nothing. ``on_found`` is called in the event loop with each
-        as soon as it is known.
-
-        Raises `SyncFailed` if some could not be looked up (after all others were), `UnknownAsset`, or `EditRefused` if
-        an asset named here has no source.
+        ``on_found`` is called with each. Raises `SyncFailed` at the end if some could not be looked up, or
+        `EditRefused` if an asset named here has no source.
         """
         return self._run(asynchronous.AssetManager.outdated, ids, exclude=exclude, on_found=on_found)
 
@@ -517,8 +499,8 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         All entries are written, or none. A file for which the hub states no checksum that a manifest accepts is
         downloaded for this; the rest is fetched by the next `sync`, and the old file stays until then. Mirrors of the
         old version are dropped.
-        ``dry_run``: only look, as `outdated` does. ``ids`` and ``exclude`` are ids and globs. ``on_found`` is called
-        with each before anything is fetched or written.
+        ``dry_run``: only look, as `outdated` does. ``on_found`` is called with each before anything is fetched or
+        written.
 
         Raises like `outdated` (nothing was changed then), `EditRefused` if somebody else has changed an entry
         in the meantime, or what `download_asset` raises.
@@ -577,19 +559,17 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     ) -> PinReport:
         """Write checksums and sizes into the manifest: of these assets, or of all that have no checksum.
 
-        ``ids`` and ``exclude`` are ids and globs.
         An existing file is hashed, a missing one is fetched. Stand-ins without a checksum are pinned as well; with
-        ``minimal``, only stand-ins are pinned. An asset named here that lacks only its size gets that. ``pieces``: also
-        write the digests of the pieces of these assets if they are missing. A web page, a git-lfs pointer and an empty
-        file are refused unless ``allow_suspicious``. ``on_pinned`` is called in the event loop with each as soon as it
-        is written, even if others fail.
+        ``minimal``, only stand-ins are pinned. ``pieces``: also write the digests of the pieces of these assets if they
+        are missing. A web page, a git-lfs pointer and an empty file are refused unless ``allow_suspicious``.
+        ``on_pinned`` is called with each that is written, even if others fail.
 
         ``update``: fetch what the addresses of these assets have now, also where there is a checksum or a file, and
         write all of it or nothing; ``on_found`` is called with each before that. The files that are there stay until
         then; pieces of other content are dropped. A `ValueError` with ``pieces`` or ``minimal``: pin these afterwards.
 
-        Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`. With
-        ``update``, none is pinned then, and an asset that was the only one raises its own error.
+        Raises `SyncFailed` if any of them failed (the others are pinned then), or `StaleManifest`. With ``update``,
+        none is pinned then, and an asset that was the only one raises its own error.
         """
         return self._run(
             asynchronous.AssetManager.pin,
@@ -605,23 +585,22 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     def prune(self, *, dry_run: bool = False, orphans: bool | Collection[str] = False) -> PruneReport:
         """Remove abandoned downloads, unused locks and other stale state; ``dry_run``: only report it.
 
-        Leaves alone what a running process is working on. What an interrupted download left behind counts as abandoned.
-        ``orphans``: also delete this user's files in the assets folder that no asset names, neither of this manifest
-        nor of another one that was used with the folder; if it is names, only these of them. Without it, a ``dry_run``
-        only lists them.
+        What an interrupted download left behind counts as abandoned. ``orphans``: also delete this user's files in the
+        assets folder that no asset names, neither of this manifest nor of another one that was used with the folder; if
+        it is names, only these of them. Without it, a ``dry_run`` only lists them.
         """
         return self._run(asynchronous.AssetManager.prune, dry_run=dry_run, orphans=orphans)
 
     def events(self) -> EventStream:
         """Return a stream of every event from now on: a context manager and iterator.
 
-        Of several `ProgressMade` in a row of one asset, it has the latest. It ends when the manager or the stream is
-        closed, and in uvicorn when the server begins to stop.
+        It ends when the manager or the stream is closed, and in uvicorn when the server begins to stop. Needs a running
+        loop.
         """
         return self._stream(asynchronous.AssetManager.events)
 
     def emit(self, event: Event) -> None:
-        """Tell listeners of an event, as the manager's own work does. Does not wait; in the manager's loop only."""
+        """Tell listeners of an event. Does not wait; in the manager's loop only."""
         self._call(asynchronous.AssetManager.emit, event)
 
     def on_event(self, callback: Callable[[Event], object]) -> Callable[[], None]:

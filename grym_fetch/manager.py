@@ -1,8 +1,4 @@
-"""`AssetManager`: the public API. It knows the project and its manifest, and delegates the work.
-
-Rules: nothing starts before the first use. A manager belongs to the event loop in which it is first used; once closed,
-it stays closed.
-"""
+"""`AssetManager`: the public API. It knows the project and its manifest, and delegates the work."""
 
 from __future__ import annotations
 
@@ -74,6 +70,9 @@ class AssetManager:
 
     A manager works in the event loop where it is first used, until it is closed. Whatever checks, fetches or listens
     raises `RuntimeError` anywhere else, as does entering it a second time.
+
+    Where a method takes ``ids`` and ``exclude``, these are ids and globs such as ``voice-*``; one that matches nothing
+    raises `UnknownAsset`. What it takes as ``on_…`` is called in the event loop.
 
     Args:
         config: the manifest's path.
@@ -342,10 +341,10 @@ class AssetManager:
         Looks for files of the right size in ``places`` (folders or files), in the assets and external folders, with
         ``Settings(store=…)`` in the store and the assets folders of other projects that use it, and in the caches of
         Hugging Face, torch.hub and pooch. The digest decides. They are put in place as reflinks or copies, from the
-        store and the assets folder also as hard links, which are read-only. Fetches nothing. ``ids`` and ``exclude``
-        are ids and globs. ``on_adopted`` is called in the event loop with each.
+        store and the assets folder also as hard links, which are read-only. Fetches nothing. ``on_adopted`` is called
+        with each.
 
-        Raises `SyncFailed` at the end if some could not be put in place, `UnknownAsset` or `StaleManifest`.
+        Raises `SyncFailed` at the end if some could not be put in place, or `StaleManifest`.
         """
         refuse_one_text(places=places)
         coordinator = self._ready()
@@ -380,12 +379,10 @@ class AssetManager:
         on_status: Callable[[AssetStatus], object] | None = None,
         keep: bool = True,
     ) -> list[AssetStatus]:
-        """Call `check_asset` for these assets, or for all. ``ids`` and ``exclude`` are ids and globs.
+        """Call `check_asset` for these assets, or for all.
 
-        ``on_status`` is told of each, in their order, as soon as it and those before it are known, and is awaited if it
-        is async. Without ``keep`` an empty list is returned, which is what very many assets need.
-
-        Raises `UnknownAsset`.
+        ``on_status`` is told of each, in their order, and is awaited if it is async. Without ``keep`` an empty list is
+        returned, which is what very many assets need.
         """
         self._ready()
         chosen = self.manifest.pick(ids, exclude=exclude)
@@ -421,15 +418,11 @@ class AssetManager:
         return statuses
 
     def state_of(self, asset: Asset) -> AssetState:
-        """Return the asset's state on disk without reading it. Needs a running loop.
-
-        So a file that has not been verified yet is ``present``, or ``unverified`` if it has no checksum; but it is
-        ``corrupt`` if it has another size than the one that is listed.
-        """
+        """Return the asset's state on disk without reading it. Needs a running loop."""
         return self.states_of([asset])[0]
 
     def states_of(self, assets: Collection[Asset]) -> list[AssetState]:
-        """Return the state of each of these assets, in their order: as `state_of`, with less work for each."""
+        """Return the state of each of these assets, in their order, as `state_of` does."""
         return checking.states_of(self._ready().engine, tuple(assets))
 
     # -- many assets ------------------------------------------------------------------------------------------------
@@ -449,12 +442,7 @@ class AssetManager:
         minimal: bool | None = None,
         exclude: Collection[str] = (),
     ) -> Collection[Asset]:
-        """Return the assets that `sync` would take, in the manifest's order. Raises `UnknownAsset` or `UnknownTag`.
-
-        A tuple, but of very many assets a collection that reads them anew each time.
-
-        ``ids`` and ``exclude`` take ids and globs, such as ``voice-*``; one that matches nothing is an `UnknownAsset`.
-        """
+        """Return the assets that `sync` would take, in the manifest's order. Raises `UnknownAsset` or `UnknownTag`."""
         is_minimal = self.minimal if minimal is None else minimal
         return self.manifest.select(ids or (), tags or (), all=all, minimal=is_minimal, exclude=exclude)
 
@@ -495,7 +483,6 @@ class AssetManager:
     ) -> SyncReport:
         """Download and verify the chosen assets; by default, all required ones, or every asset if none is required.
 
-        ``ids`` chooses assets and ``exclude`` leaves some out; both take ids and globs such as ``voice-*``.
         ``minimal``: by default the essential assets (if none has that tag, as above), and each chosen asset as its
         small stand-in if it has one. None means the manager's own setting, False the full assets. ``force``: also fetch
         valid files again.
@@ -736,14 +723,11 @@ class AssetManager:
         *,
         exclude: Collection[str] = (),
     ) -> str:
-        """Return these assets, or all, without ``exclude``, as a list for another tool.
-
-        Paths are relative to the assets folder.
+        """Return these assets, or all, as a list for another tool, with paths relative to the assets folder.
 
         ``format`` is ``metalink``, ``aria2``, ``curl``, ``sha256sums`` or ``pooch``; any other word is a `ValueError`.
-        A list for curl has no checksums.
 
-        Raises `UnknownAsset`, or `ManifestError` for assets whose checksum or addresses the format cannot express.
+        Raises `ManifestError` for assets whose checksum or addresses the format cannot express.
         """
         from grym_fetch.core.errors import EntryUnsuited, Problem
         from grym_fetch.core.text import safe_text
@@ -768,11 +752,8 @@ class AssetManager:
     ) -> tuple[NewerVersion, ...]:
         """Return the assets that have a newer version at their source: of these, or of all that have a source.
 
-        ``ids`` and ``exclude`` are ids and globs. Changes nothing. ``on_found`` is called in the event loop with each
-        as soon as it is known.
-
-        Raises `SyncFailed` if some could not be looked up (after all others were), `UnknownAsset`, or `EditRefused` if
-        an asset named here has no source.
+        ``on_found`` is called with each. Raises `SyncFailed` at the end if some could not be looked up, or
+        `EditRefused` if an asset named here has no source.
         """
         await self.initialize()
         async with self._editing() as editor:
@@ -793,8 +774,8 @@ class AssetManager:
         All entries are written, or none. A file for which the hub states no checksum that a manifest accepts is
         downloaded for this; the rest is fetched by the next `sync`, and the old file stays until then. Mirrors of the
         old version are dropped.
-        ``dry_run``: only look, as `outdated` does. ``ids`` and ``exclude`` are ids and globs. ``on_found`` is called
-        with each before anything is fetched or written.
+        ``dry_run``: only look, as `outdated` does. ``on_found`` is called with each before anything is fetched or
+        written.
 
         Raises like `outdated` (nothing was changed then), `EditRefused` if somebody else has changed an entry
         in the meantime, or what `download_asset` raises.
@@ -875,19 +856,17 @@ class AssetManager:
     ) -> PinReport:
         """Write checksums and sizes into the manifest: of these assets, or of all that have no checksum.
 
-        ``ids`` and ``exclude`` are ids and globs.
         An existing file is hashed, a missing one is fetched. Stand-ins without a checksum are pinned as well; with
-        ``minimal``, only stand-ins are pinned. An asset named here that lacks only its size gets that. ``pieces``: also
-        write the digests of the pieces of these assets if they are missing. A web page, a git-lfs pointer and an empty
-        file are refused unless ``allow_suspicious``. ``on_pinned`` is called in the event loop with each as soon as it
-        is written, even if others fail.
+        ``minimal``, only stand-ins are pinned. ``pieces``: also write the digests of the pieces of these assets if they
+        are missing. A web page, a git-lfs pointer and an empty file are refused unless ``allow_suspicious``.
+        ``on_pinned`` is called with each that is written, even if others fail.
 
         ``update``: fetch what the addresses of these assets have now, also where there is a checksum or a file, and
         write all of it or nothing; ``on_found`` is called with each before that. The files that are there stay until
         then; pieces of other content are dropped. A `ValueError` with ``pieces`` or ``minimal``: pin these afterwards.
 
-        Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`. With
-        ``update``, none is pinned then, and an asset that was the only one raises its own error.
+        Raises `SyncFailed` if any of them failed (the others are pinned then), or `StaleManifest`. With ``update``,
+        none is pinned then, and an asset that was the only one raises its own error.
         """
         if update and (pieces or self.minimal):
             raise ValueError("update goes with neither pieces nor minimal: pin these afterwards")
@@ -929,10 +908,9 @@ class AssetManager:
     async def prune(self, *, dry_run: bool = False, orphans: bool | Collection[str] = False) -> PruneReport:
         """Remove abandoned downloads, unused locks and other stale state; ``dry_run``: only report it.
 
-        Leaves alone what a running process is working on. What an interrupted download left behind counts as abandoned.
-        ``orphans``: also delete this user's files in the assets folder that no asset names, neither of this manifest
-        nor of another one that was used with the folder; if it is names, only these of them. Without it, a ``dry_run``
-        only lists them.
+        What an interrupted download left behind counts as abandoned. ``orphans``: also delete this user's files in the
+        assets folder that no asset names, neither of this manifest nor of another one that was used with the folder; if
+        it is names, only these of them. Without it, a ``dry_run`` only lists them.
         """
         refuse_one_text(orphans=orphans)
         await self.initialize()
@@ -971,14 +949,14 @@ class AssetManager:
     def events(self) -> Subscription:
         """Return a stream of every event from now on: an async context manager and async iterator.
 
-        Of several `ProgressMade` in a row of one asset, it has the latest. It ends when the manager or the stream is
-        closed, and in uvicorn when the server begins to stop. Needs a running loop.
+        It ends when the manager or the stream is closed, and in uvicorn when the server begins to stop. Needs a running
+        loop.
         """
         self._owner.claim()
         return self._bus.subscribe(is_over=stopping())
 
     def emit(self, event: Event) -> None:
-        """Tell listeners of an event, as the manager's own work does. Does not wait; in the manager's loop only."""
+        """Tell listeners of an event. Does not wait; in the manager's loop only."""
         self._owner.claim()
         self._bus.emit(event)
 

@@ -128,7 +128,7 @@ class EntryUnsuited(EditRefused):
 
 
 class ConfigurationError(GrymFetchError):
-    """A settings file cannot be used. ``problems`` says what is wrong with it; ``source`` is its path."""
+    """A settings file cannot be used. ``problems`` says what is wrong with it."""
 
     def __init__(self, source: str, problems: Sequence[Problem]) -> None:
         self.source = source
@@ -143,7 +143,7 @@ class ConfigurationError(GrymFetchError):
 
 
 class UnknownAsset(GrymFetchError, LookupError):
-    """No asset in the manifest has this id, or matches this glob. ``suggestions`` are ids that are near."""
+    """No asset in the manifest has this id, or matches this glob."""
 
     def __init__(self, asset_id: str, suggestions: Sequence[str] = ()) -> None:
         self.asset_id: str = asset_id
@@ -160,10 +160,7 @@ class UnknownAsset(GrymFetchError, LookupError):
 
 
 class UnknownTag(GrymFetchError, LookupError):
-    """No asset in the manifest has this tag, or any of these tags.
-
-    ``known`` are the tags that exist, in a very long list the first 100.
-    """
+    """No asset in the manifest has these ``tags``. ``known`` are tags that exist."""
 
     def __init__(self, tags: Sequence[str], known: Sequence[str] = ()) -> None:
         self.tags = tuple(tags)
@@ -181,10 +178,7 @@ class UnknownTag(GrymFetchError, LookupError):
 
 
 class UnknownSource(GrymFetchError, LookupError):
-    """A short address leads nowhere: its scheme, repository, version or file is not known. ``reason`` says which.
-
-    ``suggestions`` are the nearest known ones.
-    """
+    """A short address leads nowhere: its scheme, repository, version or file is not known. ``reason`` says which."""
 
     def __init__(self, address: str, reason: str, suggestions: Sequence[str] = ()) -> None:
         self.address = redact_text(safe_text(address))
@@ -199,7 +193,7 @@ class UnknownSource(GrymFetchError, LookupError):
 
 
 class UnpinnedAsset(GrymFetchError):
-    """The asset has no checksum, so its bytes could not be verified. ``is_there``: those of a file to be repaired."""
+    """The asset has no checksum, so its bytes could not be verified."""
 
     def __init__(self, asset_id: str, *, is_there: bool = False) -> None:
         self.asset_id: str = asset_id
@@ -219,10 +213,7 @@ class UnpinnedAsset(GrymFetchError):
 
 
 class UnverifiedRead(GrymFetchError):
-    """No file of the asset was verified here, and no part of it could be: its manifest lacks pieces or a checksum.
-
-    ``is_pinned``: it has a checksum, so that it can be read once it is all there.
-    """
+    """No file of the asset was verified here, and no part of it could be: the manifest has no pieces or no checksum."""
 
     def __init__(self, asset_id: str, *, is_pinned: bool = True) -> None:
         self.asset_id: str = asset_id
@@ -320,7 +311,7 @@ class TooManyRedirects(TransferError):
 
 
 class SourceFailed(TransferError):
-    """A hub did not say where a short address leads, or a list of checksums cannot be had. ``hub`` says who it was."""
+    """A hub did not say where a short address leads, or a list of checksums cannot be had."""
 
     def __init__(self, url: str, hub: str, reason: str) -> None:
         super().__init__(url, f"{hub}: {reason}")
@@ -377,7 +368,7 @@ class LengthMismatch(IntegrityError):
 
 
 class DigestMismatch(IntegrityError):
-    """The content's digest is not the manifest's. ``failures`` has the reasons of origins, if they were asked."""
+    """The content's digest is not the manifest's."""
 
     def __init__(
         self,
@@ -403,7 +394,7 @@ class DigestMismatch(IntegrityError):
 
 
 class UnsafeArchive(IntegrityError):
-    """An archive is damaged or not safe to unpack. ``path`` is where it is."""
+    """An archive is damaged or not safe to unpack."""
 
     def __init__(self, path: str, reason: str) -> None:
         self.path = path
@@ -418,7 +409,7 @@ class UnsafeArchive(IntegrityError):
 
 
 class StorageError(GrymFetchError):
-    """This machine's disk failed or refused, or a limit of this machine was reached. ``path`` says where."""
+    """This machine's disk failed or refused, or a limit of this machine was reached."""
 
     def __init__(self, path: object, reason: str) -> None:
         self.path = str(path)
@@ -446,9 +437,7 @@ class Locked(StorageError):
 
 
 class MirrorsExhausted(GrymFetchError):
-    """Every origin of an asset failed. ``failures`` has each one's reason: of mirrors of your own, then in the
-    manifest's order.
-    """
+    """Every origin of an asset failed. ``failures`` has each one's reason."""
 
     def __init__(self, asset_id: str, failures: Sequence[OriginFailure], advice: str = "") -> None:
         self.asset_id: str = asset_id
@@ -468,11 +457,10 @@ class MirrorsExhausted(GrymFetchError):
 
 
 class SyncFailed(GrymFetchError, ExceptionGroup[GrymFetchError]):
-    """Some assets failed: a group of their errors. ``failures`` has each asset's error by its id, of a run over very
-    many assets or on a cluster the first 1,000.
+    """Some assets failed: a group of their errors. ``failures`` has the errors by id.
 
-    Catch it as a whole with ``except SyncFailed``, or by kind with ``except* DiskFull``; the groups that `split` and
-    `subgroup` return have ``failures`` too.
+    Catch it as a whole with ``except SyncFailed``, or by kind with ``except* DiskFull``, whose group has ``failures``,
+    too.
     """
 
     failures: dict[str, GrymFetchError]
