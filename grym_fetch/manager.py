@@ -646,10 +646,10 @@ class AssetManager:
         The address of a hub's page works too. Files for which the hub states no checksum that a manifest accepts are
         fetched into place first; the rest is fetched by the next `sync`. All files are added, or none.
 
-        A file that was named gets ``asset_id`` and ``local_path``, by default its name. For a repository, a folder or a
-        pattern, even with one file in it, ``asset_id`` begins each id and ``local_path`` is their folder, by default
-        the repository's name; ``name`` and ``fallback_urls`` are then not allowed. ``version`` is by default the
-        revision that the hub has.
+        A file that was named gets ``asset_id`` and ``local_path``, by default after its name. For a repository, a
+        folder or a pattern, even with one file in it, ``asset_id`` begins each id and ``local_path`` is their folder,
+        by default the repository's name; ``name`` and ``fallback_urls`` are then not allowed. ``version`` is by default
+        the revision that the hub has.
 
         Raises `UnknownSource` for what does not exist, `SourceFailed` if the hub does not answer, `ManifestError` if an
         id or path is taken, `SyncFailed` if one of many cannot be fetched, or what `download_asset` raises.
