@@ -129,7 +129,10 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         return self._call(asynchronous.AssetManager.why_stale)
 
     def get_asset_path(self, asset_id: str) -> Path:
-        """Return the asset's path, downloading it first if it is not there and valid. Raises like `download_asset`."""
+        """Return the asset's path, downloading it first if it is not there and valid.
+
+        Raises `UnknownAsset`, `UnpinnedAsset`, or what `download_asset` raises.
+        """
         return self._run(asynchronous.AssetManager.get_asset_path, asset_id)
 
     def download_asset(self, asset_id: str, force: bool = False) -> Path:
@@ -147,14 +150,14 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
 
         Needs a running loop. An asset that is there and verified is read from its file. Otherwise its download begins,
         or is shared, and each read waits for its bytes. Only pieces that have their digest in the manifest's ``pieces``
-        are handed out; without these, opening raises `UnverifiedRead`. A stand-in needs none. ``unverified_ok``: what
-        arrives is handed out, right or wrong.
+        are handed out; without these, it cannot be opened. A stand-in needs none. ``unverified_ok``: what arrives is
+        handed out, right or wrong.
 
         When the reader closes, a download that nobody else waits for stops; what has arrived is kept.
         ``keep_downloading``: it goes on until the manager is closed.
 
-        Raises `UnknownAsset`. Opening and reading raise what `download_asset` raises, and `AssetMissing` if the manager
-        is closed meanwhile.
+        Raises `UnknownAsset`, and `UnverifiedRead` when it is opened. Opening and reading raise what `download_asset`
+        raises, and `AssetMissing` if the manager is closed meanwhile.
         """
         return self._open_file(
             asynchronous.AssetManager.open_asset,
@@ -190,7 +193,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         store and the assets folder also as hard links, which are read-only. Fetches nothing. ``on_adopted`` is called
         with each.
 
-        Raises `SyncFailed` at the end if some could not be put in place, or `StaleManifest`.
+        Raises `SyncFailed` at the end if some could not be put in place, `UnknownAsset` or `StaleManifest`.
         """
         return self._run(
             asynchronous.AssetManager.adopt_assets, places, ids=ids, exclude=exclude, on_adopted=on_adopted
@@ -219,7 +222,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         """Call `check_asset` for these assets, or for all.
 
         ``on_status`` is told of each, in their order, and is awaited if it is async. Without ``keep`` an empty list is
-        returned, which is what very many assets need.
+        returned, which is what very many assets need. Raises `UnknownAsset`.
         """
         return self._run(
             asynchronous.AssetManager.check_assets, ids, exclude=exclude, full=full, on_status=on_status, keep=keep
@@ -375,7 +378,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         Raises `ManifestError` if it cannot be listed, such as `EditRefused` if the id or path is taken, or for a file
         that is plainly not an asset; `DigestMismatch` or `UnsafePath` if ``file`` is not what the asset says or another
         one is in its place; `SourceFailed` or `UnknownSource` if the list cannot be fetched or does not have the file;
-        or what `download_asset` raises.
+        `PolicyRefused` for what is to be measured at a plain http address; or what `download_asset` raises.
         """
         return self._run(
             asynchronous.AssetManager.add_asset,
@@ -467,7 +470,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
 
         ``format`` is ``metalink``, ``aria2``, ``curl``, ``sha256sums`` or ``pooch``; any other word is a `ValueError`.
 
-        Raises `ManifestError` for assets whose checksum or addresses the format cannot express.
+        Raises `UnknownAsset`, or `ManifestError` for assets whose checksum or addresses the format cannot express.
         """
         return self._call(asynchronous.AssetManager.export_list, format, ids, exclude=exclude)
 
@@ -480,8 +483,8 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     ) -> tuple[NewerVersion, ...]:
         """Return the assets that have a newer version at their source: of these, or of all that have a source.
 
-        ``on_found`` is called with each. Raises `SyncFailed` at the end if some could not be looked up, or
-        `EditRefused` if an asset named here has no source.
+        ``on_found`` is called with each. Raises `SyncFailed` at the end if some could not be looked up, `UnknownAsset`,
+        or `EditRefused` if an asset named here has no source.
         """
         return self._run(asynchronous.AssetManager.outdated, ids, exclude=exclude, on_found=on_found)
 
@@ -568,8 +571,8 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         write all of it or nothing; ``on_found`` is called with each before that. The files that are there stay until
         then; pieces of other content are dropped. A `ValueError` with ``pieces`` or ``minimal``: pin these afterwards.
 
-        Raises `SyncFailed` if any of them failed (the others are pinned then), or `StaleManifest`. With ``update``,
-        none is pinned then, and an asset that was the only one raises its own error.
+        Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`. With
+        ``update``, none is pinned then, and an asset that was the only one raises its own error.
         """
         return self._run(
             asynchronous.AssetManager.pin,

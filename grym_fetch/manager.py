@@ -71,8 +71,8 @@ class AssetManager:
     A manager works in the event loop where it is first used, until it is closed. Whatever checks, fetches or listens
     raises `RuntimeError` anywhere else, as does entering it a second time.
 
-    Where a method takes ``ids`` and ``exclude``, these are ids and globs such as ``voice-*``; one that matches nothing
-    raises `UnknownAsset`. What it takes as ``on_…`` is called in the event loop.
+    Where a method takes ``ids`` and ``exclude``, these are ids and globs such as ``voice-*``. What it takes as
+    ``on_…`` is called in the event loop.
 
     Args:
         config: the manifest's path.
@@ -270,7 +270,10 @@ class AssetManager:
     # -- single assets ----------------------------------------------------------------------------------------------
 
     async def get_asset_path(self, asset_id: str) -> Path:
-        """Return the asset's path, downloading it first if it is not there and valid. Raises like `download_asset`."""
+        """Return the asset's path, downloading it first if it is not there and valid.
+
+        Raises `UnknownAsset`, `UnpinnedAsset`, or what `download_asset` raises.
+        """
         coordinator = self._ready()
         async with self._freshness.using(self.manifest):
             asset = self._asset(asset_id)
@@ -296,14 +299,14 @@ class AssetManager:
 
         Needs a running loop. An asset that is there and verified is read from its file. Otherwise its download begins,
         or is shared, and each read waits for its bytes. Only pieces that have their digest in the manifest's ``pieces``
-        are handed out; without these, opening raises `UnverifiedRead`. A stand-in needs none. ``unverified_ok``: what
-        arrives is handed out, right or wrong.
+        are handed out; without these, it cannot be opened. A stand-in needs none. ``unverified_ok``: what arrives is
+        handed out, right or wrong.
 
         When the reader closes, a download that nobody else waits for stops; what has arrived is kept.
         ``keep_downloading``: it goes on until the manager is closed.
 
-        Raises `UnknownAsset`. Opening and reading raise what `download_asset` raises, and `AssetMissing` if the manager
-        is closed meanwhile.
+        Raises `UnknownAsset`, and `UnverifiedRead` when it is opened. Opening and reading raise what `download_asset`
+        raises, and `AssetMissing` if the manager is closed meanwhile.
         """
         from grym_fetch.engine.reader import AssetReader
 
@@ -344,7 +347,7 @@ class AssetManager:
         store and the assets folder also as hard links, which are read-only. Fetches nothing. ``on_adopted`` is called
         with each.
 
-        Raises `SyncFailed` at the end if some could not be put in place, or `StaleManifest`.
+        Raises `SyncFailed` at the end if some could not be put in place, `UnknownAsset` or `StaleManifest`.
         """
         refuse_one_text(places=places)
         coordinator = self._ready()
@@ -382,7 +385,7 @@ class AssetManager:
         """Call `check_asset` for these assets, or for all.
 
         ``on_status`` is told of each, in their order, and is awaited if it is async. Without ``keep`` an empty list is
-        returned, which is what very many assets need.
+        returned, which is what very many assets need. Raises `UnknownAsset`.
         """
         self._ready()
         chosen = self.manifest.pick(ids, exclude=exclude)
@@ -606,7 +609,7 @@ class AssetManager:
         Raises `ManifestError` if it cannot be listed, such as `EditRefused` if the id or path is taken, or for a file
         that is plainly not an asset; `DigestMismatch` or `UnsafePath` if ``file`` is not what the asset says or another
         one is in its place; `SourceFailed` or `UnknownSource` if the list cannot be fetched or does not have the file;
-        or what `download_asset` raises.
+        `PolicyRefused` for what is to be measured at a plain http address; or what `download_asset` raises.
         """
         await self.initialize()
         async with self._editing() as editor:
@@ -727,7 +730,7 @@ class AssetManager:
 
         ``format`` is ``metalink``, ``aria2``, ``curl``, ``sha256sums`` or ``pooch``; any other word is a `ValueError`.
 
-        Raises `ManifestError` for assets whose checksum or addresses the format cannot express.
+        Raises `UnknownAsset`, or `ManifestError` for assets whose checksum or addresses the format cannot express.
         """
         from grym_fetch.core.errors import EntryUnsuited, Problem
         from grym_fetch.core.text import safe_text
@@ -752,8 +755,8 @@ class AssetManager:
     ) -> tuple[NewerVersion, ...]:
         """Return the assets that have a newer version at their source: of these, or of all that have a source.
 
-        ``on_found`` is called with each. Raises `SyncFailed` at the end if some could not be looked up, or
-        `EditRefused` if an asset named here has no source.
+        ``on_found`` is called with each. Raises `SyncFailed` at the end if some could not be looked up, `UnknownAsset`,
+        or `EditRefused` if an asset named here has no source.
         """
         await self.initialize()
         async with self._editing() as editor:
@@ -865,8 +868,8 @@ class AssetManager:
         write all of it or nothing; ``on_found`` is called with each before that. The files that are there stay until
         then; pieces of other content are dropped. A `ValueError` with ``pieces`` or ``minimal``: pin these afterwards.
 
-        Raises `SyncFailed` if any of them failed (the others are pinned then), or `StaleManifest`. With ``update``,
-        none is pinned then, and an asset that was the only one raises its own error.
+        Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`. With
+        ``update``, none is pinned then, and an asset that was the only one raises its own error.
         """
         if update and (pieces or self.minimal):
             raise ValueError("update goes with neither pieces nor minimal: pin these afterwards")

@@ -16,7 +16,7 @@ from grym_fetch.core.nearest import nearest_names
 from grym_fetch.core.text import redact_text, redact_url, safe_text
 
 MOST_SHOWN = 200
-"""The most problems that an error's text spells out; its ``problems`` has more."""
+"""The most problems of a file that an error's text spells out."""
 
 
 E = TypeVar("E", bound=Exception)
@@ -54,7 +54,7 @@ class Problem:
 
 
 class ManifestError(GrymFetchError):
-    """The manifest cannot be used. ``problems`` has every problem, of a long manifest the first 1,000."""
+    """The manifest cannot be used. ``problems`` says what is wrong with it."""
 
     def __init__(self, source: str, problems: Sequence[Problem]) -> None:
         self.source = source
