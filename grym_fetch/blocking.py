@@ -7,10 +7,8 @@
     with AssetManager(config="assets.json") as manager:
         path = manager.get_asset_path("audioldm-s-full")
 
-Rules: the asynchronous manager does the work, in its own loop and daemon thread, started on first use. An interrupted
-call (Ctrl-C) is cancelled and has ended there before the exception propagates. Any thread may call. An async callback
-runs in that loop, so it must not make a call that waits. A manager that no one closes is closed when it is
-garbage-collected or the interpreter ends.
+Rules: the asynchronous manager does the work, in its own loop and daemon thread. An async callback runs in that loop,
+so it must not make a call that waits.
 
 Generated from `grym_fetch.manager` by `tools/generate_blocking.py`; to change it, change these and run `make blocking`.
 """
@@ -101,11 +99,11 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
 
     @property
     def minimal(self) -> bool:
-        """Whether to use the small stand-ins of assets that have one. Raises like `settings`."""
+        """Whether to use the small stand-ins of assets that have one."""
         return self._manager.minimal
 
     def initialize(self) -> None:
-        """Find and read the manifest. Raises `ManifestError`. Idempotent; other methods call it when needed."""
+        """Find and read the manifest. Raises `ManifestError`. Idempotent."""
         self._run(asynchronous.AssetManager.initialize)
 
     @property
@@ -611,10 +609,10 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         return self._register(asynchronous.AssetManager.on_event, callback)
 
     def progress(self, bar: Callable[..., Any] | None = None) -> AbstractContextManager[None]:
-        """Show progress bars while the block runs, for notebooks and scripts: ``with manager.progress():``.
+        """Show progress bars while the block runs: ``with manager.progress():``.
 
-        ``bar`` is a class with the interface of tqdm. Without it, bars are those of ``tqdm.auto`` if tqdm is installed
-        (in a notebook a widget), or else of Rich.
+        ``bar`` is a class with the interface of tqdm, by default that of ``tqdm.auto`` if tqdm is installed, or else of
+        Rich.
         """
         return self._bracket(asynchronous.AssetManager.progress, bar)
 

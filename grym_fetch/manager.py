@@ -64,9 +64,7 @@ class AssetManager:
     ``config``, the manifest is found as on the command line. Sizes are in bytes, times in seconds.
 
     A choice that neither an argument nor a named field of ``settings`` makes comes from the environment, as on the
-    command line: ``GRYM_FETCH_OFFLINE``, ``GRYM_FETCH_MIRRORS`` and so on.
-    A choice that is not there either comes from the project's pyproject.toml or the user's ``config.toml``, which are
-    read on first use; one that is not valid raises `ConfigurationError`.
+    command line, or else from settings files.
 
     A manager works in the event loop where it is first used, until it is closed. Whatever checks, fetches or listens
     raises `RuntimeError` anywhere else, as does entering it a second time.
@@ -147,7 +145,7 @@ class AssetManager:
 
     @property
     def minimal(self) -> bool:
-        """Whether to use the small stand-ins of assets that have one. Raises like `settings`."""
+        """Whether to use the small stand-ins of assets that have one."""
         return self._choices.minimal
 
     # -- life -------------------------------------------------------------------------------------------------------
@@ -164,7 +162,7 @@ class AssetManager:
         await self.aclose()
 
     async def initialize(self) -> None:
-        """Find and read the manifest. Raises `ManifestError`. Idempotent; other methods call it when needed."""
+        """Find and read the manifest. Raises `ManifestError`. Idempotent."""
         self._owner.claim()
         if self._manifest is None:
             parsed = await read_manifest(self.project.manifest_path)
@@ -174,8 +172,8 @@ class AssetManager:
     async def aclose(self) -> None:
         """Stop downloads (what has arrived is kept), close connections, end event streams. Idempotent.
 
-        Whoever waits for a download or a check is cancelled. Callbacks get their remaining events; one that takes
-        longer than 2 s for a single event is abandoned. The manager cannot be used afterwards.
+        Whoever waits for a download or a check is cancelled. Callbacks get their remaining events. The manager cannot
+        be used afterwards.
         """
         if self._owner.is_closed:
             return
@@ -969,10 +967,10 @@ class AssetManager:
         return self._bus.call(callback)
 
     def progress(self, bar: Callable[..., Any] | None = None) -> AbstractContextManager[None]:
-        """Show progress bars while the block runs, for notebooks and scripts: ``with manager.progress():``.
+        """Show progress bars while the block runs: ``with manager.progress():``. Needs a running loop.
 
-        ``bar`` is a class with the interface of tqdm. Without it, bars are those of ``tqdm.auto`` if tqdm is installed
-        (in a notebook a widget), or else of Rich. Needs a running loop.
+        ``bar`` is a class with the interface of tqdm, by default that of ``tqdm.auto`` if tqdm is installed, or else of
+        Rich.
         """
         from grym_fetch.display.bars import bars_for
 

@@ -1,8 +1,7 @@
 """What a source is: it turns a short address (``hf://org/repo/file``) into files with plain addresses.
 
-Rules: a source asks its hub only through `Web`, so that the engine's rules for addresses, redirects, tokens and bounds
-apply. It raises `UnknownSource`, with the nearest names, if something does not exist, and `SourceFailed` if the hub
-refuses. Any other error counts as an answer that makes no sense, and becomes a `SourceFailed`.
+Rules: a source asks its hub only through `Web`. It raises `UnknownSource` or `SourceFailed`; any other error becomes a
+`SourceFailed`.
 """
 
 from __future__ import annotations
