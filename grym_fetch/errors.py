@@ -1,4 +1,4 @@
-"""Every error of this package's own. `grym_fetch.core.errors` draws the hierarchy."""
+"""The errors of this package; the page on the Python API draws their tree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every event, and the `Subscription` that `AssetManager.events` returns, which yields them."""
+"""The events, and the `Subscription` that `AssetManager.events` returns, which yields them."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from grym_fetch.blocking import AssetFile, AssetManager
 class AssetFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
     """The assets of one project, each as a file named by its id.
 
-    ``config``: the manifest, by default found from the working folder. ``unverified_ok``: as in `open_asset`.
+    ``config``: the manifest, by default found as on the command line. ``unverified_ok``: as in `open_asset`.
     """
 
     protocol = "grym"

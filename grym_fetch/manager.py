@@ -1,8 +1,4 @@
-"""`AssetManager`: the public API. It knows the project and its manifest, and delegates all work.
-
-Rules: everything starts on first use, so creating a manager costs nothing. A manager belongs to the event loop in which
-it is first used; once closed, it stays closed. Any other use raises an error at once.
-"""
+"""`AssetManager`: the public API. It knows the project and its manifest, and delegates the work."""
 
 from __future__ import annotations
 
@@ -68,13 +64,13 @@ class AssetManager:
     ``config``, the manifest is found as on the command line. Sizes are in bytes, times in seconds.
 
     A choice that neither an argument nor a named field of ``settings`` makes comes from the environment, as on the
-    command line: ``GRYM_FETCH_OFFLINE``, ``GRYM_FETCH_MIRRORS`` and so on. Raises `ValueError` naming a variable that
-    cannot be read.
-    A choice that is not there either comes from the project's pyproject.toml or the user's ``config.toml``, which are
-    read on first use; any use of a file that is not valid raises `ConfigurationError`.
+    command line, or else from settings files.
 
-    A manager works in the event loop where it is first used, until it is closed. Whatever looks at files, fetches or
-    listens raises `RuntimeError` anywhere else, as does entering it a second time.
+    A manager works in the event loop where it is first used, until it is closed. Whatever checks, fetches or listens
+    raises `RuntimeError` anywhere else, as does entering it a second time.
+
+    Where a method takes ``ids`` and ``exclude``, these are ids and globs such as ``voice-*``. What it takes as
+    ``on_…`` is called in the event loop.
 
     Args:
         config: the manifest's path.
@@ -87,7 +83,7 @@ class AssetManager:
         transport: another way to the network, see `grym_fetch.transport`. The manager owns it: `aclose` closes it.
         environ, clock: for tests; by default the process's environment and the system clock.
 
-    Raises `ValueError` for an invalid value, naming it and what is allowed.
+    Raises `ValueError` for a setting or a variable that makes no sense, naming it and what is allowed.
     """
 
     warnings: tuple[str, ...]
@@ -149,7 +145,7 @@ class AssetManager:
 
     @property
     def minimal(self) -> bool:
-        """Whether to use the small stand-ins of assets that have one. Raises like `settings`."""
+        """Whether to use the small stand-ins of assets that have one."""
         return self._choices.minimal
 
     # -- life -------------------------------------------------------------------------------------------------------
@@ -166,7 +162,7 @@ class AssetManager:
         await self.aclose()
 
     async def initialize(self) -> None:
-        """Find and read the manifest. Raises `ManifestError`. Idempotent; other methods call it when needed."""
+        """Find and read the manifest. Raises `ManifestError`. Idempotent."""
         self._owner.claim()
         if self._manifest is None:
             parsed = await read_manifest(self.project.manifest_path)
@@ -176,9 +172,8 @@ class AssetManager:
     async def aclose(self) -> None:
         """Stop downloads (what has arrived is kept), close connections, end event streams. Idempotent.
 
-        Whoever waits for one of these, or for a file to be read, is cancelled.
-        Callbacks get their remaining events; one that takes longer than 2 s for a single event is abandoned. The
-        manager cannot be used afterwards.
+        Whoever waits for a download or a check is cancelled. Callbacks get their remaining events. The manager cannot
+        be used afterwards.
         """
         if self._owner.is_closed:
             return
@@ -264,7 +259,7 @@ class AssetManager:
         return FreshnessCheck(self.project, allow_stale=self.settings.allow_stale, now=self._clock.wall)
 
     def why_stale(self) -> str | None:
-        """Say why the manifest must no longer be used, or None if it may: see its ``expires`` and ``version``."""
+        """Say why the manifest is stale, by its ``expires`` and ``version``; None if it is not."""
         return self._freshness.why_stale(self.manifest)
 
     async def _accept(self) -> None:
@@ -288,10 +283,10 @@ class AssetManager:
     async def download_asset(self, asset_id: str, force: bool = False) -> Path:
         """Download and verify the asset if needed, and return its path. ``force``: fetch it again even if it is valid.
 
-        Raises `MirrorsExhausted`, `IntegrityError` or `StorageError`; what has arrived is kept for the next call,
-        except after an `IntegrityError`.
-        Raises `UnknownAsset`, `UnpinnedAsset`, `AssetMissing` if it is not there and nothing may be fetched, and
-        `StaleManifest` if the manifest must no longer be used.
+        Raises `MirrorsExhausted`, `IntegrityError` or `StorageError` if it fails; what has arrived is kept for the next
+        call, unless it is wrong. Raises `UnknownAsset`, `UnpinnedAsset`, `PolicyRefused` for an asset without a
+        checksum at a plain http address, `AssetMissing` if it is not there and nothing may be fetched, and
+        `StaleManifest`.
         """
         coordinator = self._ready()
         async with self._freshness.using(self.manifest):
@@ -301,15 +296,15 @@ class AssetManager:
         """Return the asset as a file to be read at once, even while it is being downloaded: an async context manager.
 
         Needs a running loop. An asset that is there and verified is read from its file. Otherwise its download begins,
-        or is shared; each read waits for its bytes and has them fetched before all others. Only bytes of pieces that
-        have the digest in the manifest's ``pieces`` are handed out. Without ``pieces`` or a checksum, it cannot be
-        opened then, unless ``unverified_ok``: then what arrives is handed out.
+        or is shared, and each read waits for its bytes. Only pieces that have their digest in the manifest's ``pieces``
+        are handed out; without these, it cannot be opened. A stand-in needs none. ``unverified_ok``: what arrives is
+        handed out, right or wrong.
 
-        When the reader closes, a download that nobody else waits for stops, so that nothing is fetched behind the
-        caller's back; what has arrived is kept. ``keep_downloading``: it goes on until the manager is closed.
+        When the reader closes, a download that nobody else waits for stops; what has arrived is kept.
+        ``keep_downloading``: it goes on until the manager is closed.
 
-        Raises `UnknownAsset`, and `UnverifiedRead` when it is opened. Opening and reading also raise
-        what `download_asset` raises, and reading raises `AssetMissing` if the manager is closed meanwhile.
+        Raises `UnknownAsset`, and `UnverifiedRead` when it is opened. Opening and reading raise what `download_asset`
+        raises, and `AssetMissing` if the manager is closed meanwhile.
         """
         from grym_fetch.engine.reader import AssetReader
 
@@ -324,10 +319,9 @@ class AssetManager:
     async def repair_asset(self, asset_id: str, *, dry_run: bool = False) -> RepairReport:
         """Read the asset's file and fetch what is wrong of it; ``dry_run``: only say what that would cost.
 
-        The damaged file stays until the right one, verified as a whole, takes its place. Which pieces are wrong is
-        known from the manifest's ``pieces``, or where this content was fetched, adopted or read in this project before.
-        Otherwise pieces are compared with an origin until the whole is right, which costs no more than the file; if the
-        origin is wrong, with another one.
+        A file is replaced only by the right one, verified as a whole. Which pieces are wrong is known from the
+        manifest's ``pieces``, or from what was noted when this content was fetched or read before. Otherwise pieces are
+        compared with an address until the whole is right.
 
         Raises `AssetMissing` if no file is there, and what `download_asset` raises.
         """
@@ -348,11 +342,10 @@ class AssetManager:
         Looks for files of the right size in ``places`` (folders or files), in the assets and external folders, with
         ``Settings(store=…)`` in the store and the assets folders of other projects that use it, and in the caches of
         Hugging Face, torch.hub and pooch. The digest decides. They are put in place as reflinks or copies, from the
-        store and the assets folder also as hard links, which makes them read-only; else they stay as they are. Fetches
-        nothing. ``ids`` and ``exclude`` are ids and globs. ``on_adopted`` is called in the event loop with each.
+        store and the assets folder also as hard links, which are read-only. Fetches nothing. ``on_adopted`` is called
+        with each.
 
-        Raises `SyncFailed` if some could not be put in place (after all others were), `UnknownAsset` or
-        `StaleManifest`.
+        Raises `SyncFailed` at the end if some could not be put in place, `UnknownAsset` or `StaleManifest`.
         """
         refuse_one_text(places=places)
         coordinator = self._ready()
@@ -363,7 +356,7 @@ class AssetManager:
             return await self._do(adopting.adopt(coordinator.engine, assets, folders, on_adopted or (lambda _: None)))
 
     async def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:
-        """Return whether the asset is there and valid; fetches nothing. ``full`` reads every byte again.
+        """Return whether the asset is there and valid; fetches nothing. ``full``: read also what was verified before.
 
         If a file is read, events report it. Raises `UnknownAsset`.
         """
@@ -387,14 +380,10 @@ class AssetManager:
         on_status: Callable[[AssetStatus], object] | None = None,
         keep: bool = True,
     ) -> list[AssetStatus]:
-        """Call `check_asset` for these assets, or for all; both take globs.
+        """Call `check_asset` for these assets, or for all.
 
-        ``on_status`` is told of each, in the manifest's order, as soon as it and those before it are known, and is
-        awaited if it is async.
-
-        ``keep``: return them, too; without it, an empty list, which is what very many assets need.
-
-        Raises `UnknownAsset`.
+        ``on_status`` is told of each, in their order, and is awaited if it is async. Without ``keep`` an empty list is
+        returned, which is what very many assets need. Raises `UnknownAsset`.
         """
         self._ready()
         chosen = self.manifest.pick(ids, exclude=exclude)
@@ -430,24 +419,17 @@ class AssetManager:
         return statuses
 
     def state_of(self, asset: Asset) -> AssetState:
-        """Return the asset's state on disk without reading a file. Needs a running loop.
-
-        So a file that has not been verified yet is ``present``, or ``unverified`` if it has no checksum; but it is
-        ``corrupt`` if it has another size than the one that is listed.
-        """
+        """Return the asset's state on disk without reading it. Needs a running loop."""
         return self.states_of([asset])[0]
 
     def states_of(self, assets: Collection[Asset]) -> list[AssetState]:
-        """Return the state of each of these assets, in their order: as `state_of`, with less work for each."""
+        """Return the state of each of these assets, in their order, as `state_of` does."""
         return checking.states_of(self._ready().engine, tuple(assets))
 
     # -- many assets ------------------------------------------------------------------------------------------------
 
     async def download_required_assets(self) -> SyncReport:
-        """Download and verify every asset marked as required; if none is, do nothing.
-
-        Raises what `sync` raises.
-        """
+        """Download and verify every asset marked as required; if none is, fetch nothing. Raises what `sync` raises."""
         self._owner.claim()
         required = self.manifest.required
         return await self.sync_assets(as_stand_ins(required) if self.minimal else required)
@@ -461,12 +443,7 @@ class AssetManager:
         minimal: bool | None = None,
         exclude: Collection[str] = (),
     ) -> Collection[Asset]:
-        """Return the assets that `sync` would take, in the manifest's order. Raises `UnknownAsset` or `UnknownTag`.
-
-        A tuple, but of very many assets a collection that reads them anew each time.
-
-        ``ids`` and ``exclude`` take ids and globs, such as ``voice-*``; one that matches nothing is an `UnknownAsset`.
-        """
+        """Return the assets that `sync` would take, in the manifest's order. Raises `UnknownAsset` or `UnknownTag`."""
         is_minimal = self.minimal if minimal is None else minimal
         return self.manifest.select(ids or (), tags or (), all=all, minimal=is_minimal, exclude=exclude)
 
@@ -477,8 +454,7 @@ class AssetManager:
         force: bool = False,
         on_part: Callable[[SyncPlan], object] | None = None,
     ) -> SyncPlan:
-        """Return what fetching these assets would take. Reads no file: one of the right size counts as present, or of
-        any if none is listed.
+        """Return what fetching these assets would take. Reads none of them: a file of the right size counts as present.
 
         ``on_part`` is told of each part of the plan: of all of it, unless there are very many assets. Then the plan
         that is returned has only the sums, and its assets are in the parts.
@@ -508,7 +484,6 @@ class AssetManager:
     ) -> SyncReport:
         """Download and verify the chosen assets; by default, all required ones, or every asset if none is required.
 
-        ``ids`` chooses assets and ``exclude`` leaves some out; both take ids and globs such as ``voice-*``.
         ``minimal``: by default the essential assets (if none has that tag, as above), and each chosen asset as its
         small stand-in if it has one. None means the manager's own setting, False the full assets. ``force``: also fetch
         valid files again.
@@ -541,11 +516,11 @@ class AssetManager:
     ) -> SyncReport:
         """Like `sync`, on many machines at once, which share the assets folder.
 
-        ``cluster`` is ``"dask"`` or ``"ray"`` for a process for each core of this machine, ``"dask://HOST:PORT"`` for a
-        scheduler, ``"ray://HOST:PORT"`` for a head, a `dask.distributed.Client`, or ``ray`` itself, once it is
-        connected. Each worker needs this version of grym-fetch, and sees the assets folder at the
-        same path and as the same user. Tokens and proxies are those of each worker's own environment. ``parallel`` and
-        ``max_per_host`` bound all workers together. Events come from all of them; their ``node`` says from which.
+        ``cluster`` is ``"dask"`` or ``"ray"`` for processes on this machine, ``"dask://HOST:PORT"`` for a scheduler,
+        ``"ray://HOST:PORT"`` for a head, a `dask.distributed.Client`, or ``ray`` itself, once it is connected. Each
+        worker needs this version of grym-fetch, and sees the assets folder at the same path and as the same user.
+        Tokens and proxies are those of each worker's own environment. ``parallel`` and ``max_per_host`` bound all
+        workers together. Events come from all of them; their ``node`` says from which.
 
         ``each_node``: nothing is shared, and each machine gets a copy of its own: in the manager's ``assets_dir`` if it
         or ``GRYM_FETCH_ASSETS_DIR`` was named here, or else where its own environment says. Each reads the manifest at
@@ -629,11 +604,10 @@ class AssetManager:
         asset, but a web page, a git-lfs pointer or an empty file. Without it, a pointer as ``file``
         gives the checksum and size of its content, which is not fetched.
 
-        Raises `ManifestError` if the id or path is taken or something is wrong with the asset (nothing was fetched
-        then), `EditRefused` for a file that is plainly not an asset, `PolicyRefused` for a plain http address,
-        `DigestMismatch` or `UnsafePath` if ``file`` is not what the asset says or another one is in its place,
-        `SourceFailed` or `UnknownSource` if the list cannot be fetched or does not have the file, or what
-        `download_asset` raises.
+        Raises `ManifestError` if it cannot be listed, such as `EditRefused` if the id or path is taken, or for a file
+        that is plainly not an asset; `DigestMismatch` or `UnsafePath` if ``file`` is not what the asset says or another
+        one is in its place; `SourceFailed` or `UnknownSource` if the list cannot be fetched or does not have the file;
+        `PolicyRefused` for what is to be measured at a plain http address; or what `download_asset` raises.
         """
         await self.initialize()
         async with self._editing() as editor:
@@ -673,10 +647,10 @@ class AssetManager:
         The address of a hub's page works too. Files for which the hub states no checksum that a manifest accepts are
         fetched into place first; the rest is fetched by the next `sync`. All files are added, or none.
 
-        A file that was named gets ``asset_id`` and ``local_path``, by default its name. For a repository, a folder or a
-        pattern, even with one file in it, ``asset_id`` begins each id and ``local_path`` is their folder, by default
-        the repository's name; ``name`` and ``fallback_urls`` are then not allowed. ``version`` is by default the
-        revision that the hub has.
+        A file that was named gets ``asset_id`` and ``local_path``, by default after its name. For a repository, a
+        folder or a pattern, even with one file in it, ``asset_id`` begins each id and ``local_path`` is their folder,
+        by default the repository's name; ``name`` and ``fallback_urls`` are then not allowed. ``version`` is by default
+        the revision that the hub has.
 
         Raises `UnknownSource` for what does not exist, `SourceFailed` if the hub does not answer, `ManifestError` if an
         id or path is taken, `SyncFailed` if one of many cannot be fetched, or what `download_asset` raises.
@@ -715,8 +689,8 @@ class AssetManager:
         ``base_url``: where to find files that have no address in the list. ``prefix`` begins each id, ``folder`` is
         their folder in the assets folder. Files without a checksum that a manifest accepts are downloaded and measured.
 
-        Raises `ManifestError` if the file is not such a list, or cannot be added (nothing was fetched then),
-        `SyncFailed` if one of many cannot be fetched, or what `download_asset` raises.
+        Raises `ManifestError` if the file is not such a list, or its files cannot be added, `SyncFailed` if one of many
+        cannot be fetched, or what `download_asset` raises.
         """
         from grym_fetch.sources.listings import FORMATS
         from grym_fetch.sources.naming import Naming
@@ -750,12 +724,9 @@ class AssetManager:
         *,
         exclude: Collection[str] = (),
     ) -> str:
-        """Return these assets, or all, without ``exclude``, as a list for another tool.
-
-        Paths are relative to the assets folder.
+        """Return these assets, or all, as a list for another tool, with paths relative to the assets folder.
 
         ``format`` is ``metalink``, ``aria2``, ``curl``, ``sha256sums`` or ``pooch``; any other word is a `ValueError`.
-        Only ``curl`` has no checksums.
 
         Raises `UnknownAsset`, or `ManifestError` for assets whose checksum or addresses the format cannot express.
         """
@@ -782,11 +753,8 @@ class AssetManager:
     ) -> tuple[NewerVersion, ...]:
         """Return the assets that have a newer version at their source: of these, or of all that have a source.
 
-        ``ids`` and ``exclude`` are ids and globs. Changes nothing. ``on_found`` is called in the event loop with each
-        as soon as it is known.
-
-        Raises `SyncFailed` if some could not be looked up (after all others were), `UnknownAsset`, or `EditRefused` if
-        an asset named here has no source.
+        ``on_found`` is called with each. Raises `SyncFailed` at the end if some could not be looked up, `UnknownAsset`,
+        or `EditRefused` if an asset named here has no source.
         """
         await self.initialize()
         async with self._editing() as editor:
@@ -804,10 +772,11 @@ class AssetManager:
     ) -> tuple[NewerVersion, ...]:
         """Move these assets, or all that have a source, to its newest version; return each as it was and as it is now.
 
-        All entries are written, or none. A file for which the hub has no SHA-256 is downloaded for this; the rest is
-        fetched by the next `sync`, and the old file stays until then. Mirrors of the old version are dropped.
-        ``dry_run``: only look, as `outdated` does. ``ids`` and ``exclude`` are ids and globs. ``on_found`` is called
-        with each before anything is fetched or written.
+        All entries are written, or none. A file for which the hub states no checksum that a manifest accepts is
+        downloaded for this; the rest is fetched by the next `sync`, and the old file stays until then. Mirrors of the
+        old version are dropped.
+        ``dry_run``: only look, as `outdated` does. ``on_found`` is called with each before anything is fetched or
+        written.
 
         Raises like `outdated` (nothing was changed then), `EditRefused` if somebody else has changed an entry
         in the meantime, or what `download_asset` raises.
@@ -866,8 +835,8 @@ class AssetManager:
     async def remove_asset(self, asset_id: str, *, delete_file: bool = False) -> tuple[Path, ...]:
         """Remove an asset from the manifest; with ``delete_file``, also its file, its stand-in's and what was unpacked.
 
-        Deletes only in the assets folder, and returns the deleted files and unpacked folders.
-        Raises `UnknownAsset`.
+        Deletes only in the assets folder, and nothing unpacked that was changed. Returns the deleted files and unpacked
+        folders. Raises `UnknownAsset`.
         """
         await self.initialize()
         async with self._editing() as editor:
@@ -888,17 +857,14 @@ class AssetManager:
     ) -> PinReport:
         """Write checksums and sizes into the manifest: of these assets, or of all that have no checksum.
 
-        ``ids`` and ``exclude`` are ids and globs.
         An existing file is hashed, a missing one is fetched. Stand-ins without a checksum are pinned as well; with
-        ``minimal``, only stand-ins are pinned. An asset named here that lacks only its size gets that. ``pieces``: also
-        write the digests of the pieces of these assets if they are missing. A web page, a git-lfs pointer and an empty
-        file are refused unless ``allow_suspicious``. ``on_pinned`` is called in the event loop with each as soon as it
-        is written, even if others fail.
+        ``minimal``, only stand-ins are pinned. ``pieces``: also write the digests of the pieces of these assets if they
+        are missing. A web page, a git-lfs pointer and an empty file are refused unless ``allow_suspicious``.
+        ``on_pinned`` is called with each that is written, even if others fail.
 
         ``update``: fetch what the addresses of these assets have now, also where there is a checksum or a file, and
         write all of it or nothing; ``on_found`` is called with each before that. The files that are there stay until
-        then, and so does a stand-in; pieces of other content are dropped. A `ValueError` with ``pieces`` or
-        ``minimal``: pin these afterwards.
+        then; pieces of other content are dropped. A `ValueError` with ``pieces`` or ``minimal``: pin these afterwards.
 
         Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`. With
         ``update``, none is pinned then, and an asset that was the only one raises its own error.
@@ -943,11 +909,9 @@ class AssetManager:
     async def prune(self, *, dry_run: bool = False, orphans: bool | Collection[str] = False) -> PruneReport:
         """Remove abandoned downloads, unused locks and other stale state; ``dry_run``: only report it.
 
-        Leaves alone what a running process is working on; of another machine, what has been written to within three
-        minutes. What an interrupted download left behind counts as abandoned.
-        ``orphans``: also delete this user's files in the assets folder that no asset names, neither of this manifest
-        nor of another one that was used with the folder; if it is names, only these of them. Without it, a ``dry_run``
-        only lists them.
+        What an interrupted download left behind counts as abandoned. ``orphans``: also delete this user's files in the
+        assets folder that no asset names, neither of this manifest nor of another one that was used with the folder; if
+        it is names, only these of them. Without it, a ``dry_run`` only lists them.
         """
         refuse_one_text(orphans=orphans)
         await self.initialize()
@@ -986,15 +950,14 @@ class AssetManager:
     def events(self) -> Subscription:
         """Return a stream of every event from now on: an async context manager and async iterator.
 
-        Of several `ProgressMade` in a row of one asset, it has the latest. It ends when the manager or the stream is
-        closed. In uvicorn it also ends when the server begins to stop, which waits for every response before the
-        application can close anything. Needs a running loop.
+        It ends when the manager or the stream is closed, and in uvicorn when the server begins to stop. Needs a running
+        loop.
         """
         self._owner.claim()
         return self._bus.subscribe(is_over=stopping())
 
     def emit(self, event: Event) -> None:
-        """Tell every listener of an event, as the manager's own work does. Never waits; in the manager's loop only."""
+        """Tell listeners of an event. Does not wait; in the manager's loop only."""
         self._owner.claim()
         self._bus.emit(event)
 
@@ -1004,10 +967,10 @@ class AssetManager:
         return self._bus.call(callback)
 
     def progress(self, bar: Callable[..., Any] | None = None) -> AbstractContextManager[None]:
-        """Show progress bars while the block runs, for notebooks and scripts: ``with manager.progress():``.
+        """Show progress bars while the block runs: ``with manager.progress():``. Needs a running loop.
 
-        ``bar`` is a class with the interface of tqdm. Without it, bars are those of ``tqdm.auto`` if tqdm is installed
-        (in a notebook a widget), or else of Rich. Needs a running loop.
+        ``bar`` is a class with the interface of tqdm, by default that of ``tqdm.auto`` if tqdm is installed, or else of
+        Rich.
         """
         from grym_fetch.display.bars import bars_for
 
@@ -1025,8 +988,8 @@ class AssetManager:
     ) -> Callable[[], None]:
         """Call ``callback`` whenever an asset makes progress. Returns a function that stops it. Needs a running loop.
 
-        An async callback runs in the event loop, a sync one in a worker thread, one call at a time. A slow one only
-        misses intermediate progress; one that raises is logged and not called again.
+        An async callback runs in the event loop, a sync one in a worker thread, one call at a time. A slow one misses
+        intermediate progress; one that raises is logged and not called again.
         """
         self._owner.claim()
         return self._bus.call(progress_listener(callback, self._size_of))

@@ -45,16 +45,9 @@ class Settings(_Named):
     has this default. `dataclasses.replace` names all fields.
 
     ``parallel`` is the most connections open at once over all assets, ``max_per_host`` the most of them on one host.
-    ``patience``: how long to wait for a server that has served bytes in this run and is now away.
-    ``mirrors``: whether an asset's addresses are asked one after the other, or all at once, as far as each is fast.
-    ``mirror_rules``: mirrors of one's own for assets with a checksum, see `MirrorRule`.
-    ``store``: whether to share files with other projects through the machine's store, or the path of another store.
-    ``link_mode``: how files come out of the store and get into it, and how adopted ones get their place. ``auto``: as a
-    reflink, else as a read-only hard link, else as a copy; the other words begin with that one, and end with the copy,
-    too.
-    ``adopt``: whether to take what is elsewhere on this machine, such as in Hugging Face's cache, instead of fetching
-    it.
-    ``pipelining``: whether to send requests to servers that can take it before the last answer has come.
+    ``mirror_rules``: mirrors of one's own for assets with a checksum, see `MirrorRule`. ``store``: whether to share
+    files with other projects through the machine's store, or the path of another store. For the others see the options
+    of the command line.
 
     Raises ValueError for an invalid value, also through `dataclasses.replace`; it names the field and says what is
     allowed.
@@ -106,4 +99,4 @@ class Settings(_Named):
 
 
 RULES = {**FETCHING, "sizes": instance_of(SegmentSizes)}
-"""The allowed values of each field of `Settings`. The command line applies the same rules to its options."""
+"""The allowed values of each field of `Settings`."""

@@ -1,9 +1,7 @@
 """Another way to the network: what `AssetManager(transport=...)` takes.
 
-A transport implements the Protocol `Transport`. Each of its connections, up to ``parallel`` beside each other, sends
-one GET at a time and delivers the body as it arrives. It does not handle redirects, retries, mirrors or verification.
-Git and Git LFS servers are asked with a POST, which is optional: `PostConnection`. `AiohttpTransport` fetches over an
-application's existing aiohttp session.
+A transport implements the Protocol `Transport`, and does not handle redirects, retries, mirrors or verification.
+`AiohttpTransport` fetches over an application's existing aiohttp session.
 """
 
 from __future__ import annotations

@@ -256,6 +256,13 @@ def _(scene: Scene) -> Call:
     return lambda manager: manager.download_asset("a")
 
 
+@case("download_asset", "PolicyRefused")
+def _(scene: Scene) -> Call:
+    scene.settings["allow_unpinned"] = True
+    scene.project.add("a", ["http://h.example/a.bin"], CONTENT, pinned=False)
+    return lambda manager: manager.download_asset("a")
+
+
 @case("download_asset", "AssetMissing")
 def _(scene: Scene) -> Call:
     scene.settings["offline"] = True

@@ -63,10 +63,8 @@ HEAD = '''\
     with AssetManager(config="assets.json") as manager:
         path = manager.get_asset_path("audioldm-s-full")
 
-Rules: the asynchronous manager does everything, in its own loop and daemon thread, started on first use. An interrupted
-call (Ctrl-C) is cancelled and has ended there before the exception propagates, so nothing downloads behind the caller's
-back. Errors come through unchanged. Any thread may call. An async callback runs in that loop, so it must not make a
-call that waits. A manager that no one closes is closed when it is garbage-collected or the interpreter ends.
+Rules: the asynchronous manager does the work, in its own loop and daemon thread. An async callback runs in that loop,
+so it must not make a call that waits.
 
 Generated from `grym_fetch.manager` by `tools/generate_blocking.py`; to change it, change these and run `make blocking`.
 """

@@ -1,52 +1,8 @@
-"""Every error of grym-fetch, split by whose fault it is, because that decides what happens next.
+"""The errors of grym-fetch, split by whose fault they are, because that decides what happens next.
 
-::
-
-    GrymFetchError
-    ├── ManifestError            the user's file; every problem at once
-    │   ├── ManifestMissing      no file there
-    │   ├── ForeignManifest      found, not named, and belongs to another user
-    │   ├── StaleManifest        expired, or older than one seen before
-    │   └── EditRefused          a change would break it; it is unchanged
-    │       └── EntryUnsuited    what was asked cannot be done with an entry
-    ├── ConfigurationError       a settings file; every problem at once
-    ├── UnknownAsset             no such id; with the nearest ids
-    ├── UnknownTag               no asset has this tag; with the nearest tags
-    ├── UnknownSource            a short address that leads nowhere; with the nearest ones
-    ├── UnpinnedAsset            no checksum, and unpinned assets were not allowed
-    ├── UnverifiedRead           no digests of pieces, or no checksum: nothing read now could be verified
-    ├── AssetMissing             not there, and is not fetched now
-    ├── TransferError            the remote side
-    │   ├── ConnectFailed        no connection: name, route, refusal, time-out
-    │   │   └── CertificateRejected   TLS says this is not the host we asked for: final
-    │   ├── ConnectionLost       the connection broke off, or the body ended early
-    │   ├── Stalled              nothing arrived for too long
-    │   ├── BadStatus            an answer that is not what we asked for
-    │   │   └── Throttled        the server asks us to wait
-    │   ├── BadResponse          an answer that breaks the rules of HTTP
-    │   ├── RangeRefused         the server will not serve ranges, or serves wrong ones
-    │   ├── ContentChanged       the origin now serves other content than before
-    │   ├── TooManyRedirects
-    │   ├── SourceFailed         a hub refuses, or its answer is nonsense, too long or too slow
-    │   ├── ProxyRefused         the proxy will not connect us: final
-    │   └── PolicyRefused        a redirect or address we never follow
-    ├── IntegrityError           asked of the same origin once more at most, past all caches; never a warning
-    │   ├── LengthMismatch
-    │   ├── DigestMismatch
-    │   └── UnsafeArchive        an archive that is damaged, or not safe to unpack
-    ├── StorageError             the local disk: never retried
-    │   ├── DiskFull
-    │   ├── NotWritable
-    │   ├── UnsafePath
-    │   └── Locked               another process still holds the asset after the wait
-    ├── MirrorsExhausted         every origin failed; each one's reason
-    ├── SyncFailed               what a sync, a pin and others raise at their end: a group of assets' errors
-    ├── ClusterError             a cluster cannot be reached, or one of its nodes cannot take part
-    └── RepositoryError          a git repository does not allow this, or it makes no sense there
-
-Rules: an error keeps what it was made from, as attributes and in ``args``, and builds its text in `__str__`: what
-happened, to which asset and address, and what to do next. So it can be copied and pickled, and comes out of a process
-pool complete. Addresses are kept without userinfo, query and fragment, so that no error can carry a secret.
+Rules: an error keeps what it was made from, as attributes and in ``args``, and builds its text in `__str__`. So it can
+be copied and pickled, and comes out of a process pool complete. A ``url`` is kept without userinfo, query and fragment,
+which may hold secrets.
 """
 
 from __future__ import annotations
@@ -60,7 +16,7 @@ from grym_fetch.core.nearest import nearest_names
 from grym_fetch.core.text import redact_text, redact_url, safe_text
 
 MOST_SHOWN = 200
-"""How many problems the text of a `ManifestError` spells out; its ``problems`` has more."""
+"""The most problems of a file that an error's text spells out."""
 
 
 E = TypeVar("E", bound=Exception)
@@ -86,7 +42,7 @@ def _remade(kind: type[E], args: tuple[Any, ...]) -> E:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One problem in a manifest: where it is, and what is allowed there."""
+    """One problem in a manifest or a settings file: where it is, and what is wrong, or allowed there."""
 
     where: str
     key: str
@@ -98,7 +54,7 @@ class Problem:
 
 
 class ManifestError(GrymFetchError):
-    """The manifest cannot be used. ``problems`` has every problem, of a long manifest the first 1,000."""
+    """The manifest cannot be used. ``problems`` says what is wrong with it."""
 
     def __init__(self, source: str, problems: Sequence[Problem]) -> None:
         self.source = source
@@ -143,7 +99,7 @@ class ForeignManifest(ManifestError):
 
 
 class StaleManifest(ManifestError):
-    """The manifest has expired, or is older than the one that was used before. ``why`` says which."""
+    """The manifest has expired, or is not as new as the one that was used before. ``why`` says which."""
 
     advice = "Get a newer one, or pass --allow-stale to use it as it is."
 
@@ -157,7 +113,7 @@ class StaleManifest(ManifestError):
 
 
 class EditRefused(ManifestError):
-    """The manifest is unchanged, because the change would break it or cannot be made."""
+    """A change was not made, because it would break the manifest or cannot be made."""
 
     def __str__(self) -> str:
         return "\n".join([f"{self.source} was not changed", *(f"  {problem}" for problem in self.problems)])
@@ -172,7 +128,7 @@ class EntryUnsuited(EditRefused):
 
 
 class ConfigurationError(GrymFetchError):
-    """A settings file cannot be used. ``problems`` has everything that is wrong with it; ``source`` is its path."""
+    """A settings file cannot be used. ``problems`` says what is wrong with it."""
 
     def __init__(self, source: str, problems: Sequence[Problem]) -> None:
         self.source = source
@@ -187,7 +143,7 @@ class ConfigurationError(GrymFetchError):
 
 
 class UnknownAsset(GrymFetchError, LookupError):
-    """No asset in the manifest has this id, or matches this glob. ``suggestions`` are the nearest ids."""
+    """No asset in the manifest has this id, or matches this glob."""
 
     def __init__(self, asset_id: str, suggestions: Sequence[str] = ()) -> None:
         self.asset_id: str = asset_id
@@ -204,10 +160,7 @@ class UnknownAsset(GrymFetchError, LookupError):
 
 
 class UnknownTag(GrymFetchError, LookupError):
-    """No asset in the manifest has this tag, or any of these tags.
-
-    ``known`` are the tags that exist, in a very long list the first 100.
-    """
+    """No asset in the manifest has these ``tags``. ``known`` are tags that exist."""
 
     def __init__(self, tags: Sequence[str], known: Sequence[str] = ()) -> None:
         self.tags = tuple(tags)
@@ -225,10 +178,7 @@ class UnknownTag(GrymFetchError, LookupError):
 
 
 class UnknownSource(GrymFetchError, LookupError):
-    """A short address leads nowhere: its scheme, repository, version or file is not known. ``reason`` says which.
-
-    ``suggestions`` are the nearest known ones.
-    """
+    """A short address leads nowhere: its scheme, repository, version or file is not known. ``reason`` says which."""
 
     def __init__(self, address: str, reason: str, suggestions: Sequence[str] = ()) -> None:
         self.address = redact_text(safe_text(address))
@@ -243,7 +193,7 @@ class UnknownSource(GrymFetchError, LookupError):
 
 
 class UnpinnedAsset(GrymFetchError):
-    """The asset has no checksum, so its bytes could not be verified. ``is_there``: those of a file to be repaired."""
+    """The asset has no checksum, so its bytes could not be verified."""
 
     def __init__(self, asset_id: str, *, is_there: bool = False) -> None:
         self.asset_id: str = asset_id
@@ -263,10 +213,7 @@ class UnpinnedAsset(GrymFetchError):
 
 
 class UnverifiedRead(GrymFetchError):
-    """No file of the asset was verified here, and no part of it could be: its manifest lacks pieces or a checksum.
-
-    ``is_pinned``: it has a checksum, so that it can be read once it is all there.
-    """
+    """No file of the asset was verified here, and no part of it could be: the manifest has no pieces or no checksum."""
 
     def __init__(self, asset_id: str, *, is_pinned: bool = True) -> None:
         self.asset_id: str = asset_id
@@ -339,10 +286,7 @@ class BadStatus(TransferError):
 
 
 class Throttled(BadStatus):
-    """The server asks us to wait: 429, 503 and the like, or, with a time, 202, 403 and what may pass (408, 500, …).
-
-    ``retry_after`` is in seconds; None if it does not say how long.
-    """
+    """The server asks us to wait. ``retry_after`` is in seconds; None if it does not say how long."""
 
     def __init__(self, url: str, status: int, reason: str, retry_after: float | None) -> None:
         super().__init__(url, status, reason)
@@ -351,7 +295,7 @@ class Throttled(BadStatus):
 
 
 class BadResponse(TransferError):
-    """The response breaks the rules of HTTP, so nothing in it can be trusted."""
+    """The response breaks the rules of HTTP, or cannot be read."""
 
 
 class RangeRefused(TransferError):
@@ -367,7 +311,7 @@ class TooManyRedirects(TransferError):
 
 
 class SourceFailed(TransferError):
-    """A hub did not say where a short address leads, or a list of checksums cannot be had. ``hub`` says who it was."""
+    """A hub did not say where a short address leads, or a list of checksums cannot be had."""
 
     def __init__(self, url: str, hub: str, reason: str) -> None:
         super().__init__(url, f"{hub}: {reason}")
@@ -380,16 +324,16 @@ class PolicyRefused(TransferError):
 
 
 class ProxyRefused(TransferError):
-    """The proxy that the environment names will not connect us; asking again would not help."""
+    """The proxy does not connect us; asking again would not help."""
 
 
 class IntegrityError(GrymFetchError):
-    """What arrived is not what the manifest names."""
+    """A content is not what the manifest names."""
 
 
 @dataclass(frozen=True, slots=True)
 class OriginFailure:
-    """Why one origin failed. ``url`` is redacted."""
+    """Why one origin failed."""
 
     url: str
     error: GrymFetchError
@@ -424,7 +368,7 @@ class LengthMismatch(IntegrityError):
 
 
 class DigestMismatch(IntegrityError):
-    """The content's digest is not the manifest's. ``failures`` has each origin's reason."""
+    """The content's digest is not the manifest's."""
 
     def __init__(
         self,
@@ -450,7 +394,7 @@ class DigestMismatch(IntegrityError):
 
 
 class UnsafeArchive(IntegrityError):
-    """An archive is damaged or not safe to unpack. ``path`` is where it is; nothing was unpacked."""
+    """An archive is damaged or not safe to unpack."""
 
     def __init__(self, path: str, reason: str) -> None:
         self.path = path
@@ -465,7 +409,7 @@ class UnsafeArchive(IntegrityError):
 
 
 class StorageError(GrymFetchError):
-    """The local disk failed or refused. ``path`` says where."""
+    """This machine's disk failed or refused, or a limit of this machine was reached."""
 
     def __init__(self, path: object, reason: str) -> None:
         self.path = str(path)
@@ -485,17 +429,15 @@ class NotWritable(StorageError):
 
 
 class UnsafePath(StorageError):
-    """The path leads out of the assets folder, through a symlink, or to something that is not a file."""
+    """The path may not be used: it leads out of the assets folder, through a symlink, or not to a file, say."""
 
 
 class Locked(StorageError):
-    """Another process holds the asset and did not finish in time."""
+    """Another process holds the asset or the manifest, and did not finish in time."""
 
 
 class MirrorsExhausted(GrymFetchError):
-    """Every origin of an asset failed. ``failures`` has each one's reason: of mirrors of your own, then in the
-    manifest's order.
-    """
+    """Every origin of an asset failed. ``failures`` has each one's reason."""
 
     def __init__(self, asset_id: str, failures: Sequence[OriginFailure], advice: str = "") -> None:
         self.asset_id: str = asset_id
@@ -515,11 +457,10 @@ class MirrorsExhausted(GrymFetchError):
 
 
 class SyncFailed(GrymFetchError, ExceptionGroup[GrymFetchError]):
-    """Some assets could not be made present: a group of their errors. ``failures`` has each asset's error by its id,
-    of a run over very many assets or on a cluster the first 1,000.
+    """Some assets failed: a group of their errors. ``failures`` has the errors by id.
 
-    Catch it as a whole with ``except SyncFailed``, or by kind with ``except* DiskFull``; the groups that `split` and
-    `subgroup` return have ``failures`` too.
+    Catch it as a whole with ``except SyncFailed``, or by kind with ``except* DiskFull``, whose group has ``failures``,
+    too.
     """
 
     failures: dict[str, GrymFetchError]
@@ -564,4 +505,4 @@ class ClusterError(GrymFetchError):
 
 
 class RepositoryError(GrymFetchError):
-    """A repository does not allow what was asked for, or it makes no sense there. Nothing was changed."""
+    """A repository does not allow what was asked for, or it makes no sense there."""

@@ -25,7 +25,7 @@ class LinkMode(StrEnum):
     """How a file got its bytes from another one."""
 
     REFLINK = "reflink"
-    """Both share blocks until one of them is written to: Btrfs, XFS."""
+    """Both share blocks until one of them is written to."""
     HARDLINK = "hardlink"
     """Both are names of one read-only file."""
     COPY = "copy"
@@ -45,7 +45,7 @@ class Event:
     node: str | None = None
 
     def as_json(self) -> dict[str, object]:
-        """Return the event as the JSON object of ``--json``; what does not apply is left out, ``from_`` is ``from``."""
+        """Return the event as the JSON object of ``--json``; ``from_`` is ``from``."""
         record: dict[str, object] = {"v": FORMAT_VERSION, "type": self.type, "time": round(self.time, 3)}
         for field in fields(self):
             value = getattr(self, field.name)
@@ -55,7 +55,7 @@ class Event:
         return record
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Travel as plain values: a cluster sends very many, and a dataclass with slots takes five times as long."""
+        """Travel as plain values: a cluster sends very many, and a dataclass with slots takes longer."""
         kind = type(self)
         return _remade, (kind, *(getattr(self, name) for name in _names(kind)))
 
@@ -84,7 +84,7 @@ _OMITTED_WHEN_NONE = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted(Event):
-    """A sync begins. ``bytes``: the sum of the known sizes."""
+    """A sync, or other work on many assets, begins. ``bytes``: the sum of the known sizes."""
 
     type: ClassVar[str] = "run_started"
     assets: int
@@ -93,10 +93,9 @@ class RunStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetDamaged(Event):
-    """A file is there and wrong, and will be repaired: ``bad`` of its ``pieces`` are wrong or missing.
+    """A file is there and wrong, and will be repaired: ``bytes`` will be fetched.
 
-    ``bytes`` will be fetched. ``guess`` is true if no digests of the pieces are known: then it may be more, up to
-    ``at_most``, which is absent otherwise.
+    ``guess`` is true if no digests of the pieces are known: then it may be more, up to ``at_most``.
     """
 
     type: ClassVar[str] = "asset_damaged"
@@ -110,10 +109,7 @@ class AssetDamaged(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetRepaired(Event):
-    """The damaged file was replaced by a right one: ``asset_verified`` follows.
-
-    ``fetched`` of its ``pieces`` were fetched. ``saved_bytes`` were taken from the damaged file.
-    """
+    """The damaged file was replaced by a right one: ``asset_verified`` follows."""
 
     type: ClassVar[str] = "asset_repaired"
     pieces: int
@@ -124,9 +120,7 @@ class AssetRepaired(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetPlanned(Event):
-    """The asset will be fetched. ``size`` is null while unknown; ``resumed_bytes`` are already on disk, from an earlier
-    run or in a damaged file.
-    """
+    """The asset will be fetched. ``resumed_bytes`` are already on disk, from an earlier run or in a damaged file."""
 
     type: ClassVar[str] = "asset_planned"
     size: int | None
@@ -135,10 +129,7 @@ class AssetPlanned(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetReused(Event):
-    """A file was already there and is right; ``unverified`` if the asset is unpinned, so that nobody can tell.
-
-    ``taken_from``: where it was on this machine, in the store or in a cache; ``link``: how it was put in place.
-    """
+    """A file was there and is right. ``taken_from``: where it was, if elsewhere on this machine."""
 
     type: ClassVar[str] = "asset_reused"
     path: str
@@ -164,10 +155,7 @@ AWAY = "server away"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryScheduled(Event):
-    """An attempt failed; another follows on the same origin after ``delay`` seconds.
-
-    ``attempt``: which retry in a row this is, from 1; 0: it does not count as one, because the host is only busy.
-    """
+    """An attempt failed; another follows on the same origin after ``delay`` seconds."""
 
     type: ClassVar[str] = "retry_scheduled"
     url: str
@@ -178,9 +166,7 @@ class RetryScheduled(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MirrorSwitched(Event):
-    """From now on, another origin is asked. ``number`` of ``count`` is its place: mirrors of your own, then in the
-    manifest's order.
-    """
+    """From now on, another origin is asked: ``number`` of ``count``."""
 
     type: ClassVar[str] = "mirror_switched"
     from_: str
@@ -192,7 +178,7 @@ class MirrorSwitched(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetRestarted(Event):
-    """Bytes on hand had to be discarded; ``discarded`` says how many."""
+    """Bytes had to be discarded."""
 
     type: ClassVar[str] = "asset_restarted"
     discarded: int
@@ -201,10 +187,7 @@ class AssetRestarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetVerifying(Event):
-    """All bytes are there; ``bytes`` of ``total`` have been hashed.
-
-    ``unpacking``: they are an archive's, which is read to unpack it, or to compare it with what was unpacked.
-    """
+    """``bytes`` of ``total`` have been read to verify them; with ``unpacking``, to unpack an archive or compare it."""
 
     type: ClassVar[str] = "asset_verifying"
     bytes: int
@@ -214,10 +197,9 @@ class AssetVerifying(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetVerified(Event):
-    """The file is in place. ``seconds`` since it was planned. ``unverified``: no digest was known to compare it with.
+    """The file is in place. ``unverified``: no digest was known to compare it with.
 
-    ``wrong_origins``: the addresses that sent other bytes on the way, which were replaced. ``link``: how the store got
-    the file, if there is one and it took it; not told of small files that are fetched together.
+    ``wrong_origins``: the addresses that sent other bytes on the way. ``link``: how the store got the file.
     """
 
     type: ClassVar[str] = "asset_verified"
@@ -233,7 +215,7 @@ class AssetVerified(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetFailed(Event):
-    """The asset could not be fetched. ``error`` is the class, ``attempts`` has one line per origin."""
+    """The work on an asset failed, or a check found it wrong. ``error`` is the class."""
 
     type: ClassVar[str] = "asset_failed"
     error: str
@@ -251,10 +233,7 @@ class AssetWaiting(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFinished(Event):
-    """A sync ended. Counts of assets; ``downloaded_bytes`` over the network in this run.
-
-    ``verified`` and ``unverified`` were fetched, the latter without a checksum to verify them with.
-    """
+    """A sync, or other fetching of many assets, ended: counts of assets."""
 
     type: ClassVar[str] = "run_finished"
     verified: int

@@ -101,7 +101,7 @@ class AheadConnection(Connection, Protocol):
 
 
 class PostConnection(Connection, Protocol):
-    """A connection that can also send a POST. This is optional: only Git LFS servers are asked with it."""
+    """A connection that can also send a POST. This is optional: git and Git LFS servers are asked with it."""
 
     async def post(self, url: str, fields: Mapping[str, str], body: bytes) -> Response:
         """Send a POST with these header fields and this body, and wait for the head of the response.

@@ -67,7 +67,7 @@ async def check(
         engine, asset, assets_dir, full=full, on_hashing=on_read, on_comparing=partial(on_read, unpacking=True)
     )
     if is_read and found.error is None:
-        emit(AssetReused(asset=asset.id, path=str(found.path)))
+        emit(AssetReused(asset=asset.id, path=str(found.path), unverified=None if asset.pinned else True))
     elif is_read:
         emit(AssetFailed(asset=asset.id, error="IntegrityError", message=f"{asset.id}: {found.error}"))
     return found

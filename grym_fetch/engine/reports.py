@@ -36,7 +36,7 @@ class AssetState(StrEnum):
     MISSING = "missing"
     """Nothing is there."""
     PARTIAL = "partial"
-    """Some of it has arrived; a sync continues from there. Or it is an archive that is not unpacked."""
+    """Some of it has arrived. Or it is an archive that is not unpacked."""
     PRESENT = "present"
     """A file is there, of the right size if one is listed; it was not verified since it changed, and not read now."""
     UNVERIFIED = "unverified"
@@ -51,11 +51,11 @@ class AssetState(StrEnum):
     DOWNLOADING = "downloading"
     """Bytes are arriving."""
     VALIDATING = "validating"
-    """All bytes have arrived, or were there, and are being verified."""
+    """It is being verified, or unpacked."""
     COMPLETE = "complete"
-    """It is in place."""
+    """It is there."""
     ERROR = "error"
-    """It could not be fetched."""
+    """It could not be fetched, or a check found it wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +106,11 @@ class AssetProgress:
 
 @dataclass(frozen=True, slots=True)
 class SyncPlan:
-    """What a sync would do. Sizes in bytes; ``unknown_sizes`` counts those to fetch whose size only their server knows.
+    """What a sync would do. Sizes in bytes; ``unknown_sizes`` counts those to fetch whose size is not known.
 
     ``unread`` are those of ``present`` that have not been verified since they changed: the sync reads them, and fetches
-    what is wrong. ``to_take`` come from the machine's store, and are neither in ``present`` nor in ``to_fetch``.
-    ``to_unpack`` are archives whose content needs space beyond ``space_needed``; how much is known only when they are
-    unpacked.
+    what is wrong. ``to_take`` are those that the machine's store has, neither in ``present`` nor in ``to_fetch``.
+    ``to_unpack`` are archives that may have to be unpacked, which needs space beyond ``space_needed``.
     """
 
     present: tuple[Asset, ...]
@@ -153,7 +152,7 @@ class Adopted:
 
 @dataclass(frozen=True, slots=True)
 class AdoptReport:
-    """What was taken, and the ids of what was in place already and of what is not on this machine."""
+    """What was taken, and the ids of what was there already, and of what was not found or has no checksum."""
 
     adopted: tuple[Adopted, ...]
     present: tuple[str, ...]
@@ -184,10 +183,11 @@ class PathsById(Mapping[str, Path]):
 
 @dataclass(frozen=True, slots=True)
 class SyncReport:
-    """What a sync did: each asset's id is in exactly one of the first four. Sizes in bytes, times in seconds.
+    """What a sync did. Sizes in bytes, times in seconds.
 
     ``verified``: fetched, with the right checksum. ``unverified``: fetched, without a checksum to verify it.
-    ``reused``: already there. ``failed``: the error, by id. ``paths``: the path of each asset that is there, by id.
+    ``reused``: there already, or on this machine. ``failed``: the error, by id. ``paths``: the path of each asset that
+    is there, by id.
     They are tuples and a dict; of a run over very many assets or on a cluster, collections that read each id when it is
     asked for.
     """
@@ -205,11 +205,11 @@ class SyncReport:
 class RepairReport:
     """What `AssetManager.repair_asset` found and did. Sizes in bytes.
 
-    ``outcome`` is ``intact``; ``repaired``; ``replaced``, where nothing of the file could be used; or, of a dry run,
-    ``damaged``. ``pieces`` were looked at and ``bad`` of them wrong or missing: 0 of an intact file, and if none is of
-    use. ``bytes_to_fetch`` is what that costs, ``fetched`` how many pieces were, ``downloaded_bytes`` what came over
-    the network, and ``saved_bytes`` what was taken from the damaged file. ``is_guess``: no digests of the pieces are
-    known, so that a dry run can only say the least, and in ``bytes_at_most`` the most; else that is None.
+    ``outcome`` is ``intact``; ``repaired``; ``replaced`` by a whole new file; or, of a dry run, ``damaged``. The file
+    has ``pieces``, and ``bad`` of them were wrong or missing: 0 where it is not repaired by pieces. ``bytes_to_fetch``
+    is what that costs, ``fetched`` how many of the pieces were, ``downloaded_bytes`` what came over the network, and
+    ``saved_bytes`` what was taken from the damaged file. ``is_guess``: no digests of the pieces are known, so that a
+    dry run can only say the least, and in ``bytes_at_most`` the most; else that is None.
     """
 
     id: str

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import DigestMismatch, GrymFetchError, Problem, SyncFailed, UnsafePath
-from grym_fetch.core.events import AssetReused, Event, RunFinished, RunStarted
+from grym_fetch.core.events import AssetReused, Event, LinkMode, RunFinished, RunStarted
 from grym_fetch.core.manifest import Asset, ManifestSource
 from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.core.text import safe_text
@@ -227,10 +227,13 @@ class Adder:
             if there is None or there.checksum != measured.checksum:
                 reason = "another file is there already; move it away, or choose another place with --local-path"
                 raise UnsafePath(safe_text(str(place)), reason)
-            signature = there.signature
+            signature, source, link = there.signature, None, None
         else:
+            source, link = safe_text(str(file)), LinkMode.COPY
             signature = await self._copy(file, StageKey(asset.local_path, f"copy of {measured.checksum}"), measured)
         self._measurer.note_verified(place, measured.checksum, signature)
+        unverified = None if asset.pinned or asset.stated is not None else True
+        self._emit(AssetReused(asset=asset.id, path=str(place), unverified=unverified, taken_from=source, link=link))
         return replace(asset, checksum=measured.checksum, size=measured.size)
 
     async def _copy(self, file: Path, key: StageKey, measured: Measured) -> FileSignature:

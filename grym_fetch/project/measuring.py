@@ -86,17 +86,21 @@ class Measurer:
 
     # -- a file that is there ---------------------------------------------------------------------------------------
 
-    async def measure(self, asset: Asset, file: Path) -> Measured:
-        """Hash a file. Refuses a file that is being written to: its checksum is not worth recording."""
+    async def measure(self, asset: Asset, file: Path, *, is_ended: bool = False) -> Measured:
+        """Hash a file. Refuses a file that is being written to: its checksum is not worth recording.
+
+        ``is_ended``: it was told already how the asset ended, so nothing more is told of it.
+        """
         with storage_errors(file):
             figures = os.stat(file)
         if not stat.S_ISREG(figures.st_mode):
             raise UnsafePath(safe_text(str(file)), "this is not a file")
-        self._emit(AssetVerifying(asset=asset.id, bytes=0, total=figures.st_size))
 
         def on_read(count: int) -> None:
-            self._emit(AssetVerifying(asset=asset.id, bytes=min(count, figures.st_size), total=figures.st_size))
+            if not is_ended:
+                self._emit(AssetVerifying(asset=asset.id, bytes=min(count, figures.st_size), total=figures.st_size))
 
+        on_read(0)
         digest, signature = await self._engine.local_files.digest(file, asset.checksum or _SHA256, on_read=on_read)
         with storage_errors(file):
             after = FileSignature.of(os.stat(file))
@@ -175,7 +179,7 @@ class Measurer:
         if result.fetched is None:  # somebody else has fetched it in the meantime
             if not allow_suspicious and not asset.pinned:
                 await self.refuse_suspicious(asset, result.path)
-            return await self.measure(asset, result.path)
+            return await self.measure(asset, result.path, is_ended=True)
         fetched = result.fetched
         return Measured(result.path, fetched.checksum, fetched.size, fetched.signature, fetched.downloaded)
 

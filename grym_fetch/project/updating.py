@@ -199,7 +199,7 @@ class Updater:
             if asset.local_path.endswith(_BESIDE):
                 place = await self._threads.compute(_take_place, root, asset.local_path)
                 # A rename changes the signature, so the file must be read again for the verified cache.
-                there = await self._measurer.measure(asset, place)
+                there = await self._measurer.measure(asset, place, is_ended=True)
                 self._measurer.note_verified(place, there.checksum, there.signature)
         return parsed, done
 
@@ -213,9 +213,8 @@ class Updater:
         if old is None or new is None or old.algorithm == new.algorithm or found.newer.url != found.asset.url:
             return found
         path = self._root / f"{found.newer.local_path}{_BESIDE}"
-        there = await self._measurer.measure(
-            found.asset, path if is_taken(path) else self._root / found.newer.local_path
-        )
+        place = path if is_taken(path) else self._root / found.newer.local_path
+        there = await self._measurer.measure(found.asset, place, is_ended=True)
         return replace(found, newer=replace(found.newer, checksum=there.checksum))
 
     def _beside(self, asset: Asset) -> Asset:

@@ -1,8 +1,6 @@
 """What a source is: it turns a short address (``hf://org/repo/file``) into files with plain addresses.
 
-Rules: a source asks its hub only through `Web`, so that the engine's rules for addresses, redirects, tokens and bounds
-apply. It raises `UnknownSource`, with the nearest names, if something does not exist, and `SourceFailed` if the hub
-refuses. A `ValueError`, `KeyError` or `TypeError` means that the hub's answer made no sense, and becomes a
+Rules: a source asks its hub only through `Web`. It raises `UnknownSource` or `SourceFailed`; any other error becomes a
 `SourceFailed`.
 """
 
@@ -28,10 +26,10 @@ _NEXT = re.compile(r"<([^<>]{1,8192})>\s*;(?:[^,<>]*;)?\s*rel=\"?next\"?", re.IG
 class SourceFile:
     """One file that a short address leads to.
 
-    ``path`` is its path in the repository, ``url`` the plain address of exactly these bytes, ``source`` the short
-    address of this file alone, which is asked again for newer versions. ``size`` in bytes. ``checksum`` is the digest
-    that the hub states, if a manifest accepts it; otherwise it is ``stated``. A file without a checksum is fetched when
-    it is added. ``mirrors`` are further addresses of the same bytes.
+    ``path`` is its path in the repository, ``url`` its plain address, ``source`` the short address of this file alone,
+    which is asked again for newer versions. ``size`` in bytes. ``checksum`` is the digest that the hub states, if a
+    manifest accepts it; otherwise it is ``stated``. A file without a checksum is fetched when it is added. ``mirrors``
+    are further addresses of the same bytes.
     """
 
     path: str
@@ -154,5 +152,5 @@ class AssetSource(Protocol):
     async def newest(self, address: str, web: Web, /) -> Resolved:
         """Return the newest version of the file at a short address: for most hubs, the same as `resolve`.
 
-        Called with the ``source`` of a `SourceFile`.
+        Called with an asset's ``source``.
         """

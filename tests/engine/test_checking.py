@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from grym_fetch import AssetProgress, AssetState, MirrorsExhausted
 from grym_fetch.cli.main import cli
+from grym_fetch.core.events import AssetReused
 from grym_fetch.core.fingerprint import content_fingerprint
 from grym_fetch.core.manifest import Asset
 from grym_fetch.disk.stage import StageKey
@@ -126,6 +127,23 @@ async def test_an_archive_that_is_not_unpacked(project: Project) -> None:
         status = await manager.check_asset("a")
         assert (status.state, status.exists, status.error) == (AssetState.PARTIAL, False, "not unpacked")
         assert manager.state_of(manager.manifest.get("a")) is AssetState.PARTIAL
+
+
+async def test_an_unpinned_archive_is_not_said_to_be_right(project: Project, server: AssetServer) -> None:
+    """Its tree is compared with it, and yet nobody knows whether it is the right archive."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        (inside := tarfile.TarInfo("inside")).size = len(CONTENT)
+        tar.addfile(inside, io.BytesIO(CONTENT))
+    content = made.getvalue()
+    file = server.add("/a.tar", content)
+    project.add("a", [file.url], content, pinned=False, localPath="a.tar", extract=True)
+    async with project.manager(allow_unpinned=True) as manager:
+        await manager.get_asset_path("a")
+        async with manager.events() as events:
+            status = await manager.check_asset("a", full=True)
+            [reused] = [event for event in events.drain() if isinstance(event, AssetReused)]
+    assert (status.state, reused.unverified) == (AssetState.UNVERIFIED, True)
 
 
 @pytest.mark.parametrize(

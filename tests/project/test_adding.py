@@ -12,6 +12,7 @@ from grym_fetch import GrymFetchError, ManifestError, MirrorsExhausted
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.manifest import Asset
 from grym_fetch.errors import DigestMismatch, EditRefused, UnsafePath
+from grym_fetch.events import AssetReused
 from grym_fetch.project.measuring import Measurer
 from grym_fetch.testing import AssetServer, Reset, Status
 from tests.project.editing import CONTENT, entries
@@ -89,8 +90,12 @@ async def test_add_a_file(project: Project, tmp_path: Path) -> None:
     file = tmp_path / "original.bin"
     file.write_bytes(CONTENT)
     async with project.manager() as manager:
-        added = await manager.add_asset(Asset("b", "https://h.example/b", "m/b.bin"), file=file)
+        async with manager.events() as events:
+            added = await manager.add_asset(Asset("b", "https://h.example/b", "m/b.bin"), file=file)
+            end = events.drain()[-1]
         assert manager.state_of(added) == "verified"
+    assert isinstance(end, AssetReused)
+    assert (end.taken_from, end.link, end.unverified) == (str(file), "copy", True)
     assert (project.assets / "m/b.bin").read_bytes() == file.read_bytes() == CONTENT
     assert entries(project)["b"]["size"] == len(CONTENT)
     assert project.staged() == []

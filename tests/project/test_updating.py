@@ -262,6 +262,25 @@ async def test_the_address_it_has_already(
         assert (done.newer.size, done.newer.fallback_urls) == (len(content) + 4, ())
 
 
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+async def test_nothing_is_told_of_an_asset_after_its_end(
+    project: Project, hub: HuggingFaceHub, server: AssetServer, algorithm: Algorithm
+) -> None:
+    """A file that takes the place of the old one is read once more, which nobody has to see."""
+    content = seeded_bytes(40 * KIB, seed=9)
+    file = server.add("/new.bin", content)
+    checksum = Checksum(algorithm, hashlib.new(algorithm, content).hexdigest())
+    async with manager_for(project, hub) as manager:
+        await manager.add_asset(Asset("m", file.url, "m.bin", checksum=checksum, size=len(content)))
+        await manager.sync(["m"])
+        server.add("/new.bin", content[::-1])
+        async with manager.events() as events:
+            await manager.pin(["m"], update=True)
+            told = [event.type for event in events.drain() if event.asset == "m"]
+        assert (await manager.get_asset_path("m")).read_bytes() == content[::-1]
+    assert told[-1] == "asset_verified"
+
+
 @pytest.mark.shows("S8")
 @pytest.mark.parametrize("more", [[], ["--json"]])
 def test_no_token_in_an_address_is_shown(project: Project, hub: HuggingFaceHub, more: list[str]) -> None:
