@@ -24,7 +24,8 @@ from pathlib import Path
 
 from grym_fetch.runtime.process_start import process_start
 
-if sys.platform == "win32":  # for type checkers: on other systems, that module is empty to them
+if sys.platform == "win32":  # for type checkers: on other systems, these modules are empty to them
+    from grym_fetch.runtime.windows_access import is_private
     from grym_fetch.runtime.windows_folders import (
         KERNEL,
         O_DIRECTORY,
@@ -46,6 +47,7 @@ if sys.platform == "win32":  # for type checkers: on other systems, that module 
 __all__ = [
     "O_DIRECTORY",
     "O_NOFOLLOW",
+    "is_private",
     "link",
     "listdir",
     "may_write",
