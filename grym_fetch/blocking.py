@@ -151,7 +151,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         Needs a running loop. An asset that is there and verified is read from its file. Otherwise its download begins,
         or is shared; each read waits for its bytes and has them fetched before all others. Only bytes of pieces that
         have the digest in the manifest's ``pieces`` are handed out. Without ``pieces`` or a checksum, it cannot be
-        opened then, unless ``unverified_ok``: then what arrives is handed out.
+        opened then, unless ``unverified_ok``: then what arrives is handed out (without a checksum, if that is allowed).
 
         When the reader closes, a download that nobody else waits for stops, so that nothing is fetched behind the
         caller's back; what has arrived is kept. ``keep_downloading``: it goes on until the manager is closed.
