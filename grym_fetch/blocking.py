@@ -149,7 +149,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         Needs a running loop. An asset that is there and verified is read from its file. Otherwise its download begins,
         or is shared, and each read waits for its bytes. Only pieces that have their digest in the manifest's ``pieces``
         are handed out; without these, it cannot be opened. A stand-in needs none. ``unverified_ok``: what arrives is
-        handed out, right or wrong.
+        handed out, right or wrong; without a checksum that also needs ``allow_unpinned``.
 
         When the reader closes, a download that nobody else waits for stops; what has arrived is kept.
         ``keep_downloading``: it goes on until the manager is closed.

@@ -227,7 +227,7 @@ class UnverifiedRead(GrymFetchError):
         if not self.is_pinned:
             return (
                 f"{self.asset_id}: no checksum in the manifest, so nothing of it can be verified. Run `{pin}` to "
-                "record it, or pass unverified_ok=True."
+                "record it, or pass unverified_ok=True and Settings(allow_unpinned=True)."
             )
         return (
             f"{self.asset_id}: the manifest has no digests of its pieces, so it cannot be read before all of it is "
