@@ -122,7 +122,7 @@ class LocalFiles:
     def read(self) -> dict[str, bytes]:
         """The current tree."""
         return {
-            str(path.relative_to(self.tree)): path.read_bytes()
+            path.relative_to(self.tree).as_posix(): path.read_bytes()
             for path in self.tree.rglob("*")
             if path.is_file() and not path.is_symlink()
         }
