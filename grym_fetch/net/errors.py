@@ -13,6 +13,7 @@ import ssl
 from grym_fetch.core.errors import CertificateRejected, ConnectFailed
 from grym_fetch.core.text import safe_text
 from grym_fetch.core.variables import CLIENT_CERT, CLIENT_KEY
+from grym_fetch.runtime import system
 
 BROKEN = "the response breaks the rules of HTTP"
 _HTTP_2 = re.compile(rb"\0\0[\0-\xff]\x04")
@@ -43,7 +44,7 @@ def os_reason(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
         return tls_reason(error)
     if isinstance(error.errno, int) and error.errno > 0:
-        return os.strerror(error.errno).lower()
+        return system.words_for(error).lower()
     # Several addresses were tried, and their errors were joined into one text without a number.
     return "all addresses failed" if "Multiple exceptions" in str(error) else "the connection was reset"
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum, auto
@@ -309,21 +309,23 @@ class Cleaner:
             plan.target.mkdir(parents=True, exist_ok=True)
             # The path was resolved when it was checked; a symlink that appeared since then was not.
             self._folder = system.open_descriptor(plan.target, os.O_RDONLY | system.O_DIRECTORY | system.O_NOFOLLOW)
-        try:
-            lock(self._folder, plan.target)
+        with ExitStack() as opened:
+            opened.callback(os.close, self._folder)
+            with storage_errors(plan.target):
+                turn = system.open_lock(self._folder)
+            opened.callback(os.close, turn)
+            lock(turn, plan.target)
             with storage_errors(plan.target):
                 self._sync_parent()
             self._check_space()
             self._record = MovedFiles(plan.target)
-        except BaseException:
-            os.close(self._folder)
-            raise
+            self._opened = opened.pop_all()
         for found in placeholders(plan.root):
             self._ids.add(found.placeholder.id)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        os.close(self._folder)
+        self._opened.close()
 
     def _sync_parent(self) -> None:
         parent = system.open_descriptor(self._plan.target.parent, os.O_RDONLY | system.O_DIRECTORY)

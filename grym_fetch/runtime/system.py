@@ -49,6 +49,7 @@ if sys.platform == "win32":
         on_alarm,
         on_end_signals,
         open_descriptor,
+        open_lock,
         pread,
         preadv,
         process_limit,
@@ -71,6 +72,7 @@ if sys.platform == "win32":
         wait_for_output,
         when_continued,
         without_interrupts,
+        words_for,
     )
 else:
     from grym_fetch.runtime.system_posix import (
@@ -104,6 +106,7 @@ else:
         on_alarm,
         on_end_signals,
         open_descriptor,
+        open_lock,
         pread,
         preadv,
         process_limit,
@@ -122,6 +125,7 @@ else:
         wait_for_output,
         when_continued,
         without_interrupts,
+        words_for,
     )
 
     if sys.platform == "darwin":
@@ -197,6 +201,7 @@ __all__ = [
     "on_alarm",
     "on_end_signals",
     "open_descriptor",
+    "open_lock",
     "pread",
     "preadv",
     "process_limit",
@@ -219,4 +224,5 @@ __all__ = [
     "wait_for_output",
     "when_continued",
     "without_interrupts",
+    "words_for",
 ]

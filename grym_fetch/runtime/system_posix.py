@@ -124,6 +124,16 @@ def utime(descriptor: int, *, ns: tuple[int, int]) -> None:
     os.utime(descriptor, ns=ns)
 
 
+def words_for(error: OSError) -> str:
+    """What the system calls the number of an error; never its text, which may repeat anything."""
+    return os.strerror(error.errno or 0)
+
+
+def open_lock(folder: int) -> int:
+    """A descriptor to lock so that an open folder is locked as long as it is open. Raises ``OSError``."""
+    return os.open(".", os.O_RDONLY | O_DIRECTORY, dir_fd=folder)
+
+
 def fchmod(descriptor: int, mode: int) -> None:
     """Change who may use an open file or folder. Raises ``OSError``."""
     os.fchmod(descriptor, mode)

@@ -38,6 +38,7 @@ if sys.platform == "win32":  # for type checkers: on other systems, these module
         may_write,
         mkdir,
         open_descriptor,
+        open_lock,
         place_of,
         readlink,
         rename,
@@ -56,6 +57,7 @@ __all__ = [
     "may_write",
     "mkdir",
     "open_descriptor",
+    "open_lock",
     "process_start",
     "readlink",
     "rename",
@@ -81,6 +83,15 @@ _ACCESS_DENIED = 5
 _EPOCH = 116_444_736_000_000_000
 """1970 in steps of 100 ns since 1601."""
 _PIPE_PAUSE_S = 0.01
+_SOCKET_WORDS = {
+    1225: "connection refused", 10061: "connection refused",
+    121: "connection timed out", 10060: "connection timed out",
+    1231: "network is unreachable", 10051: "network is unreachable",
+    1232: "no route to host", 10065: "no route to host",
+    64: "connection reset by peer", 10054: "connection reset by peer",
+    1236: "software caused connection abort", 10053: "software caused connection abort",
+}  # fmt: skip
+"""Each by its number in the Windows API and by that in Winsock."""
 _MACHINE = r"SOFTWARE\Microsoft\Cryptography"
 _TIME_OF_DAY = 3
 _BOOT_DIGITS = 16
@@ -168,6 +179,11 @@ def utime(descriptor: int, *, ns: tuple[int, int]) -> None:
     handle = ctypes.c_void_p(msvcrt.get_osfhandle(descriptor))
     if not KERNEL.SetFileTime(handle, None, ctypes.byref(read), ctypes.byref(written)):
         raise ctypes.WinError(ctypes.get_last_error())
+
+
+def words_for(error: OSError) -> str:
+    """What an error is called by its number; Python has no words for those of sockets here, and others differ."""
+    return _SOCKET_WORDS.get(error.winerror or error.errno or 0) or os.strerror(error.errno or 0)
 
 
 def lock(descriptor: int) -> None:

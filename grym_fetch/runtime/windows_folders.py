@@ -20,6 +20,7 @@ import os
 import stat
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 assert sys.platform == "win32", "for type checkers: this is the module of another system"
@@ -41,6 +42,8 @@ _SHARE_ALL = 0x7
 _OPEN, _CREATE, _OPEN_IF = 1, 2, 3
 _IS_FOLDER, _WAITS, _IS_NO_FOLDER, _OPEN_REPARSE_POINT = 0x1, 0x20, 0x40, 0x20_0000
 _CASE_INSENSITIVE = 0x40
+_DELETE_ON_CLOSE = 0x1000
+_LOCK = ".grym-fetch.lock"
 _RENAME, _LINK, _REMOVE = 10, 11, 13
 _RENAME_EX, _REMOVE_EX = 65, 64
 _REPLACES, _POSIX, _EVEN_READ_ONLY = 0x1, 0x2, 0x40
@@ -178,6 +181,27 @@ def open_descriptor(path: str | Path, flags: int, mode: int = 0o777, *, dir_fd: 
         os.close(descriptor)
         raise
     return descriptor
+
+
+def open_lock(folder: int) -> int:
+    """A descriptor to lock instead of an open folder, which cannot be: of a hidden file in it. Raises ``OSError``.
+
+    Whoever makes the file lets it go. While others still have it open then, its name cannot be used: wait a moment.
+    """
+    access = _READ | _WRITE
+    for pause in (*_PAUSES_S, None):
+        with suppress(FileNotFoundError):
+            try:
+                made = _open(_LOCK, folder, access | _DELETE, how=_CREATE, options=_IS_NO_FOLDER | _DELETE_ON_CLOSE)
+            except FileExistsError:
+                made = _open(_LOCK, folder, access, options=_IS_NO_FOLDER | _OPEN_REPARSE_POINT)
+            except PermissionError as error:
+                if pause is None or error.winerror not in _SHARING:
+                    raise
+                time.sleep(pause)
+                continue
+            return _descriptor(made, 0)
+    raise PermissionError(errno.EACCES, "others keep making and removing it", _LOCK)
 
 
 def place_of(folder: int) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
 
 import pytest
 
@@ -97,6 +98,39 @@ async def test_a_socket_that_is_being_closed_here_is_not_quiet() -> None:
     assert not is_quiet(transport)
     assert not is_quiet(NoSocket())
     theirs.close()
+
+
+@pytest.mark.parametrize("below", ["itself", "below TLS"])
+async def test_what_the_loop_of_windows_has_read_ahead_is_not_quiet(below: str) -> None:
+    """Its reads begin before anything has arrived: then nothing is left for the system to tell."""
+    ours, theirs = socket.socketpair()
+    transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
+    try:
+        for of_loop, quiet in (
+            ({"_read_fut": SimpleNamespace(_ov=SimpleNamespace(pending=True)), "_pending_data_length": -1}, True),
+            ({"_read_fut": SimpleNamespace(_ov=SimpleNamespace(pending=False)), "_pending_data_length": -1}, False),
+            ({"_read_fut": None, "_pending_data_length": -1}, True),
+            ({"_read_fut": None, "_pending_data_length": 7}, False),
+        ):
+            shown = ReadAhead(transport, of_loop, is_tls=below != "itself")
+            assert is_quiet(shown) is quiet
+    finally:
+        transport.close()
+        theirs.close()
+
+
+class ReadAhead(asyncio.BaseTransport):
+    """A transport of the loop of Windows, with or without TLS above it."""
+
+    def __init__(self, real: asyncio.BaseTransport, of_loop: Mapping[str, object], *, is_tls: bool) -> None:
+        super().__init__({"socket": real.get_extra_info("socket")})
+        if is_tls:
+            self._ssl_protocol = SimpleNamespace(_transport=SimpleNamespace(**of_loop))
+        else:
+            self.__dict__.update(of_loop)
+
+    def is_closing(self) -> bool:
+        return False
 
 
 class NoSocket(asyncio.BaseTransport):

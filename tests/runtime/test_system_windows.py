@@ -130,3 +130,38 @@ def test_the_rest_says_what_is_known(file: int, tmp_path: Path) -> None:
     with pytest.raises(OSError) as caught:  # noqa: PT011 - by its number
         system.clone(file, file)
     assert caught.value.errno == errno.EOPNOTSUPP
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(0, "", None, 1225), "connection refused"),
+        (OSError(10061, ""), "connection refused"),
+        (OSError(10054, ""), "connection reset by peer"),
+        (OSError(errno.ENOENT, "secret"), os.strerror(errno.ENOENT)),
+        (OSError("secret"), os.strerror(0)),
+    ],
+)
+def test_an_error_is_named_by_its_number(error: OSError, words: str) -> None:
+    """Those of sockets have other numbers than elsewhere, for which the C library has no words."""
+    assert system.words_for(error) == words
+
+
+def test_a_folder_is_locked_by_a_file_that_goes_again(tmp_path: Path) -> None:
+    """A folder itself cannot be locked. Whoever comes later waits for the first one, whatever others did meanwhile."""
+    folder = system.open_descriptor(tmp_path, os.O_RDONLY | system.O_DIRECTORY)
+    try:
+        first = system.open_lock(folder)
+        system.lock(first)
+        for _ in range(2):
+            second = system.open_lock(folder)
+            with pytest.raises(PermissionError):
+                system.lock(second)
+            os.close(second)
+        os.close(first)
+        third = system.open_lock(folder)
+        system.lock(third)
+        os.close(third)
+        assert system.listdir(folder) == []
+    finally:
+        os.close(folder)
