@@ -1,7 +1,7 @@
 """The errors of grym-fetch, split by whose fault they are, because that decides what happens next.
 
-Rules: an error keeps what it was made from, as attributes and in ``args``, and builds its text in `__str__`. So it can
-be copied and pickled, and comes out of a process pool complete. A ``url`` is kept without userinfo, query and fragment,
+Rules: an error keeps what it was made from, as attributes, and builds its text in `__str__`. So it can be copied and
+pickled, and comes out of a process pool complete. A ``url`` is kept without userinfo, query and fragment,
 which may hold secrets.
 """
 
@@ -178,7 +178,7 @@ class UnknownTag(GrymFetchError, LookupError):
 
 
 class UnknownSource(GrymFetchError, LookupError):
-    """A short address leads nowhere: its scheme, repository, version or file is not known. ``reason`` says which."""
+    """A short address leads nowhere, or a list of checksums does not have the file. ``reason`` says why."""
 
     def __init__(self, address: str, reason: str, suggestions: Sequence[str] = ()) -> None:
         self.address = redact_text(safe_text(address))
@@ -227,7 +227,7 @@ class UnverifiedRead(GrymFetchError):
         if not self.is_pinned:
             return (
                 f"{self.asset_id}: no checksum in the manifest, so nothing of it can be verified. Run `{pin}` to "
-                "record it, or pass unverified_ok=True."
+                "record it, or pass unverified_ok=True and Settings(allow_unpinned=True)."
             )
         return (
             f"{self.asset_id}: the manifest has no digests of its pieces, so it cannot be read before all of it is "
@@ -303,7 +303,7 @@ class RangeRefused(TransferError):
 
 
 class ContentChanged(TransferError):
-    """The origin serves other content than it did before."""
+    """The origin serves other content again and again."""
 
 
 class TooManyRedirects(TransferError):
@@ -320,7 +320,7 @@ class SourceFailed(TransferError):
 
 
 class PolicyRefused(TransferError):
-    """An address or a redirect that may not be followed."""
+    """An address, a redirect or an answer that must not be used."""
 
 
 class ProxyRefused(TransferError):
@@ -353,7 +353,7 @@ class OriginFailure:
 
 
 class LengthMismatch(IntegrityError):
-    """An origin's content has another length than the manifest says. Lengths in bytes."""
+    """An origin's content has another length than it must have. Lengths in bytes."""
 
     def __init__(self, url: str, expected: int, actual: int, hint: str = "") -> None:
         self.url = redact_url(url)
@@ -368,7 +368,7 @@ class LengthMismatch(IntegrityError):
 
 
 class DigestMismatch(IntegrityError):
-    """The content's digest is not the manifest's."""
+    """The content has another digest than it must have."""
 
     def __init__(
         self,
@@ -425,7 +425,7 @@ class DiskFull(StorageError):
 
 
 class NotWritable(StorageError):
-    """Permission denied, a read-only file system, a device error, or a file that somebody else changes or put there."""
+    """Permission denied, a read-only file system, a device error, a file that somebody else has changed, say."""
 
 
 class UnsafePath(StorageError):
