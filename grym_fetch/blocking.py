@@ -198,7 +198,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:
         """Return whether the asset is there and valid; fetches nothing. ``full``: read also what was verified before.
 
-        If a file is read, events report it. Raises `UnknownAsset`.
+        If a file is read, events report it; one that cannot be read raises `StorageError`. Raises `UnknownAsset`.
         """
         return self._run(asynchronous.AssetManager.check_asset, asset_id, full=full)
 
@@ -218,7 +218,8 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         """Call `check_asset` for these assets, or for all.
 
         ``on_status`` is told of each, in their order, and is awaited if it is async. Without ``keep`` an empty list is
-        returned, which is what very many assets need. Raises `UnknownAsset`.
+        returned, which is what very many assets need. Where files cannot be read, the others are told, and `SyncFailed`
+        comes at the end. Raises `UnknownAsset`.
         """
         return self._run(
             asynchronous.AssetManager.check_assets, ids, exclude=exclude, full=full, on_status=on_status, keep=keep

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from grym_fetch._version import __version__
 from grym_fetch.core.configuration import ASSETS_DIR, Configuration
-from grym_fetch.core.errors import ConfigurationError, GrymFetchError
+from grym_fetch.core.errors import ConfigurationError, GrymFetchError, StorageError, SyncFailed
 from grym_fetch.core.events import Event, RunStarted
 from grym_fetch.core.manifest import Asset, AssetBatches, ManifestSource, as_stand_ins, in_batches, known_bytes
 from grym_fetch.core.manifest_parser import ParsedManifest
@@ -356,7 +356,7 @@ class AssetManager:
     async def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:
         """Return whether the asset is there and valid; fetches nothing. ``full``: read also what was verified before.
 
-        If a file is read, events report it. Raises `UnknownAsset`.
+        If a file is read, events report it; one that cannot be read raises `StorageError`. Raises `UnknownAsset`.
         """
         self._ready()
         return await self._do(self._check(asset_id, full=full))
@@ -381,7 +381,8 @@ class AssetManager:
         """Call `check_asset` for these assets, or for all.
 
         ``on_status`` is told of each, in their order, and is awaited if it is async. Without ``keep`` an empty list is
-        returned, which is what very many assets need. Raises `UnknownAsset`.
+        returned, which is what very many assets need. Where files cannot be read, the others are told, and `SyncFailed`
+        comes at the end. Raises `UnknownAsset`.
         """
         self._ready()
         chosen = self.manifest.pick(ids, exclude=exclude)
@@ -398,7 +399,8 @@ class AssetManager:
         engine = self._ready().engine
         if full:
             self._bus.emit(RunStarted(assets=len(chosen), bytes=known_bytes(chosen)))
-        statuses = []
+        statuses: list[AssetStatus] = []
+        unread: list[StorageError] = []
         for batch in in_batches(chosen):
             assets = as_stand_ins(batch) if self.minimal else batch
             # Of many assets, most are there or not at all, which is seen in one look.
@@ -408,12 +410,14 @@ class AssetManager:
             async def check(asset: Asset, seen: Mapping[str, AssetStatus] = seen) -> AssetStatus:
                 return seen.get(asset.id) or await self._check(asset.id, full=full)
 
-            async with aclosing(checking.in_order(batch, check)) as each:
+            async with aclosing(checking.in_order(batch, check, unread.append)) as each:
                 async for status in each:
                     if keep:
                         statuses.append(status)
                     if on_status is not None and isinstance(waits := on_status(status), Awaitable):
                         await waits
+        if unread:
+            raise SyncFailed({str(error.asset_id): error for error in unread})
         return statuses
 
     def state_of(self, asset: Asset) -> AssetState:

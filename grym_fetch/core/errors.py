@@ -265,7 +265,7 @@ class ConnectFailed(TransferError):
 
 
 class CertificateRejected(ConnectFailed):
-    """The server's certificate does not prove that it is the host we asked for, or the server rejects ours."""
+    """TLS does not prove who the other side is, or our own certificate is not accepted or cannot be used."""
 
 
 class ConnectionLost(TransferError):
@@ -273,7 +273,7 @@ class ConnectionLost(TransferError):
 
 
 class Stalled(TransferError):
-    """Nothing arrived for longer than the stall time-out."""
+    """Nothing arrived for too long, or next to nothing."""
 
 
 class BadStatus(TransferError):
@@ -433,7 +433,7 @@ class UnsafePath(StorageError):
 
 
 class Locked(StorageError):
-    """Another process holds the asset or the manifest, and did not finish in time."""
+    """Another process holds what is needed, such as the asset or the manifest."""
 
 
 class MirrorsExhausted(GrymFetchError):
