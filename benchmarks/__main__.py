@@ -62,7 +62,8 @@ def about(rounds: int) -> str:
     machine = f"{platform.machine()}, {os.cpu_count()} cores, {gibibytes} GiB, {system}"
     return (
         f"{today}. {machine}, Python {platform.python_version()}, nginx on loopback, files in memory. "
-        f"Medians of {rounds} pairs (3 where a run takes seconds); ratios pair by pair.\n\n{versions()}."
+        f"Medians, mostly of {rounds} pairs (3 where a run takes seconds), and the highest peaks; "
+        f"ratios pair by pair.\n\n{versions()}."
     )
 
 

@@ -299,7 +299,8 @@ class AssetManager:
         Needs a running loop. An asset that is there and verified is read from its file. Otherwise its download begins,
         or is shared, and each read waits for its bytes. These are compared with the manifest's ``pieces`` before they
         are handed out. Without pieces or a checksum it cannot be opened, unless ``unverified_ok``: then what arrives is
-        handed out, right or wrong. A stand-in needs none: it is read once it is there.
+        handed out, right or wrong (without a checksum, ``allow_unpinned`` is needed, too). A stand-in needs no pieces:
+        it is read once it is there.
 
         When the reader closes, a download that nobody else waits for stops; what has arrived is kept.
         ``keep_downloading``: it goes on while the manager is open.

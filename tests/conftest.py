@@ -31,7 +31,9 @@ from tests.support.properties import load_profile
 
 if sys.platform != "win32":
     # Nothing of these can run here: `make test-windows` runs them.
-    collect_ignore = ["end_to_end/test_windows.py", "runtime/test_system_windows.py", "runtime/test_windows_folders.py"]
+    collect_ignore = ["end_to_end/test_windows.py"] + [
+        f"runtime/test_{name}.py" for name in ("system_windows", "windows_access", "windows_folders")
+    ]
 
 _MEMORY = Path("/dev/shm")
 _ENOUGH = 4 << 30

@@ -35,6 +35,7 @@ PACKAGES = (
 )  # fmt: skip
 TESTS = (
     "tests/core",
+    "tests/runtime/test_windows_access.py",
     "tests/runtime/test_windows_folders.py",
     "tests/runtime/test_system_windows.py",
     "tests/end_to_end/test_windows.py",

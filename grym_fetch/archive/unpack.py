@@ -48,7 +48,7 @@ from grym_fetch.disk.folders import (
     usable_bytes,
     write_all,
 )
-from grym_fetch.disk.repository import check_makes_no_repository
+from grym_fetch.disk.repository import check_is_not_gits, check_makes_no_repository
 from grym_fetch.disk.verified import FileSignature, mark_time
 from grym_fetch.runtime import system
 from grym_fetch.runtime.system import flush_everything
@@ -133,6 +133,7 @@ def ensure_unpacked(
     folder = unpacked_path(local_path)
     store = TreeStore(assets_dir, folder)
     check_makes_no_repository(assets_dir, folder)
+    check_is_not_gits((assets_dir / folder).parent)
     with storage_errors(assets_dir / folder):
         store.clear_abandoned()
         content = _content(checksum, archive)

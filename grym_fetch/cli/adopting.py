@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="How files are taken. auto: as a reflink, hard link or copy.",
 )
-@store_option("Share files with other projects through the machine's store. [~/.cache/grym-fetch/store]")
+@store_option("Share files with other projects through the machine's store. [in your cache folder]")
 @progress_options
 @common_options
 def adopt_command(

@@ -31,7 +31,7 @@ def doctor_command(common: Common, ids: tuple[str, ...], exclude: tuple[str, ...
     """Find out why assets cannot be fetched: manifest, every address, tokens, space, permissions, clock, proxy, TLS.
 
     Asks each address of the assets named (or else of all) for one byte, unless the settings say offline. Exit code 0 if
-    no check fails, 1 if one does, 2 for an invalid manifest.
+    no check fails, 1 if one does, 2 for a manifest that is missing or invalid.
     """
     from grym_fetch.cli import exit_codes
     from grym_fetch.cli.logs import set_up_logging

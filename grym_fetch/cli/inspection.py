@@ -46,7 +46,7 @@ PAGE_ROWS = 10_000
 @option("--full", is_flag=True, help="Also read files that were verified before.")
 @minimal_option("Check the small stand-ins of assets that have one.")
 @option("--allow-unpinned", is_flag=True, help="Accept files without a checksum, unverified.")
-@store_option("Read every byte of the machine's store, instead. [~/.cache/grym-fetch/store]", envvar=None)
+@store_option("Read every byte of the machine's store, instead. [in your cache folder]", envvar=None)
 @progress_options
 @common_options
 def check_command(
@@ -78,7 +78,7 @@ def check_command(
     async def body(manager: AssetManager) -> int:
         codes = {exit_codes.DONE}
         found: list[tuple[Asset, AssetStatus]] = []
-        next_steps = _NextSteps(manager, ids, exclude=exclude)
+        next_steps = _NextSteps(manager, ids, exclude=exclude, minimal=bool(minimal))
 
         async def take(status: AssetStatus) -> None:
             is_fine = status.valid or (status.unverified and allow_unpinned)
@@ -352,11 +352,13 @@ class _NextSteps:
         *,
         exclude: Sequence[str] = (),
         tags: Sequence[str] = (),
+        minimal: bool = False,
     ) -> None:
         self._manager = manager
         self._options = [word for tag in tags for word in ("--tag", tag)]
         self._options += [word for each in exclude for word in ("--exclude", each)]
         self._ids = tuple(ids)
+        self._kind = ["--minimal"] if minimal else []
         self._counts: Counter[AssetState] = Counter()
         self._is_usual = True
 
@@ -373,14 +375,16 @@ class _NextSteps:
         from grym_fetch.core.command_lines import command_line
 
         options = () if "--tag" in self._options and name != "sync" else self._options
-        return command_line("grym-fetch", name, *options, names=self._ids)
+        return command_line("grym-fetch", name, *options, *self._kind, names=self._ids)
 
     def tell(self, *, is_checked: bool) -> None:
         """Say it on stderr."""
+        from grym_fetch.core.command_lines import command_line
         from grym_fetch.engine.reports import AssetState
 
         is_chosen = bool(self._ids or self._options)
-        sync = self._command("sync") if is_chosen or self._is_usual else "grym-fetch sync --all"
+        everything = command_line("grym-fetch", "sync", "--all", *self._kind)
+        sync = self._command("sync") if is_chosen or self._is_usual else everything
         steps = [
             (AssetState.MISSING, "missing", sync),
             (AssetState.PARTIAL, "partly there", sync),

@@ -87,7 +87,7 @@ def import_command(
 def export_command(common: Common, ids: tuple[str, ...], exclude: tuple[str, ...], format_name: str) -> int:
     """Print assets as another tool reads them: those named, or all. Paths are those in the assets folder.
 
-    An asset whose checksum the format cannot have is an error; curl has none at all.
+    An asset that the format cannot express, such as for its kind of checksum, is an error; curl has no checksums.
     """
     from grym_fetch.cli.runner import run
 

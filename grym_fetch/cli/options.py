@@ -270,7 +270,7 @@ def progress_options(command: F) -> F:
         option("--progress-interval", type=click.FloatRange(min=0, min_open=True), default=30.0, metavar="S",
                show_default=True, help="Where no bar is shown, print a line of progress every so many seconds."),
         option("--progress", type=click.Choice(["auto", "bar", "plain", "none"]), default="auto", show_default=True,
-               help="Show a bar, lines, or no progress. auto: a bar on a terminal that gets no JSON, else lines."),
+               help="Show a bar, lines, or no progress. auto: a bar on a terminal where no JSON can come, else lines."),
     ):  # fmt: skip
         command = decorate(command)
     return command
@@ -303,9 +303,9 @@ def transfer_options(command: F) -> F:
                show_default=True, help="How files are shared or taken. auto: as a reflink, hard link or copy."),
         option("--adopt", is_flag=True,
                help="Take what is elsewhere on this machine, as in Hugging Face's cache, instead of fetching it."),
-        store_option("Share files with other projects through the machine's store. [~/.cache/grym-fetch/store]"),
+        store_option("Share files with other projects through the machine's store. [in your cache folder]"),
         setting("--limit-rate", type=Rate(), metavar="RATE",
-               help="Receive at most this many bytes per second in all: 500K, 10M."),
+               help="Receive at most this many bytes of assets per second in all: 500K, 10M."),
         option("--mirrors", type=MirrorWords(), default="fallback", show_default=True,
                help="Use an asset's addresses one after the other, or at the same time."),
         setting("--max-per-host", type=int, metavar="N", help="Open at most this many of them to one host. [all]"),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from grym_fetch.engine.reports import RepairReport
     from grym_fetch.manager import AssetManager
 
-_NOT_THERE = {"missing", "partial", "unverified"}
+_NOT_THERE = {"missing", "unverified"}
 
 
 @click.command("repair", cls=Command)
@@ -37,19 +37,22 @@ def repair_command(
     """
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from
-    from grym_fetch.core.errors import GrymFetchError, SyncFailed
+    from grym_fetch.core.errors import AssetMissing, GrymFetchError, SyncFailed
 
     async def body(manager: AssetManager) -> int:
         failed: dict[str, GrymFetchError] = {}
         count = 0
         for asset in manager.manifest.pick(ids or None, exclude=exclude):
-            if not ids and manager.state_of(asset) in _NOT_THERE:
+            state = manager.state_of(asset.stand_in() if manager.minimal else asset)
+            if not ids and state in _NOT_THERE:
                 continue
-            count += 1
             try:
                 tell_repaired(await manager.repair_asset(asset.id, dry_run=dry_run), common)
             except GrymFetchError as error:
+                if not ids and state == "partial" and isinstance(error, AssetMissing):
+                    continue  # of an archive that is not unpacked, the file is there; of a download, only a part
                 failed[asset.id] = error
+            count += 1
         if not count and not common.quiet:
             streams.say("nothing to repair: no asset with a checksum is there")
         if failed:

@@ -152,7 +152,7 @@ def weight_of(found: Survey, past: History | None, prefix: str, limit: int) -> s
 
 def purge_lines(*arguments: str) -> Iterator[str]:
     """How to remove it from there by hand."""
-    yield "To take them out of the history, which gives every commit a new id, in a fresh clone:"
+    yield "To take them out of the history, which gives commits new ids, in a fresh clone:"
     yield f"  {command_line('git', 'filter-repo', *arguments)}"
     yield "Keep a backup; everybody must clone anew afterwards. Nothing here does that for you."
 

@@ -343,7 +343,7 @@ def short_path(path: Path) -> str:
     """Return a path as a person in the working folder would write it: ``./assets``, or else the whole path."""
     with suppress(OSError, ValueError):
         inside = path.relative_to(Path.cwd())
-        return safe_text(f"./{inside}" if inside.parts else ".", limit=4000)
+        return safe_text(f".{os.sep}{inside}" if inside.parts else ".", limit=4000)
     return safe_text(str(path), limit=4000)
 
 

@@ -84,7 +84,7 @@ def warn_of_variables(context: click.Context) -> None:
             known |= _variables_of(command)
     for name in sorted(unknown - known):
         rest = name.removeprefix(PREFIX)
-        if hint := nearest(rest, (each.removeprefix(PREFIX) for each in known), likeness=0.8):
+        if hint := nearest(rest, (each.removeprefix(PREFIX) for each in known), likeness=0.75):
             hint = hint.replace("did you mean ", f"did you mean {PREFIX}").replace(" or ", f" or {PREFIX}")
             told = f"the environment variable {safe_text(name)} means nothing"
             streams.complain(told, kind="warning", hint=hint)

@@ -6,7 +6,7 @@ driver asks: it sends an `Order` to each node twice a second, and the `Reply` ha
 both ends know that the other one is there, nothing is lost that was not acknowledged, and an engine needs no channel of
 its own for events.
 
-Everything here is sent to other processes. It holds no address of an asset and no secret.
+Everything here is sent to other processes. It holds no secret: addresses, in events and errors, are redacted.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ PREFIX_RULE = "the beginning of an address that ends with /, such as https://hug
 class MirrorRule:
     """Addresses that begin with ``prefix`` are asked at ``mirror`` first; with ``only``, nowhere else.
 
+    This is for assets with a checksum.
     Both end with ``/``; ``prefix`` may also be a scheme alone (``https://``): then the host becomes the first folder.
     ``mirror`` is an http or https address. Raises ValueError for anything else.
     """

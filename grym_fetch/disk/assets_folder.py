@@ -42,7 +42,7 @@ from grym_fetch.disk.folders import (
 )
 from grym_fetch.disk.locks import FileLock
 from grym_fetch.disk.owner import Owner
-from grym_fetch.disk.repository import check_makes_no_repository
+from grym_fetch.disk.repository import check_is_not_gits, check_makes_no_repository, git_own_folder
 from grym_fetch.disk.small_files import CONTENT_KEY, PATH_KEY, SmallFileWriter
 from grym_fetch.disk.stage import DiskStage, StageKey, StageThreads
 from grym_fetch.disk.state import StateFolder
@@ -136,14 +136,20 @@ class AssetsFolder:
                 remove_tree(root, name)
 
     async def check_destination(self, local_path: str) -> None:
-        """Raise `UnsafePath` if a file could not be put there, or would complete a git repository."""
+        """Raise `UnsafePath` if a file could not be put there, or would lie in a git repository's own folder."""
         await self._threads.compute(check_destination, self.assets_dir, local_path)
+        if "/" in local_path:  # the assets folder itself was looked at before
+            await self._threads.compute(check_is_not_gits, self.path_of(local_path).parent)
         if may_make_a_repository(local_path):
             await self._threads.compute(check_makes_no_repository, self.assets_dir, local_path)
 
     async def closed_folders(self, folders: Iterable[str]) -> set[str]:
-        """Return the folders in which nothing can be put."""
-        return await self._threads.compute(closed_folders, self.assets_dir, folders)
+        """Return the folders in which nothing can, or may, be put."""
+        return await self._threads.compute(self._closed_folders, frozenset(folders))
+
+    def _closed_folders(self, folders: frozenset[str]) -> set[str]:
+        closed = closed_folders(self.assets_dir, folders)
+        return closed | {each for each in folders - closed if each and git_own_folder(self.path_of(each)) is not None}
 
     async def open_stage(self, key: StageKey, *, exclusive: bool, size: int | None = None) -> DiskStage:
         """Open a stage: an abandoned one if there is one, else a new one.

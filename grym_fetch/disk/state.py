@@ -345,9 +345,8 @@ def is_ours(folder: int) -> bool:
 
 
 def is_private(folder: int) -> bool:
-    """Whether only this user can have written what is in an open folder, as far as modes say that."""
-    figures = os.fstat(folder)
-    return system.HAS_MODES and figures.st_uid == system.user_id() and not figures.st_mode & 0o022
+    """Whether only this user can have written what is in an open folder, as far as the system says that."""
+    return system.is_private(folder)
 
 
 def owner_of_new_files(folder: int) -> int | None:

@@ -39,6 +39,8 @@ TICK_NS = 20_000_000
 """Longer than a tick of the kernel's clock: two writes within one tick leave a file with the same times."""
 _COARSE_TICK_NS = 2_000_000_000
 """The same for a file system that keeps whole seconds (FAT: every other second)."""
+_FILE_TIME_NS = 100
+"""The steps in which NTFS counts."""
 _LINES_AT_ONCE = 1000
 _CHECK_DIGITS = 8
 _SPARE_LINES = 4096
@@ -85,7 +87,7 @@ def mark_time(descriptor: int) -> None:
     later write can set. If the time cannot be set, we have to rely on the tick.
     """
     with suppress(OSError):
-        now = time.time_ns()
+        now = time.time_ns() // _FILE_TIME_NS * _FILE_TIME_NS
         system.utime(descriptor, ns=(now, now))
         if os.fstat(descriptor).st_mtime_ns != now:
             system.utime(descriptor, ns=(now, now - 2 * _COARSE_TICK_NS))

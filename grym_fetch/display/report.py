@@ -42,6 +42,9 @@ class Life:
     asset: str
     began: float
     origin: str
+    """Where bytes of it last came from; before any have come, the address that is asked first."""
+    asked: str = ""
+    """The address that is asked now."""
     end: End = "unfinished"
     ended: float = 0.0
     size: int | None = None
@@ -135,14 +138,14 @@ class Report:
         life = self._lives.get(key)
         if life is None:
             origin = self._first_origins.get(event.asset, "")
-            life = self._lives[key] = Life(event.asset, event.time, origin, ended=event.time)
+            life = self._lives[key] = Life(event.asset, event.time, origin, asked=origin, ended=event.time)
         life.ended, life.node = event.time, event.node or life.node
         match event:
             case events.AssetPlanned():
                 life.size, life.resumed, life.is_planned = event.size, event.resumed_bytes, True
                 life.bytes = event.resumed_bytes
                 life.enter("waits", event.time)
-                self._share(life.origin).assets += 1
+                self._share(life.asked).assets += 1
             case events.ProgressMade():
                 self._came(life, event)
             case events.AssetWaiting():
@@ -158,8 +161,8 @@ class Report:
             case events.MirrorSwitched():
                 life.switches += 1
                 self._share(event.from_).left += 1
-                life.origin = event.to
-                self._share(life.origin).assets += 1
+                life.asked = event.to
+                self._share(life.asked).assets += 1
                 life.note(event.time, f"from {event.from_} to {event.to}: {event.reason}")
             case events.AssetRestarted():
                 life.restarts += 1
@@ -193,7 +196,8 @@ class Report:
         if not more:
             life.last(event.time)
             return
-        share = self._share(life.origin)
+        life.origin = life.asked
+        share = self._share(life.asked)
         share.bytes += more
         if life.stretches and life.stretches[-1][0] == "comes":
             share.seconds += max(0.0, event.time - life.stretches[-1][2])

@@ -130,7 +130,8 @@ class Restorer:
     def find(self, text: str, cwd: Path) -> list[Wanted]:
         """Find what the user named: a file, its placeholder, a folder of placeholders, or an id.
 
-        Raises `RepositoryError` if no file of this name was moved, or several files have this id.
+        Nothing for a folder in which all placeholders are damaged. Raises `RepositoryError` if no file of this name
+        was moved, or several files have this id.
         """
         for base in (cwd, self._root):
             path = Path(os.path.normpath(base / text))
@@ -142,11 +143,15 @@ class Restorer:
             file = path.with_name(path.name.removesuffix(SUFFIX))
             if (placeholder := read_placeholder(file.with_name(file.name + SUFFIX))) is not None:
                 return [self._of_place(Place(file, placeholder))]
-            if path.is_dir() and (found := self._below(path)):
+            if path.is_dir() and ((found := self._below(path)) or self._has_damaged(path)):
                 return found
             if (entry := self._entry(file.relative_to(self._root).as_posix())) is not None:
                 return [_of_entry(entry)]
         return self._by_id(text)
+
+    def _has_damaged(self, folder: Path) -> bool:
+        """Whether damaged placeholders were passed over in this folder."""
+        return any(path.startswith(below(self._root, folder)) for path in self.damaged)
 
     def _refuse_elsewhere(self, path: Path, text: str) -> None:
         name = path.name.removesuffix(SUFFIX)
@@ -155,8 +160,11 @@ class Restorer:
             raise RepositoryError(f"{safe_text(text)} is not in {root}; change to its repository, and restore it there")
 
     def find_one(self, text: str, cwd: Path) -> Wanted:
-        """Like `find`, for exactly one file. Raises `RepositoryError` for a folder with several."""
+        """Like `find`, for exactly one file. Raises `RepositoryError` for a folder with several, or a damaged one."""
         found = self.find(text, cwd)
+        if not found:
+            path, why = next(iter(self.damaged.items()))
+            raise RepositoryError(f"{safe_text(path)} is damaged: it {safe_text(why)}")
         if len(found) > 1:
             raise RepositoryError(f"{safe_text(text)} is a folder with {len(found)} moved files; name one of them")
         return found[0]

@@ -166,6 +166,12 @@ def has_inodes(path: Path) -> bool:
     return figures.f_files == 0 or figures.f_favail > 0  # 0 of 0: some file systems do not count them
 
 
+def is_private(folder: int) -> bool:
+    """Whether only this user can have written what is in an open folder, as far as modes say that."""
+    figures = os.fstat(folder)
+    return figures.st_uid == user_id() and not figures.st_mode & 0o022
+
+
 def is_read_only(descriptor: int) -> bool:
     """Whether the file system of an open folder takes no writes. Raises ``OSError``."""
     return bool(os.fstatvfs(descriptor).f_flag & os.ST_RDONLY)

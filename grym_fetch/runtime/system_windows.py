@@ -1,6 +1,6 @@
 """What `system` offers, on Windows. See there; what names files in open folders is in `windows_folders`.
 
-Sources: ReadFile, WriteFile, SetFileTime, LockFileEx and PeekNamedPipe in the Windows API.
+Sources: ReadFile, WriteFile, SetFileTime, LockFileEx, PeekNamedPipe and NtQuerySystemInformation in the Windows API.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import errno
+import hashlib
 import msvcrt
 import os
 import select
@@ -18,13 +19,16 @@ import stat as modes
 import sys
 import threading
 import time
+import winreg
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from functools import cache
 from pathlib import Path
 
 from grym_fetch.runtime.process_start import process_start
 
-if sys.platform == "win32":  # for type checkers: on other systems, that module is empty to them
+if sys.platform == "win32":  # for type checkers: on other systems, these modules are empty to them
+    from grym_fetch.runtime.windows_access import is_private
     from grym_fetch.runtime.windows_folders import (
         KERNEL,
         O_DIRECTORY,
@@ -46,6 +50,7 @@ if sys.platform == "win32":  # for type checkers: on other systems, that module 
 __all__ = [
     "O_DIRECTORY",
     "O_NOFOLLOW",
+    "is_private",
     "link",
     "listdir",
     "may_write",
@@ -76,6 +81,9 @@ _ACCESS_DENIED = 5
 _EPOCH = 116_444_736_000_000_000
 """1970 in steps of 100 ns since 1601."""
 _PIPE_PAUSE_S = 0.01
+_MACHINE = r"SOFTWARE\Microsoft\Cryptography"
+_TIME_OF_DAY = 3
+_BOOT_DIGITS = 16
 _alarm: threading.Timer | None = None
 _end: Callable[..., object] | None = None
 
@@ -366,9 +374,31 @@ def exchange(here: int, name: str, there: int, other: str) -> bool:  # noqa: ARG
     return False
 
 
+class _TimeOfDay(ctypes.Structure):
+    """SYSTEM_TIMEOFDAY_INFORMATION; times in steps of 100 ns."""
+
+    _fields_ = (("booted", ctypes.c_int64), ("now", ctypes.c_int64), ("rest", ctypes.c_uint8 * 32))
+
+
+@cache
 def boot_id() -> str:
-    """Empty: nothing identifies a boot."""
-    return ""
+    """Identifies this boot, in 16 digits: the machine's number and the time of the boot; empty if these are not known.
+
+    A clock that is set moves that time; to processes started later, the boot is then another one.
+    """
+    record, length = _TimeOfDay(), ctypes.c_uint32()
+    size = ctypes.c_uint32(ctypes.sizeof(record))
+    ask = ctypes.WinDLL("ntdll").NtQuerySystemInformation
+    try:
+        with winreg.OpenKey(
+            winreg.HKEY_LOCAL_MACHINE, _MACHINE, access=winreg.KEY_READ | winreg.KEY_WOW64_64KEY
+        ) as key:
+            number, _ = winreg.QueryValueEx(key, "MachineGuid")
+    except OSError:
+        return ""
+    if ask(_TIME_OF_DAY, ctypes.byref(record), size, ctypes.byref(length)):
+        return ""
+    return hashlib.sha256(f"{number} {record.booted}".encode()).hexdigest()[:_BOOT_DIGITS]
 
 
 def current_umask() -> int:

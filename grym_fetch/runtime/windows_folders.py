@@ -308,10 +308,15 @@ def readlink(name: str, *, dir_fd: int) -> str:
     return os.readlink(os.path.join(place_of(dir_fd), name.replace("/", "\\"))).replace("\\", "/")
 
 
+def opened_again(folder: int, access: int) -> int:
+    """An open folder once more, for another kind of access; a descriptor. Raises ``OSError``."""
+    return _descriptor(_open(".", folder, access, options=_IS_FOLDER), 0)
+
+
 def may_write(folder: int) -> bool:
     """Whether this process may make names in an open folder."""
     try:
-        os.close(_descriptor(_open(".", folder, _ADD_NAMES, options=_IS_FOLDER), 0))
+        os.close(opened_again(folder, _ADD_NAMES))
     except PermissionError:
         return False
     return True

@@ -16,6 +16,7 @@ from grym_fetch.core.errors import UnknownSource
 from grym_fetch.core.nearest import as_path, nearest_names
 
 _PATTERN = re.compile(r"[*?\[]")
+_ENCODED_WILDCARD = re.compile(r"%(?:2a|3f|5b)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def choose_paths(wanted: str, paths: Sequence[str], address: str) -> Chosen:
     if not wanted:
         chosen = Chosen(tuple(paths), is_whole=True)
     elif is_pattern(wanted):
-        parts = [unquoted(part) if not is_pattern(part) else part for part in wanted.strip("/").split("/")]
+        parts = [_unquoted_pattern(part) for part in wanted.strip("/").split("/")]
         chosen = Chosen(tuple(path for path in paths if _matches(path.split("/"), parts)), is_whole=True)
     elif (name := unquoted(wanted)) in paths:
         chosen = Chosen((name,), is_whole=False)
@@ -62,6 +63,11 @@ def choose_paths(wanted: str, paths: Sequence[str], address: str) -> Chosen:
         raise UnknownSource(address, "there are no files")
     reason = "no file matches this pattern" if is_pattern(wanted) else f"there is no file {unquoted(wanted)!r}"
     raise UnknownSource(address, reason, nearest_names(unquoted(wanted), paths, forms=as_path))
+
+
+def _unquoted_pattern(part: str) -> str:
+    """Decode a part of a pattern. What is encoded stands for itself, even if decoded it would be a wildcard."""
+    return unquoted(_ENCODED_WILDCARD.sub(lambda found: f"[{unquote(found[0])}]", part) if is_pattern(part) else part)
 
 
 def nearest_version(name: str, known: Sequence[str]) -> list[str]:

@@ -29,7 +29,7 @@ from grym_fetch.sources.protocol import Resolved, SourceFile, Web
 SCHEME = "git-lfs"
 FORM = "git-lfs:https://HOST/OWNER/REPO, git-lfs:https://HOST/OWNER/REPO@REVISION/FILE or …/REPO.git/FILE"
 
-_SHORT = re.compile(r"git-lfs:(?P<host>https?://[^/@?#\s]+/)(?P<below>[^?#\s]+)")
+_SHORT = re.compile(r"git-lfs:(?P<host>https?://[^/@?#\s]+/)(?P<below>[^#\s]+)")
 _NAMED_GIT = re.compile(r"[^@]+?\.git(?=[@/]|\Z)")
 _ON_GITHUB = re.compile(r"https://(?:www\.)?github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?", re.ASCII)
 _GITHUB = re.compile(

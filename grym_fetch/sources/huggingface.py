@@ -1,8 +1,8 @@
 """Hugging Face: ``hf://[datasets/|spaces/]ORG/REPO[@REV][/FILE, FOLDER or PATTERN]``, and its pages.
 
 Rules: a revision is first resolved to its commit, and every address contains the commit, so that the files fetched are
-the files listed. The tree of that commit states the SHA-256 of each file in LFS or Xet storage, and for other files the
-name that git gives the content. The hub is `HF_ENDPOINT`. Only the parts of its API that `huggingface_hub` uses are
+the files listed. The tree of that commit states the SHA-256 of large files, and for small ones the name that git gives
+the content. The hub is `HF_ENDPOINT`. Only the parts of its API that `huggingface_hub` uses are
 used.
 """
 

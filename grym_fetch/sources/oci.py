@@ -1,4 +1,4 @@
-"""Registries: ``oci://HOST/REPO[:TAG|@DIGEST][/FILE or PATTERN]``, and models of Ollama: ``ollama:NAME[:TAG][/FILE]``.
+"""Registries (``oci://HOST/REPO[(:TAG|@DIGEST)[/FILE or PATTERN]]``) and Ollama (``ollama:NAME[:TAG[/FILE]]``).
 
 Rules: a manifest names each layer by its digest, and so does its address, which therefore never changes. A file is a
 layer; its name is its annotation ``org.opencontainers.image.title``, as ORAS writes it, or for Ollama what it is. Of an

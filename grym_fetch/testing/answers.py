@@ -25,7 +25,7 @@ _ETAG = re.compile(r'(?:W/)?"[^"]*"')
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedRequest:
-    """One request as it arrived. ``query`` is raw; ``headers`` compare their names without case."""
+    """One request. ``path`` is decoded, ``query`` is raw; ``headers`` compare their names without case."""
 
     method: str
     path: str

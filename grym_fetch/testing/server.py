@@ -76,7 +76,9 @@ class ServedFile:
 
     @faults.setter
     def faults(self, faults: Iterable[Fault]) -> None:
-        self._ordered = [_Ordered(fault) for fault in faults]
+        ordered = [_Ordered(fault) for fault in faults]
+        self._server._lock_targets(each.fault for each in ordered)  # noqa: SLF001  (the same module)
+        self._ordered = ordered
 
     def answer(self, request: RecordedRequest, now: datetime) -> Answer:
         """Decide the answer to a request, and count the faults it meets."""
@@ -216,9 +218,7 @@ class AssetServer:
         if not path.startswith("/"):
             raise ValueError(f"a path begins with a slash: {path!r}")
         file = ServedFile(self, path, as_content(content), faults)
-        for fault in file.faults:
-            if isinstance(fault, ExpiringRedirect):
-                self._locked(fault.to)
+        self._lock_targets(file.faults)
         self._files[path] = file
         return file
 
@@ -287,6 +287,12 @@ class AssetServer:
         if answer.grant is not None:
             self._issue(answer.grant)
         return answer
+
+    def _lock_targets(self, faults: Iterable[Fault]) -> None:
+        """From now on, only tokens open what these faults lead to."""
+        for fault in faults:
+            if isinstance(fault, ExpiringRedirect):
+                self._locked(fault.to)
 
     def _issue(self, grant: Grant) -> None:
         expires = None if grant.seconds is None else monotonic() + grant.seconds

@@ -168,7 +168,7 @@ class Fetcher:
                 return await self._reuse(asset, found)
             wrong = found
         if self._settings.offline and not self._taker.is_useful:
-            raise self._refuse_offline(asset, wrong)
+            raise self._refuse_offline(asset, wrong, force=force)
         await self._assets_folder.check_destination(asset.local_path)
         await self._assets_folder.prepare()
         await self._context.threads.compute(self._neighbours.note)
@@ -189,7 +189,7 @@ class Fetcher:
                 if not force and (taken := await self._taker.take(asset, key, exclusive=lock.is_trustworthy)):
                     return await self._use_taken(asset, taken, exclusive=is_alone)
                 if self._settings.offline or only_here:
-                    raise self._refuse_offline(asset, None if only_here else wrong)
+                    raise self._refuse_offline(asset, None if only_here else wrong, force=force)
                 damage = None if wrong is None else await self._damage(asset, wrong)
                 return await self._fetch(
                     asset,
@@ -204,9 +204,11 @@ class Fetcher:
             lock.release()
 
     @staticmethod
-    def _refuse_offline(asset: Asset, wrong: Found | None) -> GrymFetchError:
+    def _refuse_offline(asset: Asset, wrong: Found | None, *, force: bool) -> GrymFetchError:
         if wrong is not None:
             return IntegrityError(f"{asset.id}: {wrong.path}: {wrong.error}; --offline forbids fetching it again")
+        if force:
+            return AssetMissing(asset.id, "--force fetches it whatever is there, and --offline forbids that")
         return AssetMissing(asset.id, "it is not on this machine, and --offline forbids fetching it")
 
     async def _use_taken(self, asset: Asset, taken: Taken, *, exclusive: bool) -> FetchResult:

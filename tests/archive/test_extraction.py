@@ -35,7 +35,7 @@ def tar_of(files: dict[str, bytes]) -> bytes:
 
 def read(tree: Path) -> dict[str, bytes]:
     """The contents of a folder."""
-    return {str(path.relative_to(tree)): path.read_bytes() for path in tree.rglob("*") if path.is_file()}
+    return {path.relative_to(tree).as_posix(): path.read_bytes() for path in tree.rglob("*") if path.is_file()}
 
 
 def looks_of(tree: Path) -> dict[Path, tuple[int, ...]]:

@@ -122,7 +122,7 @@ class LocalFiles:
     def read(self) -> dict[str, bytes]:
         """The current tree."""
         return {
-            str(path.relative_to(self.tree)): path.read_bytes()
+            path.relative_to(self.tree).as_posix(): path.read_bytes()
             for path in self.tree.rglob("*")
             if path.is_file() and not path.is_symlink()
         }
@@ -294,6 +294,17 @@ def test_a_tree_that_would_complete_a_repository_is_not_made(local_files: LocalF
     with pytest.raises(UnsafePath, match="makes a git repository together with"):
         ensure_unpacked(local_files.assets, "refs.tar", CHECK, archive)
     assert not (local_files.assets / "refs").exists()
+
+
+@pytest.mark.shows("S17")
+def test_a_tree_is_not_put_into_a_repository(local_files: LocalFiles) -> None:
+    """The archive lies elsewhere, so nobody has looked at the folder yet."""
+    archive = local_files.put(TAR)
+    for name in ("HEAD", "objects", "refs"):
+        (local_files.assets / "x.git" / name).mkdir(parents=True)
+    with pytest.raises(UnsafePath, match="git's own folder"):
+        ensure_unpacked(local_files.assets, "x.git/hooks.tar", CHECK, archive)
+    assert not (local_files.assets / "x.git" / "hooks").exists()
 
 
 def test_where_no_record_can_be_written(local_files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,6 +150,7 @@ def test_what_to_do_next_is_what_helps(project: Project) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(CONTENT)
     assert run(project, "check").stderr.endswith("1 missing: grym-fetch sync --all\n")
+    assert run(project, "check", "--minimal").stderr.endswith("1 missing: grym-fetch sync --all --minimal\n")
 
 
 def test_what_to_do_next_is_about_what_was_asked_for(project: Project) -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from grym_fetch.core.digest import Checksum
 from grym_fetch.core.piece_digests import MIB
 from grym_fetch.testing import AssetServer, seeded_bytes
 from tests.cli.running import invoke
+from tests.support.archives import zip_of
 from tests.support.project import Project
 from tests.transfer.test_repair import pieces_of
 
@@ -69,3 +71,24 @@ def test_what_cannot_be_repaired(project: Project, server: AssetServer) -> None:
     none = invoke("repair")
     assert (none.exit_code, none.stdout) == (0, "")
     assert "nothing to repair" in none.stderr
+
+
+def test_without_a_name_all_that_is_there(project: Project, server: AssetServer) -> None:
+    """Also an archive that is not unpacked, and a stand-in."""
+    packed, tiny = zip_of({"x": b"1"}), b"tiny"
+    server.add("/tiny", tiny)
+    minimal = {"url": server.url("/tiny"), "checksum": str(Checksum.of(tiny)), "size": len(tiny)}
+    project.entries.clear()
+    project.add("packed", [server.add("/a.zip", packed).url], packed, extract=True, localPath="packed.zip")
+    project.add("model", [server.url("/a.bin")], CONTENT, minimal=minimal)
+    assert invoke("sync", "--minimal").exit_code == 0
+    unpacked = project.assets / "packed/x"
+    unpacked.unlink()
+    assert invoke("repair").stdout.splitlines() == ["intact  packed"]
+    assert unpacked.read_bytes() == b"1"
+    place = project.assets / "minimal/models/model.bin"
+    place.chmod(0o644)
+    place.write_bytes(b"tin?")
+    outcomes = [line.split()[:2] for line in invoke("repair", GRYM_FETCH_MINIMAL="1").stdout.splitlines()]
+    assert outcomes == [["intact", "packed"], ["replaced", "model"]]
+    assert place.read_bytes() == tiny

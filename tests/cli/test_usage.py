@@ -91,6 +91,7 @@ def test_a_mistyped_variable_is_told() -> None:
         "warning: the environment variable GRYM_FETCH_PARALEL means nothing\nhint: Did you mean GRYM_FETCH_PARALLEL?\n"
     )
     assert invoke("schema", GRYM_FETCH_PARALLEL="3").stderr == ""
+    assert "Did you mean GRYM_FETCH_RETRIES?" in invoke("schema", GRYM_FETCH_RETRYS="1").stderr
     assert "Did you mean GRYM_FETCH_INSTANCE_ROLE?" in invoke("schema", GRYM_FETCH_INSTANCE_ROL="1").stderr
 
 

@@ -228,7 +228,7 @@ COPIES: dict[str, Callable[[GrymFetchError], GrymFetchError]] = {
 
 
 OF_OTHER_SYSTEMS = {"win32": ("system_posix", "system_linux", "system_darwin", "exchange")}.get(
-    sys.platform, ("system_windows", "windows_folders")
+    sys.platform, ("system_windows", "windows_access", "windows_folders")
 )
 
 

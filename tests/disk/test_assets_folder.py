@@ -304,6 +304,20 @@ async def test_a_destination_is_looked_at(assets_folder: AssetsFolder) -> None:
         await assets_folder.check_destination(KEY.local_path)
 
 
+@pytest.mark.shows("S17")
+async def test_nothing_is_put_into_a_repository(assets_folder: AssetsFolder) -> None:
+    """Git would obey the config of one without a work tree, which is not called ``.git``; a work tree in it is fine."""
+    for name in ("HEAD", "objects", "refs", "tree/.git"):
+        (assets_folder.assets_dir / "x.git" / name).mkdir(parents=True)
+    for local_path in ("x.git/config", "x.git/hooks/update"):
+        with pytest.raises(UnsafePath, match="git's own folder"):
+            await assets_folder.check_destination(local_path)
+    await assets_folder.check_destination("x.git/tree/a.bin")
+    await assets_folder.check_destination("a.bin")
+    asked = ("", "x.git", "x.git/hooks", "x.git/tree", "models")
+    assert await assets_folder.closed_folders(asked) == {"x.git", "x.git/hooks"}
+
+
 async def test_closing_ends_every_thread(tmp_path: Path) -> None:
     """No new work starts after closing."""
     assets_folder = AssetsFolder(tmp_path / "assets")

@@ -80,6 +80,13 @@ def test_a_mark_says_nothing_of_nothing() -> None:
     assert told == ["retry 1 at once: 404", "started over: no ranges", "started over, 4,096 bytes discarded: changed"]
 
 
+def test_the_origin_is_that_of_the_last_bytes() -> None:
+    """A mirror that is turned to, and sends nothing, is not named as where the asset came from."""
+    switched = LIFE[:6]
+    assert only_life(followed(*switched)).origin == A
+    assert only_life(followed(*switched, (107.0, progress(600)))).origin == B
+
+
 def test_what_has_not_ended_is_unfinished() -> None:
     """After an interruption there is no end of the run."""
     report = followed(*LIFE[:4])

@@ -18,6 +18,7 @@ from grym_fetch.core.manifest import Asset, as_stand_ins, known_bytes
 from grym_fetch.engine import coordinator as module
 from grym_fetch.engine.reports import SyncPlan
 from grym_fetch.events import Subscription
+from grym_fetch.runtime import system
 from grym_fetch.testing import AssetServer, Status, seeded_bytes
 from tests.support.invariants import Recorder
 from tests.support.mounts import mounted
@@ -185,14 +186,14 @@ async def test_a_disk_that_takes_nothing_more_is_not_tried_for_each(
     project = full_of(tmp_path, server, size)
     async with project.manager(parallel=1) as manager:
         await manager.sync(["a0"])
-        real, asked = os.mkdir, len(server.stats.requests)
+        real, asked = system.mkdir, len(server.stats.requests)
 
-        def mkdir(path: str, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+        def mkdir(path: str, mode: int = 0o777, *, dir_fd: int) -> None:
             if str(path).count(".") == 3:  # a stage
                 raise OSError(number, os.strerror(number))
             real(path, mode, dir_fd=dir_fd)
 
-        monkeypatch.setattr(os, "mkdir", mkdir)
+        monkeypatch.setattr(system, "mkdir", mkdir)
         recorder = Recorder(manager)
         with pytest.raises(SyncFailed) as caught:
             await manager.sync()

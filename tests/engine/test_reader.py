@@ -15,7 +15,7 @@ from grym_fetch import AssetManager, MirrorsExhausted, create_mock_asset_manager
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.piece_digests import PieceDigests, piece_ranges
 from grym_fetch.engine.reader import AssetReader
-from grym_fetch.errors import AssetMissing, DigestMismatch, PolicyRefused, StorageError, UnverifiedRead
+from grym_fetch.errors import AssetMissing, DigestMismatch, PolicyRefused, StorageError, UnpinnedAsset, UnverifiedRead
 from grym_fetch.events import AssetVerified, MirrorSwitched
 from grym_fetch.testing import AssetServer, ChangeContent, Gate, Hold, Status, seeded_bytes
 from tests.support.project import KIB, OWN, Project
@@ -237,9 +237,18 @@ async def test_without_a_checksum_pieces_do_not_help(tmp_path: Path, server: Ass
     server.add("/a.bin", CONTENT)
     async with project_of(tmp_path, server, pinned=False).manager(allow_unpinned=True) as manager:
         for _ in range(2):
-            with pytest.raises(UnverifiedRead, match=r"no checksum .* pin --pieces a"):
+            with pytest.raises(UnverifiedRead, match=r"no checksum .* pin --pieces a.*allow_unpinned"):
                 await manager.open_asset("a").open()
             await manager.get_asset_path("a")
+
+
+async def test_an_unpinned_asset_must_be_allowed_as_well(tmp_path: Path, server: AssetServer) -> None:
+    """To take what arrives is not to allow what nobody has pinned: the error names the setting."""
+    server.add("/a.bin", CONTENT)
+    async with project_of(tmp_path, server, pinned=False).manager() as manager:
+        with pytest.raises(UnpinnedAsset, match="--allow-unpinned"):
+            async with manager.open_asset("a", unverified_ok=True) as file:
+                await file.read()
 
 
 @pytest.mark.parametrize("is_known", [True, False])

@@ -74,6 +74,7 @@ ORDER: dict[str, list[set[str]]] = {
     ],
     "runtime": [
         {"exchange", "process_start", "windows_folders"},
+        {"windows_access"},
         {"system_posix", "system_linux", "system_darwin", "system_windows"},
         {"system"},
         {"waiting", "buffers", "clock", "descriptors", "forks", "loop_file", "server"},

@@ -44,7 +44,7 @@ async def prune(project: Project, **how: Any) -> list[str]:
 
 def files(project: Project) -> set[str]:
     """What is in the assets folder, without our own state."""
-    found = {str(path.relative_to(project.assets)) for path in project.assets.rglob("*") if path.is_file()}
+    found = {path.relative_to(project.assets).as_posix() for path in project.assets.rglob("*") if path.is_file()}
     return {name for name in found if not name.startswith(".grym-fetch")}
 
 

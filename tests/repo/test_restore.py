@@ -234,6 +234,9 @@ def test_a_damaged_placeholder_is_not_passed_over(root: Path, restorer: Restorer
     write(root, "notes.asset-ref", b"my notes")
     assert [wanted.path for wanted in restorer.all()] == ["b.bin"]
     assert restorer.damaged.keys() == {"models/a.bin.asset-ref"}
+    assert restorer.find("models", root) == [], "it is told as damaged, not as unknown"
+    with pytest.raises(RepositoryError, match="asset-ref is damaged: it"):
+        restorer.find_one("models", root)
 
 
 async def test_a_damaged_copy_is_not_restored(

@@ -47,7 +47,7 @@ def offered(*modules: str) -> dict[str, str]:
 
 def test_all_systems_offer_the_same() -> None:
     """The same functions, with the same arguments."""
-    windows = offered("process_start", "windows_folders", "system_windows")
+    windows = offered("process_start", "windows_access", "windows_folders", "system_windows")
     windows["stat"] = windows.pop("stat_in")
     for each in ("system_linux", "system_darwin"):
         here = offered("process_start", "system_posix", each)

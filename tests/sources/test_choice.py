@@ -29,6 +29,9 @@ PATHS = ["README.md", "config.json", "model.safetensors", "onnx/model.onnx", "on
         ("?onfig.json", ["config.json"], True),
         ("[A-Z]*", ["README.md"], True),
         ("a%20b%5B1%5D.txt", ["a b[1].txt"], False),
+        ("a%20*.txt", ["a b[1].txt"], True),
+        ("*%5b1%5D.*", ["a b[1].txt"], True),
+        ("%2A*.json", None, True),
     ],
 )
 def test_what_is_meant(wanted: str, chosen: list[str] | None, is_whole: bool) -> None:

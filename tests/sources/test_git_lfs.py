@@ -185,6 +185,7 @@ async def test_an_answer_that_makes_no_sense(served: GitServer, body: bytes) -> 
         ("https://h.example/g/s/r.git/a@b.bin", ("https://h.example/g/s/r.git", "", "a@b.bin")),
         ("https://h.example/g/s/r@v%2F1/a@b.bin", ("https://h.example/g/s/r", "v/1", "a@b.bin")),
         ("https://h.example:8443/r.git@v1", ("https://h.example:8443/r.git", "v1", "")),
+        ("https://h.example/o/r/?.bin", ("https://h.example/o/r", "", "?.bin")),
         ("http://localhost/o/r@v1/x.git/y", ("http://localhost/o/r", "v1", "x.git/y")),
     ],
 )
@@ -194,10 +195,18 @@ def test_where_a_repository_ends(address: str, parts: tuple[str, str, str]) -> N
     assert (place.repository, place.revision, place.path) == parts
 
 
-@pytest.mark.parametrize("address", ["git-lfs:https://u:p@h.example/o/r", "git-lfs:http://h.example/o/r", "git-lfs:x"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "git-lfs:https://u:p@h.example/o/r",
+        "git-lfs:http://h.example/o/r",
+        "git-lfs:x",
+        "git-lfs:https://h.example/o/r?x",
+    ],
+)
 def test_what_is_no_repository(address: str) -> None:
     """Nor is one that anybody on the way could change."""
-    with pytest.raises(UnknownSource, match=r"allowed|plain http"):
+    with pytest.raises(UnknownSource, match=r"allowed|plain http|has a \?"):
         _LfsPlace.read(address)
 
 

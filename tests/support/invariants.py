@@ -292,7 +292,8 @@ def _tasks() -> set[asyncio.Task[object]]:
         tasks = asyncio.all_tasks()
     except RuntimeError:
         return set()
-    return {task for task in tasks if not any(text in repr(task) for text in ("web_protocol", "testing"))}
+    of_servers = "web_protocol", "testing", "accept_coro"
+    return {task for task in tasks if not any(text in repr(task) for text in of_servers)}
 
 
 async def checked_sync(

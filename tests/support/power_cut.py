@@ -525,7 +525,7 @@ def recording(root: Path) -> Iterator[Recorder]:
 
 def read_tree(root: Path) -> dict[str, bytes | None]:
     """The files and folders below ``root``."""
-    return {str(path.relative_to(root)): None if path.is_dir() else path.read_bytes() for path in root.rglob("*")}
+    return {path.relative_to(root).as_posix(): None if path.is_dir() else path.read_bytes() for path in root.rglob("*")}
 
 
 def write_tree(root: Path, tree: Tree) -> None:

@@ -688,6 +688,14 @@ async def test_expiring_redirect_to_another_server(server: AssetServer, session:
             assert (response.status, response.url.port) == (403, cdn.port)
 
 
+async def test_expiring_redirect_ordered_later(server: AssetServer) -> None:
+    """From the order on, only a token opens the target, before any was given out, too."""
+    hub, target = server.add("/hub"), server.add("/cdn", BODY)
+    assert (await get(target)).status == 200
+    hub.faults = (ExpiringRedirect("/cdn"),)
+    assert (await get(target)).status == 403
+
+
 async def test_refuse_head(server: AssetServer) -> None:
     """RefuseHead: 405 only to HEAD."""
     file = order(server, RefuseHead())

@@ -51,6 +51,8 @@ async def test_offline_a_wrong_file_is_called_wrong(project: Project, server: As
     async with project.manager(offline=True) as manager:
         with pytest.raises(IntegrityError, match="--offline forbids fetching it again"):
             await manager.download_asset("a0")
+        with pytest.raises(AssetMissing, match="--force fetches it whatever is there, and --offline forbids that"):
+            await manager.download_asset("a0", force=True)
     assert path.read_bytes() == b"x" * (len(CONTENT) + 1)
     assert not server.stats.requests
 
