@@ -178,7 +178,7 @@ class MirrorSwitched(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetRestarted(Event):
-    """The download starts over; so many bytes were discarded."""
+    """So many bytes were discarded."""
 
     type: ClassVar[str] = "asset_restarted"
     discarded: int
@@ -225,7 +225,7 @@ class AssetFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetWaiting(Event):
-    """Waiting for ``holder``: a process that is fetching the asset, or a host that has no room for one more request."""
+    """Waiting for ``holder``: another process that fetches, or a host that takes no more requests now."""
 
     type: ClassVar[str] = "asset_waiting"
     holder: str
