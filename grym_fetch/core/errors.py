@@ -501,7 +501,7 @@ def _naming(asset: str, error: GrymFetchError) -> str:
 
 
 class ClusterError(GrymFetchError):
-    """A cluster cannot be reached, is gone, or has a node that cannot take part: another version, no shared folder."""
+    """A cluster cannot be reached, is gone or fails, or has a node that cannot take part."""
 
 
 class RepositoryError(GrymFetchError):
