@@ -7,8 +7,8 @@
     with AssetManager(config="assets.json") as manager:
         path = manager.get_asset_path("audioldm-s-full")
 
-Rules: the asynchronous manager does the work, in its own loop and daemon thread. An async callback runs in that loop,
-so it must not make a call that waits.
+Rules: the asynchronous manager does the work, in its own loop and daemon thread. An async callback, and what a method
+takes as ``on_…``, is called in that loop, so it must not make a call that waits.
 
 Generated from `grym_fetch.manager` by `tools/generate_blocking.py`; to change it, change these and run `make blocking`.
 """
@@ -103,14 +103,15 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         return self._manager.minimal
 
     def initialize(self) -> None:
-        """Find and read the manifest. Raises `ManifestError`. Idempotent."""
+        """Find and read the manifest. Raises `ManifestError`, or what `project` raises. Idempotent."""
         self._run(asynchronous.AssetManager.initialize)
 
     @property
     def project(self) -> Project:
         """Where the manifest and the files are.
 
-        Raises `ManifestError` if there is no manifest, `ConfigurationError` for a settings file that cannot be used.
+        Raises `ManifestError` if there is no manifest, `ConfigurationError` for a settings file that cannot be used,
+        `UnsafePath` for an assets folder that may not be used.
         """
         return self._manager.project
 
@@ -118,7 +119,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     def manifest(self) -> ManifestSource:
         """The manifest, read on first use: a `Manifest`, or if it is very long, one that reads its assets again.
 
-        Raises `ManifestError`.
+        Raises `ManifestError`, or what `project` raises.
         """
         return self._manager.manifest
 
@@ -127,9 +128,9 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         return self._call(asynchronous.AssetManager.why_stale)
 
     def get_asset_path(self, asset_id: str) -> Path:
-        """Return the asset's path, downloading it first if it is not there and valid.
+        """Return the asset's path, downloading it first if need be.
 
-        Raises `UnknownAsset`, `UnpinnedAsset`, or what `download_asset` raises.
+        Raises `UnknownAsset`, `UnpinnedAsset`, or what else `download_asset` raises.
         """
         return self._run(asynchronous.AssetManager.get_asset_path, asset_id)
 
@@ -138,21 +139,22 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
 
         Raises `MirrorsExhausted`, `IntegrityError` or `StorageError` if it fails; what has arrived is kept for the next
         call, unless it is wrong. Raises `UnknownAsset`, `UnpinnedAsset`, `PolicyRefused` for an asset without a
-        checksum at a plain http address, `AssetMissing` if it is not there and nothing may be fetched, and
-        `StaleManifest`.
+        checksum at a plain http address of another machine, `AssetMissing` if it is not there and nothing may be
+        fetched, and `StaleManifest`.
         """
         return self._run(asynchronous.AssetManager.download_asset, asset_id, force)
 
     def open_asset(self, asset_id: str, *, unverified_ok: bool = False, keep_downloading: bool = False) -> AssetFile:
         """Return the asset as a file to be read at once, even while it is being downloaded: a context manager.
 
-        Needs a running loop. An asset that is there and verified is read from its file. Otherwise its download begins,
-        or is shared, and each read waits for its bytes. Only pieces that have their digest in the manifest's ``pieces``
-        are handed out; without these, it cannot be opened. A stand-in needs none. ``unverified_ok``: what arrives is
-        handed out, right or wrong; without a checksum that also needs ``allow_unpinned``.
+        An asset that is there and verified is read from its file. Otherwise its download begins,
+        or is shared, and each read waits for its bytes. These are compared with the manifest's ``pieces`` before they
+        are handed out. Without pieces or a checksum it cannot be opened, unless ``unverified_ok``: then what arrives is
+        handed out, right or wrong (without a checksum, ``allow_unpinned`` is needed, too). A stand-in needs no pieces:
+        it is read once it is there.
 
         When the reader closes, a download that nobody else waits for stops; what has arrived is kept.
-        ``keep_downloading``: it goes on until the manager is closed.
+        ``keep_downloading``: it goes on while the manager is open.
 
         Raises `UnknownAsset`, and `UnverifiedRead` when it is opened. Opening and reading raise what `download_asset`
         raises, and `AssetMissing` if the manager is closed meanwhile.
@@ -167,11 +169,8 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     def repair_asset(self, asset_id: str, *, dry_run: bool = False) -> RepairReport:
         """Read the asset's file and fetch what is wrong of it; ``dry_run``: only say what that would cost.
 
-        A file is replaced only by the right one, verified as a whole. Which pieces are wrong is known from the
-        manifest's ``pieces``, or from what was noted when this content was fetched or read before. Otherwise pieces are
-        compared with an address until the whole is right.
-
-        Raises `AssetMissing` if no file is there, and what `download_asset` raises.
+        A file is replaced only by the right one, verified as a whole. Raises `AssetMissing` if no file is there, and
+        what `download_asset` raises.
         """
         return self._run(asynchronous.AssetManager.repair_asset, asset_id, dry_run=dry_run)
 
@@ -189,9 +188,9 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         ``Settings(store=…)`` in the store and the assets folders of other projects that use it, and in the caches of
         Hugging Face, torch.hub and pooch. The digest decides. They are put in place as reflinks or copies, from the
         store and the assets folder also as hard links, which are read-only. Fetches nothing. ``on_adopted`` is called
-        with each.
+        with each that was taken.
 
-        Raises `SyncFailed` at the end if some could not be put in place, `UnknownAsset` or `StaleManifest`.
+        Raises `SyncFailed` at the end if some failed, `UnknownAsset` or `StaleManifest`.
         """
         return self._run(
             asynchronous.AssetManager.adopt_assets, places, ids=ids, exclude=exclude, on_adopted=on_adopted
@@ -200,7 +199,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:
         """Return whether the asset is there and valid; fetches nothing. ``full``: read also what was verified before.
 
-        If a file is read, events report it. Raises `UnknownAsset`.
+        If a file is read, events report it; one that cannot be read raises `StorageError`. Raises `UnknownAsset`.
         """
         return self._run(asynchronous.AssetManager.check_asset, asset_id, full=full)
 
@@ -220,7 +219,8 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         """Call `check_asset` for these assets, or for all.
 
         ``on_status`` is told of each, in their order, and is awaited if it is async. Without ``keep`` an empty list is
-        returned, which is what very many assets need. Raises `UnknownAsset`.
+        returned, which is what very many assets need. Where files cannot be read, the others are told, and `SyncFailed`
+        comes at the end. Raises `UnknownAsset`.
         """
         return self._run(
             asynchronous.AssetManager.check_assets, ids, exclude=exclude, full=full, on_status=on_status, keep=keep
@@ -253,7 +253,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     def plan(
         self, assets: Collection[Asset], *, force: bool = False, on_part: Callable[[SyncPlan], object] | None = None
     ) -> SyncPlan:
-        """Return what fetching these assets would take. Reads none of them: a file of the right size counts as present.
+        """Return what fetching these assets would take. Reads none of them: a file that may be right counts as present.
 
         ``on_part`` is told of each part of the plan: of all of it, unless there are very many assets. Then the plan
         that is returned has only the sums, and its assets are in the parts.
@@ -369,14 +369,14 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         ``fetch``: download it into place first, and list the checksum and size found. ``file``: take these from this
         file, and copy it into the asset's place if it is not there. ``checksums_from``: the address of a list such as
         ``SHA256SUMS``; the asset must have the digest listed there for its file. ``pieces``: list the digests of its
-        pieces as well, with ``fetch`` or ``file``. ``allow_suspicious``: also accept a file that is plainly not an
-        asset, but a web page, a git-lfs pointer or an empty file. Without it, a pointer as ``file``
-        gives the checksum and size of its content, which is not fetched.
+        pieces as well, if its file is in place. ``allow_suspicious``: also accept a file that is plainly not an asset,
+        but a web page, a git-lfs pointer or an empty file. Without it, a pointer as ``file`` gives the checksum and
+        size of its content, which is not fetched.
 
         Raises `ManifestError` if it cannot be listed, such as `EditRefused` if the id or path is taken, or for a file
         that is plainly not an asset; `DigestMismatch` or `UnsafePath` if ``file`` is not what the asset says or another
         one is in its place; `SourceFailed` or `UnknownSource` if the list cannot be fetched or does not have the file;
-        `PolicyRefused` for what is to be measured at a plain http address; or what `download_asset` raises.
+        `PolicyRefused` for a plain http address of another machine with ``fetch``; or what `download_asset` raises.
         """
         return self._run(
             asynchronous.AssetManager.add_asset,
@@ -405,7 +405,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         """Append the files that a short address such as ``hf://org/repo`` leads to; return them as they are now listed.
 
         The address of a hub's page works too. Files for which the hub states no checksum that a manifest accepts are
-        fetched into place first; the rest is fetched by the next `sync`. All files are added, or none.
+        fetched into place first; the rest is left to `sync`. All files are added, or none.
 
         A file that was named gets ``asset_id`` and ``local_path``, by default after its name. For a repository, a
         folder or a pattern, even with one file in it, ``asset_id`` begins each id and ``local_path`` is their folder,
@@ -498,8 +498,8 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         """Move these assets, or all that have a source, to its newest version; return each as it was and as it is now.
 
         All entries are written, or none. A file for which the hub states no checksum that a manifest accepts is
-        downloaded for this; the rest is fetched by the next `sync`, and the old file stays until then. Mirrors of the
-        old version are dropped.
+        downloaded for this; the rest is left to `sync`, and the old file stays until then. Mirrors of the old version
+        are dropped.
         ``dry_run``: only look, as `outdated` does. ``on_found`` is called with each before anything is fetched or
         written.
 
@@ -526,9 +526,9 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     ) -> NewerVersion | None:
         """Move one asset to its source's newest version, or to another ``address``, plain or short.
 
-        Returns None if nothing changes. A file at a plain address is downloaded and measured. ``on_found`` is called
-        with what changes before it is written. Raises like `update`; `UnknownSource` or `SourceFailed` for a short
-        address.
+        Returns None if nothing changes. ``dry_run``: only look, and download nothing; else a file at a plain address is
+        downloaded and measured. ``on_found`` is called with what changes before it is written. Raises like `update`;
+        `UnknownSource` or `SourceFailed` for a short address.
         """
         return self._run(
             asynchronous.AssetManager.update_asset,
@@ -543,7 +543,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         """Remove an asset from the manifest; with ``delete_file``, also its file, its stand-in's and what was unpacked.
 
         Deletes only in the assets folder, and nothing unpacked that was changed. Returns the deleted files and unpacked
-        folders. Raises `UnknownAsset`.
+        folders. Raises `UnknownAsset`, or `StorageError` for what cannot be deleted.
         """
         return self._run(asynchronous.AssetManager.remove_asset, asset_id, delete_file=delete_file)
 
@@ -560,14 +560,15 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     ) -> PinReport:
         """Write checksums and sizes into the manifest: of these assets, or of all that have no checksum.
 
-        An existing file is hashed, a missing one is fetched. Stand-ins without a checksum are pinned as well; with
-        ``minimal``, only stand-ins are pinned. ``pieces``: also write the digests of the pieces of these assets if they
-        are missing. A web page, a git-lfs pointer and an empty file are refused unless ``allow_suspicious``.
-        ``on_pinned`` is called with each that is written, even if others fail.
+        An existing file is hashed, a missing one is fetched. Stand-ins without a checksum are pinned as well; if the
+        manager is ``minimal``, only stand-ins are pinned. ``pieces``: also write the digests of the pieces of these
+        assets, or of all, if they are missing. Without ``allow_suspicious``, what is plainly not an asset is refused: a
+        web page, a git-lfs pointer, an empty file. ``on_pinned`` is called with each that is written.
 
         ``update``: fetch what the addresses of these assets have now, also where there is a checksum or a file, and
         write all of it or nothing; ``on_found`` is called with each before that. The files that are there stay until
-        then; pieces of other content are dropped. A `ValueError` with ``pieces`` or ``minimal``: pin these afterwards.
+        then; pieces of other content are dropped. A `ValueError` with ``pieces`` or a ``minimal`` manager: pin these
+        afterwards.
 
         Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`. With
         ``update``, none is pinned then, and an asset that was the only one raises its own error.
@@ -588,24 +589,23 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
 
         What an interrupted download left behind counts as abandoned. ``orphans``: also delete this user's files in the
         assets folder that no asset names, neither of this manifest nor of another one that was used with the folder; if
-        it is names, only these of them. Without it, a ``dry_run`` only lists them.
+        it is names, only these of them. Without it, a ``dry_run`` lists them.
         """
         return self._run(asynchronous.AssetManager.prune, dry_run=dry_run, orphans=orphans)
 
     def events(self) -> EventStream:
-        """Return a stream of every event from now on: a context manager and iterator.
+        """Return a stream of the events from now on: a context manager and iterator.
 
-        It ends when the manager or the stream is closed, and in uvicorn when the server begins to stop. Needs a running
-        loop.
+        It ends when the manager or the stream is closed, and in uvicorn when the server begins to stop.
         """
         return self._stream(asynchronous.AssetManager.events)
 
     def emit(self, event: Event) -> None:
-        """Tell listeners of an event. Does not wait; in the manager's loop only."""
+        """Tell listeners of an event. From any thread."""
         self._call(asynchronous.AssetManager.emit, event)
 
     def on_event(self, callback: Callable[[Event], object]) -> Callable[[], None]:
-        """Call ``callback`` with every event, as `on_progress` does. Returns a function that stops it."""
+        """Call ``callback`` with the events, as `on_progress` does. Returns a function that stops it."""
         return self._register(asynchronous.AssetManager.on_event, callback)
 
     def progress(self, bar: Callable[..., Any] | None = None) -> AbstractContextManager[None]:

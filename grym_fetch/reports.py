@@ -1,4 +1,4 @@
-"""What the methods of `AssetManager` return: the state of an asset, plans, reports and readers."""
+"""What `AssetManager` returns and tells: the state of an asset, progress, plans, reports and readers."""
 
 from __future__ import annotations
 

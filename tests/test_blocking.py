@@ -72,7 +72,7 @@ def _leaves_no_thread() -> Iterator[None]:
 
 # --- The same interface -------------------------------------------------------------------------------------
 
-OTHER_WORDS = {"events", "open_asset", "on_progress", "settings", "minimal", "warnings"}
+OTHER_WORDS = {"emit", "events", "open_asset", "on_progress", "settings", "minimal", "warnings"}
 """Members whose docstrings must differ from the asynchronous manager's."""
 
 

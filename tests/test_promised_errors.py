@@ -232,6 +232,19 @@ def _(scene: Scene) -> Call:
     return lambda manager: manager.project
 
 
+@case("project", "UnsafePath")
+def _(scene: Scene) -> Call:
+    (scene.project.root / "elsewhere").mkdir()
+    scene.project.assets.symlink_to("elsewhere")
+    return lambda manager: manager.project
+
+
+@case("remove_asset", "StorageError")
+def _(scene: Scene) -> Call:
+    scene.add().mkdir(parents=True)
+    return lambda manager: manager.remove_asset("a", delete_file=True)
+
+
 @case("settings", "ConfigurationError")
 def _(scene: Scene) -> Call:
     (scene.project.root / "pyproject.toml").write_text("[tool.grym-fetch]\nparalel = 3\n")

@@ -40,12 +40,10 @@ RETURNED = {
 """By the annotation of what a method returns: the method of `Blocking` that calls it, and what it returns here."""
 
 WORDS = [
-    (r" Needs a running loop\.", ""),
+    (r"(?m)^Needs a running\s+loop\.\s", ""),
+    (r"\s+Needs a running\s+loop\.", ""),
+    (r" Does not wait; in the manager's loop only\.", " From any thread."),
     (r"\ban async context manager and async iterator\b", "a context manager and iterator"),
-    (
-        r"the asset as a file to be read at once, also while it is still being downloaded: an async context manager",
-        "the asset as a binary file to be read at once, also while it is still being downloaded",
-    ),
     (r"\ban async context manager\b", "a context manager"),
     (r"\bruns in the event loop\b", "runs in the manager's own loop"),
     (r"\baclose\b", "close"),
@@ -63,8 +61,8 @@ HEAD = '''\
     with AssetManager(config="assets.json") as manager:
         path = manager.get_asset_path("audioldm-s-full")
 
-Rules: the asynchronous manager does the work, in its own loop and daemon thread. An async callback runs in that loop,
-so it must not make a call that waits.
+Rules: the asynchronous manager does the work, in its own loop and daemon thread. An async callback, and what a method
+takes as ``on_…``, is called in that loop, so it must not make a call that waits.
 
 Generated from `grym_fetch.manager` by `tools/generate_blocking.py`; to change it, change these and run `make blocking`.
 """

@@ -70,7 +70,8 @@ def check_command(
             raise click.UsageError("--store checks the whole store; it takes no ids")
         return check_store(common, store)
     from grym_fetch.cli import exit_codes
-    from grym_fetch.cli.runner import run, short_path
+    from grym_fetch.cli.runner import print_error, run, short_path
+    from grym_fetch.core.errors import SyncFailed
     from grym_fetch.core.text import safe_text
     from grym_fetch.engine.reports import AssetState
 
@@ -113,9 +114,13 @@ def check_command(
             if len(rows) >= PAGE_ROWS:
                 print_rows()
 
-        await manager.check_assets(ids or None, exclude=exclude, full=full, on_status=take, keep=False)
+        try:
+            await manager.check_assets(ids or None, exclude=exclude, full=full, on_status=take, keep=False)
+        except SyncFailed as error:
+            codes.add(exit_codes.exit_code(error))
+            last.append(partial(print_error, error, manifest=manager.project.manifest_path))
         await print_page()
-        if not common.json and not common.quiet:
+        if not common.json and not common.quiet and not last:
             last.append(partial(next_steps.tell, is_checked=True))
         return exit_codes.worst(codes - {exit_codes.DONE}) if codes != {exit_codes.DONE} else exit_codes.DONE
 

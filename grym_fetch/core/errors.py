@@ -1,7 +1,7 @@
 """The errors of grym-fetch, split by whose fault they are, because that decides what happens next.
 
-Rules: an error keeps what it was made from, as attributes and in ``args``, and builds its text in `__str__`. So it can
-be copied and pickled, and comes out of a process pool complete. A ``url`` is kept without userinfo, query and fragment,
+Rules: an error keeps what it was made from, as attributes, and builds its text in `__str__`. So it can be copied and
+pickled, and comes out of a process pool complete. A ``url`` is kept without userinfo, query and fragment,
 which may hold secrets.
 """
 
@@ -178,7 +178,7 @@ class UnknownTag(GrymFetchError, LookupError):
 
 
 class UnknownSource(GrymFetchError, LookupError):
-    """A short address leads nowhere: its scheme, repository, version or file is not known. ``reason`` says which."""
+    """A short address leads nowhere, or a list of checksums does not have the file. ``reason`` says why."""
 
     def __init__(self, address: str, reason: str, suggestions: Sequence[str] = ()) -> None:
         self.address = redact_text(safe_text(address))
@@ -265,7 +265,7 @@ class ConnectFailed(TransferError):
 
 
 class CertificateRejected(ConnectFailed):
-    """The server's certificate does not prove that it is the host we asked for, or the server rejects ours."""
+    """TLS does not prove who the other side is, or our own certificate is not accepted or cannot be used."""
 
 
 class ConnectionLost(TransferError):
@@ -273,7 +273,7 @@ class ConnectionLost(TransferError):
 
 
 class Stalled(TransferError):
-    """Nothing arrived for longer than the stall time-out."""
+    """Nothing arrived for too long, or next to nothing."""
 
 
 class BadStatus(TransferError):
@@ -303,7 +303,7 @@ class RangeRefused(TransferError):
 
 
 class ContentChanged(TransferError):
-    """The origin serves other content than it did before."""
+    """The origin serves other content again and again."""
 
 
 class TooManyRedirects(TransferError):
@@ -320,7 +320,7 @@ class SourceFailed(TransferError):
 
 
 class PolicyRefused(TransferError):
-    """An address or a redirect that may not be followed."""
+    """An address, a redirect or an answer that must not be used."""
 
 
 class ProxyRefused(TransferError):
@@ -353,7 +353,7 @@ class OriginFailure:
 
 
 class LengthMismatch(IntegrityError):
-    """An origin's content has another length than the manifest says. Lengths in bytes."""
+    """An origin's content has another length than it must have. Lengths in bytes."""
 
     def __init__(self, url: str, expected: int, actual: int, hint: str = "") -> None:
         self.url = redact_url(url)
@@ -368,7 +368,7 @@ class LengthMismatch(IntegrityError):
 
 
 class DigestMismatch(IntegrityError):
-    """The content's digest is not the manifest's."""
+    """The content has another digest than it must have."""
 
     def __init__(
         self,
@@ -425,7 +425,7 @@ class DiskFull(StorageError):
 
 
 class NotWritable(StorageError):
-    """Permission denied, a read-only file system, a device error, or a file that somebody else changes or put there."""
+    """Permission denied, a read-only file system, a device error, a file that somebody else has changed, say."""
 
 
 class UnsafePath(StorageError):
@@ -433,7 +433,7 @@ class UnsafePath(StorageError):
 
 
 class Locked(StorageError):
-    """Another process holds the asset or the manifest, and did not finish in time."""
+    """Another process holds what is needed, such as the asset or the manifest."""
 
 
 class MirrorsExhausted(GrymFetchError):
@@ -501,7 +501,7 @@ def _naming(asset: str, error: GrymFetchError) -> str:
 
 
 class ClusterError(GrymFetchError):
-    """A cluster cannot be reached, is gone, or has a node that cannot take part: another version, no shared folder."""
+    """A cluster cannot be reached, is gone or fails, or has a node that cannot take part."""
 
 
 class RepositoryError(GrymFetchError):

@@ -1,7 +1,7 @@
 """What happens to an asset, as values. Emitted on the bus; read by the display, ``--json``, the log and callbacks.
 
 Rules: one frozen record per event; ``progress`` is absolute, never a delta, and never exceeds the total; addresses are
-redacted before they get here. The order of an asset's events::
+redacted before they get here. The order of an asset's events while it is fetched::
 
     (asset_waiting | asset_verifying)* -> asset_reused, or asset_damaged? -> asset_planned
       -> (asset_waiting | progress | retry_scheduled | mirror_switched | asset_restarted | asset_verifying)*
@@ -84,7 +84,7 @@ _OMITTED_WHEN_NONE = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted(Event):
-    """A sync, or other work on many assets, begins. ``bytes``: the sum of the known sizes."""
+    """A run begins, such as a sync. ``bytes``: the sum of the known sizes."""
 
     type: ClassVar[str] = "run_started"
     assets: int
@@ -178,7 +178,7 @@ class MirrorSwitched(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetRestarted(Event):
-    """Bytes had to be discarded."""
+    """So many bytes were discarded."""
 
     type: ClassVar[str] = "asset_restarted"
     discarded: int
@@ -215,7 +215,7 @@ class AssetVerified(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetFailed(Event):
-    """The work on an asset failed, or a check found it wrong. ``error`` is the class."""
+    """The work on an asset failed, or a check has read it and found it wrong. ``error`` is the class."""
 
     type: ClassVar[str] = "asset_failed"
     error: str
@@ -225,7 +225,7 @@ class AssetFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetWaiting(Event):
-    """Waiting for ``holder``: a process that is fetching the asset, or a host that has no room for one more request."""
+    """Waiting for ``holder``: another process that fetches, or a host that takes no more requests now."""
 
     type: ClassVar[str] = "asset_waiting"
     holder: str
@@ -233,7 +233,7 @@ class AssetWaiting(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFinished(Event):
-    """A sync, or other fetching of many assets, ended: counts of assets."""
+    """A sync, a pin, or the fetching of what is added or updated, ended: counts of assets."""
 
     type: ClassVar[str] = "run_finished"
     verified: int

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grym_fetch.core.errors import StorageError
 from grym_fetch.core.events import AssetFailed, AssetReused, AssetVerifying, Event
 from grym_fetch.disk.local_files import Look, Presence
 from grym_fetch.engine.reports import AssetState, AssetStatus
@@ -28,9 +29,14 @@ them. Of more bytes than this only one file is read at a time, as a disk likes b
 
 
 async def in_order(
-    assets: Sequence[Asset], check: Callable[[Asset], Awaitable[AssetStatus]]
+    assets: Sequence[Asset],
+    check: Callable[[Asset], Awaitable[AssetStatus]],
+    on_unread: Callable[[StorageError], object],
 ) -> AsyncGenerator[AssetStatus, None]:
-    """Yield each asset's status, in this order; small ones are checked beside each other."""
+    """Yield each asset's status, in this order; small ones are checked beside each other.
+
+    ``on_unread`` is called with the error of one whose file cannot be read.
+    """
     waiting = deque(assets)
     running: deque[tuple[int, asyncio.Task[AssetStatus]]] = deque()
     try:
@@ -41,7 +47,12 @@ async def in_order(
                     break
                 asset = waiting.popleft()
                 running.append((size, asyncio.ensure_future(check(asset))))
-            yield await running[0][1]
+            try:
+                status = await running[0][1]
+            except StorageError as error:
+                on_unread(error)
+            else:
+                yield status
             running.popleft()
     finally:
         for _, task in running:
@@ -54,7 +65,8 @@ async def check(
 ) -> AssetStatus:
     """Read the asset's file, unless it is known to be verified; with ``full``, always read it.
 
-    If it is read, events say so: ``asset_verifying``, and in the end ``asset_reused`` or ``asset_failed``.
+    If it is read, events say so: ``asset_verifying``, and in the end ``asset_reused`` or ``asset_failed``. Raises
+    `StorageError` if it cannot be read.
     """
     is_read = False
 
@@ -63,9 +75,15 @@ async def check(
         is_read = True
         emit(AssetVerifying(asset=asset.id, bytes=min(count, total), total=total, unpacking=unpacking))
 
-    found = await _look(
-        engine, asset, assets_dir, full=full, on_hashing=on_read, on_comparing=partial(on_read, unpacking=True)
-    )
+    try:
+        found = await _look(
+            engine, asset, assets_dir, full=full, on_hashing=on_read, on_comparing=partial(on_read, unpacking=True)
+        )
+    except StorageError as error:
+        error.asset_id = error.asset_id or asset.id
+        if is_read:
+            emit(AssetFailed(asset=asset.id, error=type(error).__name__, message=str(error)))
+        raise
     if is_read and found.error is None:
         emit(AssetReused(asset=asset.id, path=str(found.path), unverified=None if asset.pinned else True))
     elif is_read:

@@ -28,10 +28,7 @@ from grym_fetch.runtime.bus import is_coroutine_callable
 
 
 class AssetState(StrEnum):
-    """The state of an asset: on disk, or on its way there. The command line and JSON use these values.
-
-    An archive to be unpacked is at most ``partial`` until it is.
-    """
+    """The state of an asset: on disk, or on its way there. The command line and JSON use these values."""
 
     MISSING = "missing"
     """Nothing is there."""
@@ -55,7 +52,7 @@ class AssetState(StrEnum):
     COMPLETE = "complete"
     """It is there."""
     ERROR = "error"
-    """It could not be fetched, or a check found it wrong."""
+    """It could not be fetched, or a check has read it and found it wrong."""
 
 
 @dataclass(frozen=True, slots=True)

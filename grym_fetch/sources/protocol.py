@@ -1,7 +1,7 @@
 """What a source is: it turns a short address (``hf://org/repo/file``) into files with plain addresses.
 
-Rules: a source asks its hub only through `Web`. It raises `UnknownSource` or `SourceFailed`; any other error becomes a
-`SourceFailed`.
+Rules: a source asks its hub only through `Web`. It raises `UnknownSource` or `SourceFailed`; any other exception
+becomes a `SourceFailed`.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Page:
     def next_url(self) -> str | None:
         """The address of the next page, from the ``Link`` field (RFC 8288), or None.
 
-        Raises `ValueError` if it is on another host than this one.
+        Raises `ValueError` if it is not of the same origin as this one.
         """
         found = _NEXT.search(self.fields.get("link", ""))
         if found is None:
@@ -117,15 +117,15 @@ class Web(Protocol):
 
         ``accept``: the media types to ask for, as in the field ``Accept``, if not any.
 
-        Returns a page also for 401, 404, 410 and 451, and for a 403 that does not ask to wait. Any other failure is a
+        Returns a page also for 401, 403, 404, 410 and 451, unless the answer asks to wait. Any other failure is a
         `SourceFailed`.
         """
 
     async def post(self, url: str, body: bytes, *, accept: str = "", fields: Mapping[str, str] | None = None) -> Page:
         """Ask a question with a POST, which may be repeated. The rest is as for `get`.
 
-        ``fields``: further header fields, such as ``Content-Type``. A transport that the user has given to
-        `AssetManager` may be unable to send a POST; then this is a `SourceFailed`.
+        ``fields``: further header fields, such as ``Content-Type``. A transport that cannot send a POST is a
+        `SourceFailed`.
         """
 
 

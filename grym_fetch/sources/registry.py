@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 
 from grym_fetch.core.buckets import SCHEMES as BUCKETS
 from grym_fetch.core.digest import Checksum
-from grym_fetch.core.errors import GrymFetchError, SourceFailed, UnknownSource
+from grym_fetch.core.errors import SourceFailed, UnknownSource
 from grym_fetch.core.lfs_addresses import SCHEME as LFS
 from grym_fetch.core.manifest_values import MAX_SIZE_BYTES, check_address, check_label, check_source
 from grym_fetch.core.nearest import nearest_names
@@ -128,7 +128,7 @@ async def resolve(address: str, web: Web, *, newest: bool = False) -> Resolved:
     try:
         found = await (source.newest if newest else source.resolve)(address, web)
         _check(found)
-    except GrymFetchError as error:
+    except (UnknownSource, SourceFailed) as error:
         _hide_secrets(web, error)
         raise
     except ValueError as error:

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from click.testing import CliRunner
 
-from grym_fetch import AssetProgress, AssetState, MirrorsExhausted
+from grym_fetch import AssetProgress, AssetState, MirrorsExhausted, StorageError, SyncFailed
+from grym_fetch.cli.exit_codes import INTEGRITY, STORAGE
 from grym_fetch.cli.main import cli
-from grym_fetch.core.events import AssetReused
+from grym_fetch.core.events import AssetFailed, AssetReused
 from grym_fetch.core.fingerprint import content_fingerprint
 from grym_fetch.core.manifest import Asset
+from grym_fetch.disk import local_files
+from grym_fetch.disk.local_files import hash_open
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.state import StateFolder
 from grym_fetch.engine.checking import AT_ONCE, AT_ONCE_BYTES, in_order
+from grym_fetch.errors import NotWritable
 from grym_fetch.reports import AssetStatus
 from grym_fetch.testing import AssetServer, Status, seeded_bytes
 from tests.support.project import KIB, OWN, Project
@@ -52,6 +60,46 @@ def said(project: Project, *arguments: str) -> tuple[int, str]:
 def state_in(project: Project, *arguments: str) -> object:
     """The state that a command reports in JSON."""
     return json.loads(said(project, *arguments, "--json")[1])["state"]
+
+
+def test_one_that_cannot_be_read(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are told nevertheless; its error comes at the end, and an event for it."""
+    for asset_id, content in (("a", b"a"), ("shut", b"shut"), ("c", b"c")):
+        path = project.add(asset_id, [f"https://models.example.org/{asset_id}"], content)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+    def read(descriptor: int, *rest: Any) -> os.stat_result:
+        if os.fstat(descriptor).st_size == len(b"shut"):
+            raise PermissionError(errno.EACCES, "no")
+        return hash_open(descriptor, *rest)
+
+    monkeypatch.setattr(local_files, "hash_open", read)
+    code, lines = said(project, "check", "--full", "--json")
+    assert code == STORAGE
+    assert [json.loads(line)["id"] for line in lines.splitlines()] == ["a", "c"]
+
+    path.write_bytes(b"C")
+    code, table = said(project, "check", "--full")
+    assert code == INTEGRITY
+    assert [line.split()[:2] for line in table.splitlines()] == [["verified", "a"], ["corrupt", "c"]]
+
+
+async def test_what_is_told_of_one_that_cannot_be_read(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each such asset is in the error by its id, and its events have an end."""
+    for asset_id in ("a", "b"):
+        path = project.add(asset_id, [f"https://models.example.org/{asset_id}"], b"")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    monkeypatch.setattr(local_files, "hash_open", Mock(side_effect=PermissionError(errno.EACCES, "no")))
+    async with project.manager() as manager, manager.events() as events:
+        with pytest.raises(SyncFailed) as caught:
+            await manager.check_assets()
+        told = [str(event.asset) for event in events.drain() if isinstance(event, AssetFailed)]
+        with pytest.raises(StorageError):
+            await manager.check_asset("a")
+    assert {key: type(error) for key, error in caught.value.failures.items()} == {"a": NotWritable, "b": NotWritable}
+    assert sorted(told) == ["a", "b"]
 
 
 def test_there_are_no_other_words() -> None:
@@ -243,7 +291,7 @@ async def test_small_files_are_checked_beside_each_other() -> None:
     told: list[str] = []
 
     async def tell() -> None:
-        async for status in in_order(assets, check):
+        async for status in in_order(assets, check, lambda error: pytest.fail(str(error))):
             told.append(status.id)  # noqa: PERF401 - what was told before the failure counts
 
     with pytest.raises(OSError, match="broken"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 
 import pytest
 
@@ -41,6 +42,13 @@ def twin(member: str) -> str:
 def test_it_is_up_to_date() -> None:
     """The module in the repository is what would be generated now: after changing the manager, run `make blocking`."""
     assert TARGET.read_text(encoding="utf-8") == generate(SOURCE.read_text(encoding="utf-8"))
+
+
+def test_no_twin_asks_for_a_loop() -> None:
+    """Wherever the line is broken, and wherever in a paragraph it says so."""
+    asks = re.compile(r"running\s+loop")
+    assert asks.search(SOURCE.read_text(encoding="utf-8"))
+    assert not asks.search(TARGET.read_text(encoding="utf-8"))
 
 
 def test_a_new_method_gets_its_twin() -> None:

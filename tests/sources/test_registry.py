@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from grym_fetch.errors import SourceFailed, UnknownSource
+from grym_fetch.errors import AssetMissing, SourceFailed, UnknownSource
 from grym_fetch.sources import AssetSource, Resolved, SourceFile, Web, registry
 from grym_fetch.sources.registry import recognize, resolve, schemes, source_of
 from tests.sources.asking import web_over
@@ -50,6 +50,8 @@ class Shelf:
         match address.removeprefix("shelf:"):
             case "bug":
                 raise RuntimeError
+            case "another-error":
+                raise AssetMissing("a", "it is elsewhere")
             case "nonsense":
                 raise ValueError("size is not a number")
             case "nothing":
@@ -134,6 +136,7 @@ async def test_a_source_of_somebody_else() -> None:
     ("what", "error", "reason"),
     [
         ("bug", SourceFailed, r"The Shelf: .*RuntimeError"),
+        ("another-error", SourceFailed, r"The Shelf: .*AssetMissing"),
         ("nonsense", SourceFailed, r"The Shelf: the answer makes no sense: size is not a number"),
         ("bad-url", SourceFailed, r"The Shelf: .*starts with file"),
         ("nothing", UnknownSource, "no files"),
