@@ -100,6 +100,7 @@ async def test_a_socket_that_is_being_closed_here_is_not_quiet() -> None:
     theirs.close()
 
 
+@pytest.mark.shows("N5")
 @pytest.mark.parametrize("below", ["itself", "below TLS"])
 async def test_what_the_loop_of_windows_has_read_ahead_is_not_quiet(below: str) -> None:
     """Its reads begin before anything has arrived: then nothing is left for the system to tell."""

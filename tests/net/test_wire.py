@@ -299,6 +299,7 @@ async def test_a_buffer_that_is_full_is_not_offered_again() -> None:
     assert await read_all(socket.wire) == BODY[300:]
 
 
+@pytest.mark.shows("N5")
 async def test_a_body_whose_end_came_during_a_pause_is_read_on_after() -> None:
     """Otherwise the answer to the next request would never be seen."""
     socket = FakeSocket(goes_on=True)
