@@ -154,7 +154,7 @@ def add_command(
 
 def _add_from_source(common: Common, address: str, naming: dict[str, Any], settings: Settings) -> int:
     from grym_fetch.cli.runner import run
-    from grym_fetch.core.text import safe_text
+    from grym_fetch.core.command_lines import command_line
 
     async def body(manager: AssetManager) -> int:
         added = await manager.add_from_source(address, **naming)
@@ -163,8 +163,8 @@ def _add_from_source(common: Common, address: str, naming: dict[str, Any], setti
         if missing and not common.quiet and not common.json:
             are = "is" if len(missing) == 1 else "are"
             count = f"{len(missing)} of {len(added)} {are}" if len(added) > 1 else "it is"
-            which = safe_text(missing[0].id) if len(added) == 1 else "--all"
-            streams.say(f"{count} not fetched yet: grym-fetch sync {which}")
+            words, names = (("sync",), (missing[0].id,)) if len(added) == 1 else (("sync", "--all"), ())
+            streams.say(f"{count} not fetched yet: {command_line('grym-fetch', *words, names=names)}")
         return 0
 
     with with_manifest(common):

@@ -92,9 +92,11 @@ class ForeignManifest(ManifestError):
         self.args = (source, owner)
 
     def __str__(self) -> str:
+        from grym_fetch.core.command_lines import command_line  # errors are imported by every start, and this is rare
+
         return (
             f"the manifest {self.source} belongs to {self.owner}, who may not be trusted to say what is fetched. "
-            f"If you trust it, name it: --config {self.source}"
+            f"If you trust it, name it: {command_line('--config', self.source)}"
         )
 
 
@@ -202,7 +204,7 @@ class UnpinnedAsset(GrymFetchError):
 
     @property
     def advice(self) -> str:  # type: ignore[override]  # its text names the asset
-        from grym_fetch.core.command_lines import command_line  # errors are imported by every start, and this is rare
+        from grym_fetch.core.command_lines import command_line  # as above
 
         pin = f"Run `{command_line('grym-fetch', 'pin', names=(self.asset_id,))}` to record it"
         return f"{pin}." if self.is_there else f"{pin}, or pass --allow-unpinned to take it unverified."

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from grym_fetch.core.command_lines import command_line
 from grym_fetch.core.errors import EditRefused, ManifestError, Problem
 from grym_fetch.core.manifest import ManifestSource
 from grym_fetch.core.manifest_line_edits import LineEdits, ManifestEdits
@@ -70,18 +71,9 @@ def edit_manifest(path: Path, change: Change) -> ParsedManifest[ManifestSource] 
 def check_editable(path: Path) -> None:
     """Raise `EditRefused` if a manifest of this kind is not changed, but written anew."""
     if path.suffix.lower() == ".parquet":
-        lines = path.with_suffix(".jsonl").name
-        raise EditRefused(
-            safe_text(str(path)),
-            [
-                Problem(
-                    "file",
-                    "",
-                    f"a Parquet file cannot be edited; `grym-fetch convert {safe_text(path.name)} {safe_text(lines)}`, "
-                    "edit that, and convert it back",
-                )
-            ],
-        )
+        converts = command_line("grym-fetch", "convert", names=(path.name, path.with_suffix(".jsonl").name))
+        reason = f"a Parquet file cannot be edited; `{converts}`, edit that, and convert it back"
+        raise EditRefused(safe_text(str(path)), [Problem("file", "", reason)])
 
 
 def _edit_lines(real: Path, folder: int, source: str, change: Change) -> ParsedManifest[ManifestSource] | None:

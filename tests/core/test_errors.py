@@ -372,3 +372,8 @@ def test_a_command_in_an_error_can_be_pasted() -> None:
     """Whatever the id contains, the shell reads exactly that."""
     assert "`grym-fetch pin 'a b;c'`" in str(errors.UnpinnedAsset("a b;c"))
     assert "`grym-fetch pin -- -x`" in str(errors.UnpinnedAsset("-x"))
+
+
+def test_a_manifest_to_be_named() -> None:
+    """The option can be pasted, whatever the path."""
+    assert str(errors.ForeignManifest("/p/my assets.json", "user 7")).endswith("--config '/p/my assets.json'")

@@ -15,7 +15,7 @@ from grym_fetch.core.errors import EditRefused, ManifestError, NotWritable, Stor
 from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.manifest_parser import parse_manifest
 from grym_fetch.core.manifest_text import ManifestText
-from grym_fetch.manifest_files.changes import create_manifest, edit_manifest
+from grym_fetch.manifest_files.changes import check_editable, create_manifest, edit_manifest
 from tests.support.system import folder_descriptor
 from tests.support.system_calls import fail_at
 
@@ -203,3 +203,9 @@ def test_a_new_manifest_without_hard_links(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(os, "link", link)
     assert create_manifest(tmp_path / "assets.json", NOW)
     assert os.listdir(tmp_path) == ["assets.json"]
+
+
+def test_parquet_is_not_edited(tmp_path: Path) -> None:
+    """The error has the command that makes it editable, ready to be pasted."""
+    with pytest.raises(EditRefused, match=r"`grym-fetch convert 'my list\.parquet' 'my list\.jsonl'`"):
+        check_editable(tmp_path / "my list.parquet")

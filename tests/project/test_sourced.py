@@ -237,6 +237,8 @@ def test_the_command(project: Project, hub: HuggingFaceHub) -> None:
     assert entries(project)["m-weights-0.safetensors"]["localPath"] == "weights/weights-0.safetensors"
     _, done = run(project, hub, "add", "hf://org/model/*[g0].[js]*", "--id", "k", "--local-path", "k")
     assert "1 of 2 is not fetched yet: grym-fetch sync --all" in done.stderr
+    _, done = run(project, hub, "add", "hf://org/model/weights-0.safetensors", "--id", "a b", "--local-path", "w")
+    assert "it is not fetched yet: grym-fetch sync 'a b'" in done.stderr
     _, done = run(project, hub, "add", "hf://org/model/config.json", "--json")
     last = next(each for each in map(json.loads, done.stdout.splitlines()) if "source" in each)
     assert (last["id"], last["source"], last["size"]) == ("config", "hf://org/model@main/config.json", 2)
