@@ -182,8 +182,12 @@ def utime(descriptor: int, *, ns: tuple[int, int]) -> None:
 
 
 def words_for(error: OSError) -> str:
-    """What an error is called by its number; Python has no words for those of sockets here, and others differ."""
-    return _SOCKET_WORDS.get(error.winerror or error.errno or 0) or os.strerror(error.errno or 0)
+    """What an error is called by its number; Python has no words for those of sockets here, and others differ.
+
+    A library that passes an error on in one of its own keeps the number of Windows in the first one only.
+    """
+    first = error.__cause__ if isinstance(error.__cause__, OSError) else error
+    return _SOCKET_WORDS.get(first.winerror or error.errno or 0) or os.strerror(error.errno or 0)
 
 
 def lock(descriptor: int) -> None:

@@ -745,7 +745,9 @@ async def refusing_handshakes(context: ssl.SSLContext) -> AsyncIterator[int]:
         try:
             yield listening.getsockname()[1]
         finally:
-            listening.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # Windows, where closing it is enough
+                listening.shutdown(socket.SHUT_RDWR)
+            listening.close()
             await refusal
 
 

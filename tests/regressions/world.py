@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from grym_fetch import GrymFetchError, StorageError
+from grym_fetch.runtime import system
 from grym_fetch.testing import AssetServer, Fault, Reset, ServedFile, seeded_bytes
 from tests.support.invariants import Recorder, checked_sync
 from tests.support.project import KIB, Project
@@ -107,7 +108,7 @@ class World:
 
     async def leave_whole(self, *, number: int = errno.EACCES, **settings: Any) -> None:
         """A first run that has every byte but cannot put them in place: its last rename fails with this error."""
-        rename = os.rename
+        rename = system.rename
 
         def refuse(source: str, target: str, **folders: int) -> None:
             if target == self.path.name:
@@ -115,7 +116,7 @@ class World:
             rename(source, target, **folders)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(os, "rename", refuse)
+            patch.setattr(system, "rename", refuse)
             assert isinstance(await self.fails(**settings), StorageError)
         assert self.stage.joinpath("part").stat().st_size == len(self.right)
         self.forget()

@@ -147,6 +147,13 @@ def test_an_error_is_named_by_its_number(error: OSError, words: str) -> None:
     assert system.words_for(error) == words
 
 
+def test_an_error_that_was_passed_on_is_named_by_the_first() -> None:
+    """Libraries for proxies and HTTP do that."""
+    error = OSError(errno.EINVAL, "")
+    error.__cause__ = OSError(0, "", None, 1225)
+    assert system.words_for(error) == "connection refused"
+
+
 def test_a_folder_is_locked_by_a_file_that_goes_again(tmp_path: Path) -> None:
     """A folder itself cannot be locked. Whoever comes later waits for the first one, whatever others did meanwhile."""
     folder = system.open_descriptor(tmp_path, os.O_RDONLY | system.O_DIRECTORY)
