@@ -225,6 +225,7 @@ def quick_folder(tmp_path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("ending", typical(["zip", "tar", "tar.gz", "tar.zst"], "tar.gz"))
 @pytest.mark.shows("S4")
 def test_what_an_archive_costs(quick_folder: Path, ending: str) -> None:
@@ -349,6 +350,7 @@ def test_a_tar_without_its_end(tmp_path: Path, ending: str, damage: str) -> None
         ensure_unpacked(tmp_path, f"a.{ending}", None, tmp_path / f"a.{ending}")
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_each_format_of_tar(tmp_path: Path, form: int) -> None:
     """Long names, non-ASCII names, links and modes are read alike, whichever program wrote the archive."""

@@ -54,6 +54,7 @@ def test_who_waits_is_told_now_and_then(tmp_path: Path, monkeypatch: pytest.Monk
     assert told == [(at, size) for at in range(0, size, 64 * 1024)]
 
 
+@pytest.mark.posix
 def test_an_archive_is_opened_with_care(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Something else may be there by now: nothing is waited for, and no terminal becomes this process's."""
     archive, flags = tmp_path / "a.tar", flags_of_open(monkeypatch)

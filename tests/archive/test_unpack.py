@@ -147,6 +147,7 @@ def test_each_kind(local_files: LocalFiles, ending: str) -> None:
     assert local_files.stages() == []
 
 
+@pytest.mark.posix
 def test_modes(local_files: LocalFiles) -> None:
     """Of a file's mode only the executable bit is kept, and the umask is followed."""
     before = os.umask(0o027)
@@ -161,6 +162,7 @@ def test_modes(local_files: LocalFiles) -> None:
         os.umask(before)
 
 
+@pytest.mark.posix
 def test_links_inside(local_files: LocalFiles) -> None:
     """Symlinks and hard links that stay inside are created."""
     links = (header("sub/up", tarfile.SYMTYPE, "../top.txt"), header("hard", tarfile.LNKTYPE, "./top.txt"))
@@ -478,6 +480,7 @@ def test_a_reader_that_stops_early(local_files: LocalFiles, monkeypatch: pytest.
     assert not local_files.tree.exists()
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("is_there", [True, False])
 def test_an_archive_that_became_a_pipe(local_files: LocalFiles, is_there: bool) -> None:
     """A path that was a file when verified is opened without blocking, for unpacking and for comparing."""
@@ -490,6 +493,7 @@ def test_an_archive_that_became_a_pipe(local_files: LocalFiles, is_there: bool) 
         local_files.unpack()
 
 
+@pytest.mark.posix
 @pytest.mark.shows("S20")
 def test_a_tree_is_known_by_more_than_size_and_time(local_files: LocalFiles) -> None:
     """Whoever may write there can reset a file's mtime, but not its ctime: the tree is compared, and differs."""
@@ -556,6 +560,7 @@ def test_a_tree_that_was_written_to_a_moment_ago_is_compared_again(
     assert not is_unpacked(local_files.assets, local_files.local_path, CHECK, archive)
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("trap", ["a link", "a pipe", "too long"])
 @pytest.mark.shows("S5", "S11")
 def test_a_record_that_is_no_file_of_ours(
@@ -580,6 +585,7 @@ def test_a_record_that_is_no_file_of_ours(
     assert local_files.read() == FILES
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("trap", ["a link", "a file"])
 @pytest.mark.shows("S5")
 def test_what_appears_in_the_stage_is_not_written_to(
@@ -605,6 +611,7 @@ def test_what_appears_in_the_stage_is_not_written_to(
     assert not local_files.tree.exists()
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("mode", [0o6755, 0o1777, 0o7777])
 @pytest.mark.parametrize("ending", ["tar", "zip"])
 @pytest.mark.shows("S5")
@@ -691,6 +698,7 @@ async def test_an_unpinned_archive(local_files: LocalFiles) -> None:
     threads.close()
 
 
+@pytest.mark.posix
 @pytest.mark.shows("S5")
 def test_a_tree_behind_a_symlink_is_none_of_ours(local_files: LocalFiles, tmp_path: Path) -> None:
     """It may look like the unpacked tree, but is not where that was."""
@@ -702,6 +710,7 @@ def test_a_tree_behind_a_symlink_is_none_of_ours(local_files: LocalFiles, tmp_pa
         local_files.unpack()
 
 
+@pytest.mark.posix
 def test_a_link_that_leads_elsewhere_is_a_change(local_files: LocalFiles) -> None:
     """It counts like a file with other bytes."""
     local_files.put(tar_of(FILES, header("link", tarfile.SYMTYPE, "top.txt")))
@@ -712,6 +721,7 @@ def test_a_link_that_leads_elsewhere_is_a_change(local_files: LocalFiles) -> Non
     assert os.readlink(local_files.tree / "link") == "top.txt"
 
 
+@pytest.mark.posix
 def test_what_is_kept_never_replaces_what_was_kept(local_files: LocalFiles, caplog: pytest.LogCaptureFixture) -> None:
     """Each old tree that holds somebody's files gets a name of its own, which is told."""
     local_files.put(TAR)
@@ -724,6 +734,7 @@ def test_what_is_kept_never_replaces_what_was_kept(local_files: LocalFiles, capl
     assert [text.partition(" holds ")[0].rpartition("/")[2] for text in caplog.messages] == sorted(kept)
 
 
+@pytest.mark.posix
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 @pytest.mark.shows("S5")
 def test_the_word_of_another_user_is_not_taken(local_files: LocalFiles) -> None:
@@ -763,6 +774,7 @@ def test_very_many_files_are_flushed_at_once(local_files: LocalFiles, monkeypatc
     assert synced == ["all"]
 
 
+@pytest.mark.posix
 @pytest.mark.shows("S5")
 def test_a_stranger_in_the_way(local_files: LocalFiles, tmp_path: Path) -> None:
     """A folder that did not come from an archive, a file or a symlink is never replaced; an empty folder is."""
@@ -837,6 +849,7 @@ def become_pipe(path: Path) -> None:
     os.mkfifo(path)
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(
     "change",
     [
@@ -1014,6 +1027,7 @@ def test_an_exchange_that_fails_is_an_error(tmp_path: Path) -> None:
     os.close(here)
 
 
+@pytest.mark.posix
 def test_a_failing_disk(local_files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error of the disk becomes one of ours, and the old tree stays."""
     local_files.put(tar_of(OTHER))
@@ -1087,6 +1101,7 @@ async def test_an_asset_that_is_no_archive(local_files: LocalFiles) -> None:
     assert not local_files.tree.exists()
 
 
+@pytest.mark.posix
 def test_a_tree_whose_record_is_gone_is_recognised(local_files: LocalFiles) -> None:
     """Our own folder may be emptied: the tree is then compared with the archive, recognised, and left alone."""
     local_files.put(tar_of(FILES, header("sub/up", tarfile.SYMTYPE, "../top.txt")))
@@ -1105,6 +1120,7 @@ def test_a_tree_whose_record_is_gone_is_recognised(local_files: LocalFiles) -> N
     assert local_files.read() == OTHER
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("change", ["a byte", "a link", "a folder", "a file less", "a link for a file"])
 def test_a_changed_tree_whose_record_is_gone_is_nobodys(local_files: LocalFiles, change: str) -> None:
     """A tree that differs from the archive was made by somebody, and stays as it is."""

@@ -72,6 +72,7 @@ def test_what_is_offered(project: Project, line: str, offered: list[str]) -> Non
     assert completed(line) == offered
 
 
+@pytest.mark.posix
 def test_another_manifest_can_be_named(project: Project, tmp_path: Path) -> None:
     """The manifest named on the line is used."""
     project.entries.clear()

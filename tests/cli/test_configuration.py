@@ -156,6 +156,7 @@ def test_a_relative_folder_in_the_environment(project: Project, monkeypatch: pyt
     assert invoke("path", "a", "--offline", "--assets-dir", "../assets").stdout.strip()
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(
     "command",
     ["setup", "add ../w.bin --url https://h.example/w.bin", "import ../SHA256SUMS --base-url https://h.example"],

@@ -113,6 +113,7 @@ def has_blocked(process: int, number: signal.Signals) -> bool:
     return bool(int(mask, 16) & 1 << number - 1)
 
 
+@pytest.mark.posix
 @pytest.mark.shows("U7")
 def test_the_commands_of_the_demo_may_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are of its group of processes, which has the terminal; but Ctrl-C is for the demo alone."""
@@ -147,6 +148,7 @@ def test_the_demo_shows_the_display(folder: Path) -> None:
     assert any("━" in row for row in shown), "the picture of the killed run stays"
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_all_of_it(number: signal.Signals, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A signal while a command runs ends that command, removes the folder, and shows in the exit code."""

@@ -36,6 +36,7 @@ def test_on_a_terminal_the_advice_has_a_line(
     ]
 
 
+@pytest.mark.posix
 def test_a_narrow_terminal_breaks_no_word(tmp_path: Path) -> None:
     """`setup`, `-h` and a usage error in 40 columns: no row ends within a word that could have begun the next one."""
     words = io.StringIO()

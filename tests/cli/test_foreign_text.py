@@ -70,6 +70,7 @@ def hostile(project: Project, server: AssetServer, *faults: Fault) -> None:
     project.write()
 
 
+@pytest.mark.posix
 @pytest.mark.shows("U1", "U2", "U3", "S10")
 @pytest.mark.parametrize("command", ["list", "info a", "check", "doctor", "sync", "sync -vv", "sync -n", "prune"])
 def test_hostile_texts_of_a_manifest_and_of_folders(
@@ -83,6 +84,7 @@ def test_hostile_texts_of_a_manifest_and_of_folders(
         assert isinstance(json.loads(line), dict)
 
 
+@pytest.mark.posix
 @pytest.mark.shows("U1", "U3", "S10")
 @pytest.mark.parametrize(
     "fault",
@@ -126,6 +128,7 @@ def test_hostile_texts_of_errors_in_tracebacks() -> None:
     assert "RuntimeError" in SafeFormatter("%(message)s").format(record)
 
 
+@pytest.mark.posix
 @pytest.mark.shows("U4", "S8")
 def test_secrets_of_foreign_errors_are_not_logged(capfd: pytest.CaptureFixture[str], project: Project) -> None:
     """A library's exception may hold a whole address; no record, traceback or final message shows it."""
@@ -149,6 +152,7 @@ def test_secrets_of_foreign_errors_are_not_logged(capfd: pytest.CaptureFixture[s
         assert "hunter2" not in formatter.format(record)
 
 
+@pytest.mark.posix
 @pytest.mark.shows("U1", "U2", "S10")
 def test_hostile_names_of_files(project: Project, capfd: pytest.CaptureFixture[str]) -> None:
     """A large file with a hostile name is listed, planned to be moved and refused in escaped form."""
@@ -161,6 +165,7 @@ def test_hostile_names_of_files(project: Project, capfd: pytest.CaptureFixture[s
     run(capfd, "setup", "--skip-assets")
 
 
+@pytest.mark.posix
 @pytest.mark.shows("U1")
 def test_hostile_arguments_are_escaped_in_answers(
     project: Project, server: AssetServer, capfd: pytest.CaptureFixture[str]

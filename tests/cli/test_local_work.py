@@ -43,6 +43,7 @@ def work(common: Common) -> None:
         emit(AssetVerifying(asset="models/a.bin", bytes=1024, total=2048))
 
 
+@pytest.mark.posix
 def test_a_pipe_gets_a_line_of_progress(capsys: pytest.CaptureFixture[str]) -> None:
     """Every so many seconds, as of a sync."""
     work(common(progress="plain", progress_interval=1e-9))

@@ -55,6 +55,7 @@ def test_a_sync_that_fails_has_its_page(project: Project, server: AssetServer) -
     assert "404" in text
 
 
+@pytest.mark.posix
 def test_a_sync_that_is_interrupted_has_its_page(project: Project, server: AssetServer) -> None:
     """Ctrl-C ends the run, and the page says how far it was."""
     gate = Gate()
@@ -191,6 +192,7 @@ def test_a_mirror_of_ones_own_is_named(project: Project, server: AssetServer, mo
         assert f"127.0.0.1:{server.port}" in text
 
 
+@pytest.mark.posix
 def test_metrics_while_a_sync_goes_on(project: Project, server: AssetServer) -> None:
     """The file is there soon, and an interrupted run leaves the last state. It needs a folder that is there."""
     gate = Gate()
@@ -209,6 +211,7 @@ def test_metrics_while_a_sync_goes_on(project: Project, server: AssetServer) -> 
     assert invoke("sync", "--metrics", "nowhere/sync.prom").exit_code == 2
 
 
+@pytest.mark.posix
 def test_a_repository_has_a_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of its files, and with --history of what is in its past."""
     root = tmp_path / "repo"
@@ -227,6 +230,7 @@ def test_a_repository_has_a_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert text.count("<svg") == 2
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("option", ["--report", "--metrics"])
 @pytest.mark.parametrize("kind", ["pipe", "link to a device"])
 @pytest.mark.shows("S5")
@@ -241,6 +245,7 @@ def test_what_is_not_a_file_is_not_replaced(project: Project, server: AssetServe
     assert len(server.stats.requests) == before
 
 
+@pytest.mark.posix
 @pytest.mark.shows("S5")
 def test_what_has_become_no_file_is_not_replaced(tmp_path: Path) -> None:
     """Whoever put it there during the run; a link to a file is replaced, and what it leads to stays."""
@@ -259,6 +264,7 @@ def test_what_has_become_no_file_is_not_replaced(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "file", "link", "null", "pipe"]
 
 
+@pytest.mark.posix
 @pytest.mark.timeout(60)  # without its guard, it would wait for ever
 async def test_no_pipe_is_read_for_an_earlier_report(project: Project, tmp_path: Path) -> None:
     """A run that goes on reads the report of the one before, if it is a file."""

@@ -20,6 +20,7 @@ COMMON = Common(
 )
 
 
+@pytest.mark.posix
 @pytest.mark.shows("P8")
 def test_sigterm_clears_up(tmp_path: Path) -> None:
     """It ends the work as an error would: no draft remains in the target, and the exit code is 143."""

@@ -338,6 +338,7 @@ def legible(text: str) -> str:
     return re.sub(r"\x1b\[([^m]*)m", r"‹\1›", text)
 
 
+@pytest.mark.posix
 @pytest.mark.shows("U7")
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__)

@@ -38,6 +38,7 @@ def found(*arguments: str, **environ: str) -> list[str]:
     return sorted(each["path"] for each in json.loads(done.stdout)["files"])
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("size", ["500KB", "500k", "0.5M", "0.5", "512000B", "0.5 MiB", "500 KB"])
 def test_a_size_bears_its_unit(size: str) -> None:
     """Units are powers of 1024, and a bare number is MB, like SIZE_MB."""
@@ -46,6 +47,7 @@ def test_a_size_bears_its_unit(size: str) -> None:
     assert found("--size", "1GB") == []
 
 
+@pytest.mark.posix
 def test_a_file_that_only_the_history_has_fails_too(repository: Path) -> None:
     """`--fail` is about whatever is listed."""
     for line in (
@@ -58,6 +60,7 @@ def test_a_file_that_only_the_history_has_fails_too(repository: Path) -> None:
     assert invoke("identify", "9", "--fail", "--history").exit_code == 0
 
 
+@pytest.mark.posix
 def test_what_a_partial_clone_has_is_listed_all_the_same(repository: Path) -> None:
     """That some of the history is not there is said, and is the exit code only if nothing makes another one."""
     clone = repository.parent / "clone"
@@ -73,6 +76,7 @@ def test_what_a_partial_clone_has_is_listed_all_the_same(repository: Path) -> No
         assert "not all of the history was searched" in done.stderr
 
 
+@pytest.mark.posix
 def test_the_folder_comes_first_then() -> None:
     """With --size there is no SIZE_MB before the folder; without it, nothing has changed."""
     assert found("--size", "500KB", "data") == found("0.5", "data") == ["a.bin"]
@@ -81,12 +85,14 @@ def test_the_folder_comes_first_then() -> None:
     assert invoke("identify", "--size", "1MB", "1", "data").exit_code == 2
 
 
+@pytest.mark.posix
 def test_a_size_in_the_environment_is_a_default() -> None:
     """It does not change the meaning of the words on the line."""
     assert found(GRYM_FETCH_SIZE="500KB") == ["b.bin", "data/a.bin"]
     assert found("1", "data", GRYM_FETCH_SIZE="500KB") == []
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("arguments", [["--size", "much"], ["--size", "-1MB"], ["--size", "1XB"], ["data"], ["-1"]])
 @pytest.mark.parametrize("command", ["identify", "clean"])
 def test_what_is_no_size_is_wrong_usage(command: str, arguments: list[str]) -> None:
@@ -94,6 +100,7 @@ def test_what_is_no_size_is_wrong_usage(command: str, arguments: list[str]) -> N
     assert invoke(command, *arguments).exit_code == 2
 
 
+@pytest.mark.posix
 def test_clean_takes_the_same(repository: Path, tmp_path: Path) -> None:
     """With --size only the folder and the target follow."""
     done = invoke("clean", "--size", "500KB", "data", str(tmp_path / "target"), "--yes")
@@ -102,6 +109,7 @@ def test_clean_takes_the_same(repository: Path, tmp_path: Path) -> None:
     assert (repository / "b.bin").is_file()
 
 
+@pytest.mark.posix
 def test_clean_makes_a_manifest_where_there_is_none(repository: Path, tmp_path: Path) -> None:
     """It is at the repository's root, even if run in a subfolder; an existing manifest is added to."""
     where = ["--yes", "--add-to-manifest", "--base-url", "https://h.example/files"]
@@ -114,6 +122,7 @@ def test_clean_makes_a_manifest_where_there_is_none(repository: Path, tmp_path: 
     assert len(parse_manifest(manifest.read_bytes(), "m").manifest.assets) == 2
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("size", ["1B", "10B", "3KB", "1234567B", "0.1KB", "2MB", "0", "0.3GB"])
 def test_what_identify_proposes_is_the_same_size(size: str) -> None:
     """To the byte, and as `clean` reads it."""
@@ -122,6 +131,7 @@ def test_what_identify_proposes_is_the_same_size(size: str) -> None:
     assert re.fullmatch(r"\d+[KMG]?B", command)
 
 
+@pytest.mark.posix
 def test_what_identify_proposes_is_understood() -> None:
     """The command can be run as it is printed."""
     said = invoke("identify", "--size", "10B").stderr
@@ -129,6 +139,7 @@ def test_what_identify_proposes_is_understood() -> None:
     assert invoke(*shlex.split(said.partition("grym-fetch ")[2]), "-n").exit_code == 0
 
 
+@pytest.mark.posix
 def test_what_is_needed_where_it_is_is_no_failure(repository: Path) -> None:
     """It is told, unless quietly, and the others are moved."""
     (repository / ".gitattributes").write_bytes(b"#" * 9000)
@@ -139,6 +150,7 @@ def test_what_is_needed_where_it_is_is_no_failure(repository: Path) -> None:
     assert (repository / "b.bin.asset-ref").exists()
 
 
+@pytest.mark.posix
 def test_quiet_does_not_hide_what_is_left(repository: Path) -> None:
     """An exit code other than 0 has its reason on stderr."""
     (repository / "b.bin").write_bytes(bytes(4 * KIB * KIB))

@@ -63,6 +63,7 @@ def test_two_projects_share_one_download_and_one_copy(
     assert json.loads(run(tmp_path, "store", "--json").out)["files"] == 0
 
 
+@pytest.mark.posix
 def test_a_damaged_store(projects: tuple[Project, Project], tmp_path: Path) -> None:
     """Exit code 3, and who has it."""
     place = tmp_path / "mine"
@@ -77,6 +78,7 @@ def test_a_damaged_store(projects: tuple[Project, Project], tmp_path: Path) -> N
     assert str(file) in done.out
 
 
+@pytest.mark.posix
 def test_a_word_is_no_folder(projects: tuple[Project, Project]) -> None:
     """In the variable, what is neither yes nor no nor a path is refused, as by the Python API."""
     done = run(projects[0].root, "sync", GRYM_FETCH_STORE="yep")
@@ -84,6 +86,7 @@ def test_a_word_is_no_folder(projects: tuple[Project, Project]) -> None:
     assert "GRYM_FETCH_STORE: 'yep' is neither yes nor no" in done.err
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -103,6 +106,7 @@ def test_wrong_usage(projects: tuple[Project, Project], arguments: tuple[str, ..
     assert said in done.err
 
 
+@pytest.mark.posix
 def test_a_store_for_everything(
     projects: tuple[Project, Project], server: AssetServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

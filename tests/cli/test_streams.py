@@ -49,6 +49,7 @@ def shell(project: Project, script: str, **more: str) -> subprocess.CompletedPro
     )
 
 
+@pytest.mark.posix
 @pytest.mark.shows("U7")
 @pytest.mark.parametrize("closed", typical([">&-", "2>&-", "<&- >&- 2>&-"], "<&- >&- 2>&-"))
 def test_a_closed_stream_is_no_descriptor_for_a_file(project: Project, closed: str) -> None:
@@ -59,6 +60,7 @@ def test_a_closed_stream_is_no_descriptor_for_a_file(project: Project, closed: s
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.posix
 @pytest.mark.shows("U7")
 @pytest.mark.parametrize("command", ["list", "schema", "--help"])
 def test_output_that_is_lost_is_an_error(project: Project, command: str) -> None:
@@ -68,6 +70,7 @@ def test_output_that_is_lost_is_an_error(project: Project, command: str) -> None
     assert done.stderr == b"error: the output could not be written: no space left on device\n"
 
 
+@pytest.mark.posix
 @pytest.mark.shows("U7")
 def test_a_full_disk_for_events_or_for_words_stops_no_download(project: Project) -> None:
     """A sync that cannot write its events or its display still fetches, and warns of lost events."""
@@ -78,6 +81,7 @@ def test_a_full_disk_for_events_or_for_words_stops_no_download(project: Project)
     assert (project.assets / "models" / "模型.bin").read_bytes() == CONTENT
 
 
+@pytest.mark.posix
 @pytest.mark.shows("U7", "M17")
 def test_a_reader_that_has_gone_changes_no_exit_code(project: Project) -> None:
     """`check` piped into a reader that takes nothing still reports what it found: a corrupt file, 3."""
@@ -88,6 +92,7 @@ def test_a_reader_that_has_gone_changes_no_exit_code(project: Project) -> None:
     assert done.stderr == b"1 corrupt: grym-fetch sync\n"
 
 
+@pytest.mark.posix
 @pytest.mark.shows("U7")
 @pytest.mark.parametrize("encoding", typical(["ascii", "latin-1"], "ascii"))
 def test_no_character_is_too_much_for_a_terminal(project: Project, encoding: str) -> None:
@@ -99,6 +104,7 @@ def test_no_character_is_too_much_for_a_terminal(project: Project, encoding: str
         assert "模型".encode() in done.stdout + done.stderr or rb"\u6a21\u578b" in done.stdout + done.stderr
 
 
+@pytest.mark.posix
 @pytest.mark.shows("U7")
 def test_a_path_is_printed_to_the_byte(project: Project) -> None:
     """A folder whose name is not text in any encoding is printed unchanged, so that a script can open the path."""
@@ -144,6 +150,7 @@ def test_a_message_is_no_part_of_the_display(capsys: pytest.CaptureFixture[str],
     assert capsys.readouterr().err == ("" if stands else "one line\nanother one\n")
 
 
+@pytest.mark.posix
 @pytest.mark.shows("U7")
 def test_a_display_is_told_that_it_was_stopped() -> None:
     """The shell has written below it meanwhile, where it would go on drawing."""
@@ -154,6 +161,7 @@ def test_a_display_is_told_that_it_was_stopped() -> None:
     assert screen.told == ["came back"]
 
 
+@pytest.mark.posix
 @pytest.mark.shows("U7")
 def test_a_program_that_reads_events_is_not_disturbed(project: Project) -> None:
     """It may write to the same terminal: there is no bar then."""
@@ -165,6 +173,7 @@ def test_a_program_that_reads_events_is_not_disturbed(project: Project) -> None:
     assert shown[-1].endswith('.bin"}')
 
 
+@pytest.mark.posix
 @pytest.mark.shows("U7")
 @pytest.mark.parametrize("as_json", [True, False])
 def test_what_a_program_reads_comes_after_the_bar(monkeypatch: pytest.MonkeyPatch, as_json: bool) -> None:
@@ -180,6 +189,7 @@ def test_what_a_program_reads_comes_after_the_bar(monkeypatch: pytest.MonkeyPatc
         assert read.read(100) == b"data\n"
 
 
+@pytest.mark.posix
 @pytest.mark.shows("U7")
 def test_what_is_said_of_results_comes_after_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a terminal, where results wait for the end of the display; what was said before them is above it."""

@@ -124,6 +124,7 @@ def test_a_refusal_of_the_system_is_no_bug(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().err == "error: permission denied (/x)\n"
 
 
+@pytest.mark.posix
 @pytest.mark.shows("D23")
 def test_a_machine_without_a_place_for_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A command that needs one names it, with the exit code of a disk that refuses; it is not a bug."""

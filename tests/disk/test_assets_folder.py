@@ -90,6 +90,7 @@ def test_nothing_is_made_before_it_is_needed(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.posix
 @pytest.mark.shows("S8")
 def test_our_folder_is_private_and_ignored(assets_folder: AssetsFolder) -> None:
     """Nobody else can read what is staged, and git does not see it."""
@@ -105,6 +106,7 @@ async def test_preparing_twice_keeps_what_is_there(assets_folder: AssetsFolder, 
     assert len(stages(assets_folder)) == 1
 
 
+@pytest.mark.posix
 async def test_preparing_leaves_nothing_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It also flushes the assets folder into its parent, even if somebody else created it."""
     (tmp_path / "assets").mkdir()
@@ -118,6 +120,7 @@ async def test_preparing_leaves_nothing_open(tmp_path: Path, monkeypatch: pytest
     assert flushed[0] == str(tmp_path)
 
 
+@pytest.mark.posix
 @pytest.mark.shows("D12", "S5")
 async def test_our_folder_is_never_a_symlink(tmp_path: Path) -> None:
     """A symlink in the place of our folder is refused, and nothing is created behind it."""
@@ -255,6 +258,7 @@ async def test_who_has_lost_a_stage_does_not_write_to_it(assets_folder: AssetsFo
     assert (folder.with_name("claimed") / "part").read_bytes() == CONTENT
 
 
+@pytest.mark.posix
 @pytest.mark.shows("B2", "B45", "X3", "S14")
 async def test_without_a_working_flock_the_living_are_safe(
     assets_folder: AssetsFolder, stage: DiskStage, monkeypatch: pytest.MonkeyPatch
@@ -350,6 +354,7 @@ async def test_a_stage_of_older_content_is_dropped(assets_folder: AssetsFolder) 
     await stage.close()
 
 
+@pytest.mark.posix
 async def test_losing_the_race_for_a_stage_is_no_failure(
     assets_folder: AssetsFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -374,6 +379,7 @@ async def test_staged_bytes_are_counted(assets_folder: AssetsFolder) -> None:
     assert assets_folder.staged_bytes([StageKey(KEY.local_path, "sha256:other")])[0] == 0
 
 
+@pytest.mark.posix
 @pytest.mark.shows("S5")
 async def test_a_symlink_in_the_place_of_the_part_is_refused(assets_folder: AssetsFolder, tmp_path: Path) -> None:
     """A stage whose part leads elsewhere is not written to, and no descriptor stays open."""
@@ -458,6 +464,7 @@ async def test_a_short_write_is_continued(assets_folder: AssetsFolder, monkeypat
     assert final(assets_folder).read_bytes() == CONTENT
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(
     ("number", "expected"),
     [
@@ -526,6 +533,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.posix
 @pytest.mark.shows("D4")
 async def test_a_file_size_limit_is_a_full_disk(assets_folder: AssetsFolder) -> None:
     """A process at its file-size limit ends with an error of ours, and what was written before is recovered."""
@@ -537,6 +545,7 @@ async def test_a_file_size_limit_is_a_full_disk(assets_folder: AssetsFolder) -> 
     await stage.close()
 
 
+@pytest.mark.posix
 @pytest.mark.shows("P9")
 async def test_a_cancelled_write_is_over_before_the_cancellation(
     assets_folder: AssetsFolder, monkeypatch: pytest.MonkeyPatch
@@ -583,6 +592,7 @@ async def test_a_stage_that_cannot_be_opened_leaves_no_descriptor(
     assert descriptors() == before
 
 
+@pytest.mark.posix
 async def test_a_cancelled_opening_leaves_no_descriptor(
     assets_folder: AssetsFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -608,6 +618,7 @@ async def test_a_cancelled_opening_leaves_no_descriptor(
     assert descriptors() == before
 
 
+@pytest.mark.posix
 @pytest.mark.shows("D16")
 async def test_an_asset_holds_as_many_descriptors_as_are_counted_for_it(
     assets_folder: AssetsFolder, monkeypatch: pytest.MonkeyPatch
@@ -752,6 +763,7 @@ async def test_a_cancelled_close_still_closes(assets_folder: AssetsFolder, monke
 # -- removed under our feet -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.posix
 @pytest.mark.shows("D15")
 async def test_a_stage_that_was_removed_is_noticed_at_the_next_piece(
     assets_folder: AssetsFolder, stage: DiskStage
@@ -763,6 +775,7 @@ async def test_a_stage_that_was_removed_is_noticed_at_the_next_piece(
         await stage.write(0, CONTENT[:1000], 0)
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("instead", [None, b"something else"], ids=["nothing", "another file"])
 @pytest.mark.shows("D15", "S1")
 async def test_only_what_was_verified_is_published(
@@ -808,6 +821,7 @@ class Recorder:
         return path.rpartition("/")[2] if ".grym-fetch" in path else path
 
 
+@pytest.mark.posix
 @pytest.mark.shows("B48", "P3", "S2")
 @pytest.mark.parametrize("folders", ["there", "new"])
 async def test_the_order_of_publishing(
@@ -833,6 +847,7 @@ async def test_the_order_of_publishing(
     assert path.read_bytes() == CONTENT
 
 
+@pytest.mark.posix
 async def test_folders_above_are_flushed_once(
     assets_folder: AssetsFolder, stage: DiskStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -862,6 +877,7 @@ async def test_the_stage_is_gone_after_publishing(
     assert final(assets_folder).read_bytes() == CONTENT
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(
     ("number", "expected"),
     [
@@ -890,6 +906,7 @@ async def test_what_a_failed_rename_means(
     assert not final(assets_folder).exists()
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600), (0o002, 0o664)])
 @pytest.mark.shows("B64", "D20", "S2", "X7")
 async def test_the_file_respects_the_umask(assets_folder: AssetsFolder, mask: int, mode: int) -> None:
@@ -904,6 +921,7 @@ async def test_the_file_respects_the_umask(assets_folder: AssetsFolder, mask: in
     assert stat.S_IMODE(final(assets_folder).stat().st_mode) == mode
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("call", ["fsync", "rename"])
 @pytest.mark.shows("D5", "S2")
 async def test_a_failed_publishing_leaves_the_old_file(
@@ -926,6 +944,7 @@ async def test_a_failed_publishing_leaves_the_old_file(
     await again.close()
 
 
+@pytest.mark.posix
 @pytest.mark.shows("D5")
 async def test_a_failed_fsync_is_not_repeated(
     assets_folder: AssetsFolder, stage: DiskStage, monkeypatch: pytest.MonkeyPatch
@@ -945,6 +964,7 @@ async def test_a_failed_fsync_is_not_repeated(
     assert not final(assets_folder).exists()
 
 
+@pytest.mark.posix
 @pytest.mark.shows("B59", "D6")
 async def test_a_disk_without_fsync_gets_the_file(
     assets_folder: AssetsFolder, stage: DiskStage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -957,6 +977,7 @@ async def test_a_disk_without_fsync_gets_the_file(
     assert caplog.text.count("cannot flush") == 1
 
 
+@pytest.mark.posix
 @pytest.mark.shows("D11")
 async def test_a_folder_in_the_way_is_not_replaced(assets_folder: AssetsFolder, stage: DiskStage) -> None:
     """A destination that has become a folder is refused, full or empty, and the stage is kept."""
@@ -969,6 +990,7 @@ async def test_a_folder_in_the_way_is_not_replaced(assets_folder: AssetsFolder, 
     assert len(stages(assets_folder)) == 1
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("component", ["models", "models/deep"])
 @pytest.mark.shows("D12", "S5")
 async def test_no_symlink_is_followed_at_publishing(
@@ -999,6 +1021,7 @@ async def test_a_symlink_in_the_final_place_is_replaced(
     assert victim.read_bytes() == b"precious"
 
 
+@pytest.mark.posix
 @pytest.mark.shows("X6")
 async def test_a_reader_keeps_the_old_file(assets_folder: AssetsFolder, stage: DiskStage) -> None:
     """A reader with the old file open reads it to its end: it is replaced, never rewritten."""
@@ -1029,6 +1052,7 @@ def far_away(patch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+@pytest.mark.posix
 @pytest.mark.shows("D13")
 async def test_a_folder_of_another_file_system_gets_a_copy(
     assets_folder: AssetsFolder, stage: DiskStage, monkeypatch: pytest.MonkeyPatch
@@ -1068,6 +1092,7 @@ async def test_the_longest_names_are_copied_too(
     assert path.read_bytes() == CONTENT
 
 
+@pytest.mark.posix
 @pytest.mark.shows("D13")
 async def test_a_copy_that_fails_leaves_nothing(
     assets_folder: AssetsFolder, stage: DiskStage, monkeypatch: pytest.MonkeyPatch
@@ -1179,6 +1204,7 @@ def left_by_dead(assets: Path) -> Path:
         return thread.submit(asyncio.run, leave()).result()
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("/dev/null", path), "link", os.mkdir])
 @pytest.mark.parametrize("name", ["part", "journal"])
 @pytest.mark.shows("S20")

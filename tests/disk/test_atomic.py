@@ -82,6 +82,7 @@ def test_whichever_call_fails(
     raise AssertionError("it never came to its end")
 
 
+@pytest.mark.posix
 def test_flushed_before_it_gets_its_name(folder: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bytes are on disk, and the file is closed, before the name changes; that is on disk on return.
 
@@ -116,6 +117,7 @@ def test_a_write_in_parts(tmp_path: Path, folder: int, monkeypatch: pytest.Monke
     assert (tmp_path / "it").read_bytes() == NEW
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("number", [None, *NO_LINKS])
 def test_a_taken_name_is_never_replaced(
     tmp_path: Path, folder: int, number: int | None, monkeypatch: pytest.MonkeyPatch
@@ -136,6 +138,7 @@ def test_a_taken_name_is_never_replaced(
     assert sorted(os.listdir(tmp_path)) == ["file", "folder", "new", "symlink"]
 
 
+@pytest.mark.posix
 def test_another_error_of_a_link_is_told(folder: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only a file system without links falls back to a rename: any other error is passed to the caller."""
     (tmp_path / "draft").write_bytes(NEW)
@@ -155,6 +158,7 @@ def test_no_symlink_is_followed(tmp_path: Path, folder: int) -> None:
     assert (tmp_path / "it").read_bytes() == NEW
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(("mask", "wanted"), [(0o022, 0o644), (0o077, 0o600)])
 def test_permissions(tmp_path: Path, folder: int, mask: int, wanted: int) -> None:
     """A new file has the permissions the umask leaves, a private one is private, a changed one keeps its own."""
@@ -173,6 +177,7 @@ def test_permissions(tmp_path: Path, folder: int, mask: int, wanted: int) -> Non
     assert modes == {"new": wanted, "private": 0o600, "shared": 0o664}
 
 
+@pytest.mark.posix
 def test_a_changed_file_keeps_its_owner(tmp_path: Path, folder: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Root, who changes another user's file, does not become its owner."""
     given: list[tuple[int, int]] = []

@@ -39,6 +39,7 @@ def is_held(path: Path) -> bool:
         return try_flock(file.fileno()) is Flock.BUSY
 
 
+@pytest.mark.posix
 @pytest.mark.shows("X1", "X8")
 async def test_a_killed_holder_and_two_who_wait(assets_folder: AssetsFolder) -> None:
     """One process takes the lock; before it has recorded itself there, another believes the lock belongs to a dead one.
@@ -134,6 +135,7 @@ def test_who_may_still_use_a_stage(tmp_path: Path, root: int) -> None:
     assert is_abandoned(root, "a", elsewhere, exclusive=True)
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("is_windows", [False, True])
 def test_a_folder_that_cannot_be_renamed_is_made_anew(
     tmp_path: Path, root: int, monkeypatch: pytest.MonkeyPatch, is_windows: bool
@@ -164,6 +166,7 @@ def test_a_folder_that_cannot_be_renamed_is_made_anew(
         assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES])
 def test_a_claim_that_fails(root: int, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Whoever was slower gets nothing, and any other error is told; the stage is free for others."""
@@ -183,6 +186,7 @@ def test_a_claim_that_fails(root: int, monkeypatch: pytest.MonkeyPatch, number: 
     assert descriptors() == before
 
 
+@pytest.mark.posix
 def test_only_a_journal_stays_open(tmp_path: Path, root: int) -> None:
     """Neither the folder of a stage that is held, nor what somebody else holds or has put there."""
     before = descriptors()
@@ -199,6 +203,7 @@ def test_only_a_journal_stays_open(tmp_path: Path, root: int) -> None:
     os.close(journal)
 
 
+@pytest.mark.posix
 def test_what_others_may_have_put_there_is_opened_with_care(root: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """No link is followed, nothing is waited for, and no terminal becomes this process's."""
     flags = flags_of_open(monkeypatch)
@@ -220,6 +225,7 @@ def removed(root: int) -> None:
     assert remove(root, "a", "b", None)
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("meanwhile", [renamed, held, removed])
 def test_a_stage_that_is_claimed_while_it_is_made_is_lost(
     root: int, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[int], None]
@@ -254,6 +260,7 @@ async def test_whoever_loses_a_new_stage_makes_another(
     assert assets_folder.path_of(KEY.local_path).read_bytes() == CONTENT
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("kind", ["symlink", "fifo", "folder", "nothing"])
 def test_what_has_no_journal_is_removed(tmp_path: Path, root: int, kind: str) -> None:
     """Nobody writes to it; nothing that it leads to is touched, and no FIFO is waited for."""

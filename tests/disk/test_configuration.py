@@ -116,6 +116,7 @@ def test_the_assets_folder(root: Path, environ: dict[str, str], monkeypatch: pyt
     assert (project.external_dir, project.is_external_named) == (root / "../shared", True)
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("name", ["a\nb", "x" * 200 + "/" + "y" * 200])
 def test_the_projects_own_path_may_be_any(root: Path, environ: dict[str, str], name: str) -> None:
     """Even if the path cannot be shown unchanged or in full, it is still the folder that the file is in."""
@@ -130,6 +131,7 @@ def test_the_projects_own_path_may_be_any(root: Path, environ: dict[str, str], n
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.posix
 @pytest.mark.shows("S23")
 @pytest.mark.parametrize("link", ["data", "data/big"])
 def test_no_link_of_a_project_leads_out(root: Path, environ: dict[str, str], tmp_path: Path, link: str) -> None:
@@ -141,6 +143,7 @@ def test_no_link_of_a_project_leads_out(root: Path, environ: dict[str, str], tmp
         find_project(environ=environ, cwd=root)
 
 
+@pytest.mark.posix
 @needs_root
 @pytest.mark.shows("S23")
 def test_another_users_files_do_not_count(root: Path, environ: dict[str, str]) -> None:
@@ -167,6 +170,7 @@ def test_where_the_users_file_is() -> None:
     assert user_file({}) is None
 
 
+@pytest.mark.posix
 def test_where_the_store_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a name it is among the user's caches; a relative place for these is ignored."""
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -176,6 +180,7 @@ def test_where_the_store_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert store_at(False, {}) is None
 
 
+@pytest.mark.posix
 def test_no_pipe_is_waited_for(root: Path, environ: dict[str, str]) -> None:
     """Anything that is not a regular file is not a settings file."""
     os.mkfifo(root / "pyproject.toml")

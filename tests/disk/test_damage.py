@@ -110,6 +110,7 @@ def test_what_is_too_long_hides_nothing(tmp_path: Path) -> None:
     assert (damage.bad, damage.is_hidden) == (0, False)
 
 
+@pytest.mark.posix
 def test_what_cannot_be_read_is_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sector lost by the disk costs its piece. A file that cannot be opened at all gives nothing."""
     path = tmp_path / "damaged"

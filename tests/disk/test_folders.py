@@ -133,6 +133,7 @@ def test_a_file_system_without_fsync_is_a_warning(
     assert caplog.text.count(f"cannot flush to the disk on demand ({os.strerror(number)})") == 1
 
 
+@pytest.mark.posix
 @pytest.mark.shows("D5")
 def test_a_failed_fsync_is_never_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a failed fsync the kernel may report lost data as clean, so the first failure counts."""
@@ -151,6 +152,7 @@ def test_a_failed_fsync_is_never_repeated(monkeypatch: pytest.MonkeyPatch) -> No
 # -- folders --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.posix
 def test_missing_folders_are_made_and_flushed_into_their_parents(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each new folder is made durable in its parent, and nothing that was already there is flushed."""
     flushed: list[str] = []
@@ -161,6 +163,7 @@ def test_missing_folders_are_made_and_flushed_into_their_parents(root: Path, mon
     assert flushed == [str(root / "a"), str(root / "a/b")]
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("depth", [0, 1, 3])
 @pytest.mark.shows("P3")
 def test_the_root_is_made_and_flushed_into_its_parents(
@@ -186,6 +189,7 @@ def test_a_root_above_which_nothing_can_be_read_is_made(tmp_path: Path, monkeypa
     assert (tmp_path / "x/y").is_dir()
 
 
+@pytest.mark.posix
 def test_folders_that_others_have_made_are_flushed_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a memory of what was flushed: each parent the first time, and only those of new folders after that."""
     flushed: list[str] = []
@@ -209,6 +213,7 @@ def test_a_file_in_the_place_of_the_root_is_no_folder(root: Path) -> None:
         pass
 
 
+@pytest.mark.posix
 def test_a_folder_below_an_open_one(root: Path, outside: Path) -> None:
     """It leads there, through no symlink, and only what was asked for is open afterwards."""
     (root / "a/b").mkdir(parents=True)
@@ -250,6 +255,7 @@ def test_a_missing_folder_is_not_made_unasked(root: Path) -> None:
     assert list(root.iterdir()) == []
 
 
+@pytest.mark.posix
 def test_the_root_itself_may_be_a_symlink(root: Path, tmp_path: Path) -> None:
     """The user chooses where the assets folder is."""
     link = tmp_path / "link"
@@ -258,6 +264,7 @@ def test_the_root_itself_may_be_a_symlink(root: Path, tmp_path: Path) -> None:
     assert (root / "a").is_dir()
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("depth", [0, 1, 2])
 @pytest.mark.parametrize("create", [True, False])
 @pytest.mark.shows("D12", "M6", "S5")
@@ -290,6 +297,7 @@ def test_a_folder_made_by_another_process_meanwhile_is_used(root: Path, monkeypa
     os.close(open_folder(root, ("a",), create=True))
 
 
+@pytest.mark.posix
 def test_a_refusal_leaves_no_descriptor_open(root: Path, outside: Path) -> None:
     """A walk that ends in an error closes every folder it opened."""
     (root / "a/b").mkdir(parents=True)
@@ -320,6 +328,7 @@ def test_a_destination_whose_folders_are_missing_is_good(tmp_path: Path) -> None
     check_destination(tmp_path / "none", "models/a.bin")
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(
     ("make", "reason"),
     [(lambda p: p.mkdir(), "a folder is in the way"), (os.mkfifo, "not a file")],
@@ -333,6 +342,7 @@ def test_a_destination_that_is_no_file_is_refused(root: Path, make: Callable[[Pa
         check_destination(root, "a.bin")
 
 
+@pytest.mark.posix
 @pytest.mark.shows("D12", "M6", "S5")
 def test_a_destination_behind_a_symlink_is_refused(root: Path, outside: Path) -> None:
     """A symlink on the way to the destination is found before anything is fetched."""
@@ -351,6 +361,7 @@ def test_a_file_is_deleted_once(root: Path) -> None:
     assert os.listdir(root / "a") == []
 
 
+@pytest.mark.posix
 def test_a_read_only_file_system_is_called_so(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its owner and mode would explain nothing."""
     monkeypatch.setattr(os, "access", lambda *_, **__: False)
@@ -359,6 +370,7 @@ def test_a_read_only_file_system_is_called_so(root: Path, monkeypatch: pytest.Mo
         check_destination(root, "a.bin")
 
 
+@pytest.mark.posix
 def test_free_bytes_of_a_folder_that_is_not_made_yet(root: Path) -> None:
     """Free space is measured at the nearest existing folder, without what only root may use."""
     figures = os.statvfs(root)
@@ -375,6 +387,7 @@ def test_a_disk_within_the_reserve_has_no_room_and_needs_none(root: Path, monkey
         require_space(root, 1)
 
 
+@pytest.mark.posix
 def test_a_root_that_is_a_dangling_symlink(tmp_path: Path) -> None:
     """The error names a dangling symlink, not an existing file."""
     (tmp_path / "assets").symlink_to("nowhere")
@@ -403,6 +416,7 @@ def test_a_file_system_without_inodes_is_not_called_full(tmp_path: Path) -> None
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
+@pytest.mark.posix
 @needs_root
 @pytest.mark.parametrize("local_path", ["closed/a.bin", "closed/new/deep/a.bin"])
 def test_a_folder_that_may_not_be_written_to_is_known_before(local_path: str) -> None:
@@ -478,6 +492,7 @@ def test_what_is_no_file_of_ours_is_not_read(tmp_path: Path) -> None:
         os.close(above)
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("trouble", ["", "nothing there", "a folder", "a symlink above"])
 def test_what_can_be_seen_not_to_be_deletable(tmp_path: Path, trouble: str) -> None:
     """The error comes before anything is deleted; what is not there is no error, as for `delete_file`."""
@@ -498,6 +513,7 @@ def test_what_can_be_seen_not_to_be_deletable(tmp_path: Path, trouble: str) -> N
         assert (tmp_path / "deep/a").exists() == (not trouble)
 
 
+@pytest.mark.posix
 def test_what_others_may_have_put_there_is_opened_with_care(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is waited for, no terminal becomes this process's, and a link is followed only if the user named it."""
     (root / "file").touch()

@@ -184,6 +184,7 @@ async def test_a_wrong_length_is_not_read(places: Places) -> None:
     assert places.hashed == []
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "fifo"])
 async def test_what_is_no_file_is_never_opened(places: Places, make: Callable[[Path], None]) -> None:
     """A folder or a pipe in the file's place is wrong, and is not waited for."""
@@ -327,6 +328,7 @@ async def test_a_digest_comes_with_the_look_of_the_file(places: Places) -> None:
 # -- an entry outlives a power cut ----------------------------------------------------------------------------------
 
 
+@pytest.mark.posix
 @pytest.mark.shows("P3", "B48")
 @pytest.mark.parametrize(("age", "flushed"), [(0.0, ["a.bin", "models"]), (2 * RECENT_S, [])], ids=["new", "old"])
 async def test_what_was_put_there_lately_is_flushed_before_its_entry(
@@ -350,6 +352,7 @@ async def test_what_was_put_there_lately_is_flushed_before_its_entry(
     assert places.local_files().find_verified(ASSET) is not None
 
 
+@pytest.mark.posix
 async def test_what_cannot_be_flushed_gets_no_entry(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     """A right file that the disk fails to flush is accepted now and read again next time."""
     file = places.put(places.assets / ASSET.local_path, CONTENT)
@@ -441,6 +444,7 @@ def test_many_are_looked_at_as_each_of_them(places: Places) -> None:
     assert found == [verified, other, other, unread, nothing, unread, other, nothing, unread]
 
 
+@pytest.mark.posix
 def test_whatever_is_in_a_place_occupies_it(places: Places) -> None:
     """A folder, or a symlink to nothing; also in the external folder, and whichever came first in a folder."""
     assets = many(5)

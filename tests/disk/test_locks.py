@@ -105,6 +105,7 @@ def test_a_second_release_does_not_free_the_next_holder(path: Path) -> None:
     second.release()
 
 
+@pytest.mark.posix
 @pytest.mark.shows("X4")
 def test_a_release_does_not_take_away_the_file_of_another(path: Path) -> None:
     """If somebody removed our lock file and another process holds a new one, that one stays and is held."""
@@ -119,6 +120,7 @@ def test_a_release_does_not_take_away_the_file_of_another(path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.posix
 @pytest.mark.shows("B10", "B60", "X2")
 def test_the_lock_of_a_killed_process_is_free(path: Path, other: subprocess.Popen[str]) -> None:
     """A killed holder blocks nobody, although its file is still there."""
@@ -151,6 +153,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.posix
 @pytest.mark.shows("X9", "X10")
 @pytest.mark.parametrize("way", ["fork", "exec"])
 def test_a_child_holds_no_lock_for_a_dead_process(path: Path, way: str) -> None:
@@ -195,6 +198,7 @@ def test_the_record_of_a_dead_holder_is_not_believed_at_once(path: Path) -> None
     quick.release()
 
 
+@pytest.mark.posix
 @pytest.mark.shows("X4")
 def test_an_unlinked_file_is_not_held(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the last holder unlinks the file between our open and our lock, we lock the new file."""
@@ -216,6 +220,7 @@ def test_an_unlinked_file_is_not_held(path: Path, monkeypatch: pytest.MonkeyPatc
     assert descriptors() == before
 
 
+@pytest.mark.posix
 @pytest.mark.shows("B2", "X3", "S14")
 def test_flock_without_effect_is_found_out(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where flock excludes nobody, both get the lock, neither trusts it, and neither unlinks the other's file."""
@@ -230,6 +235,7 @@ def test_flock_without_effect_is_found_out(path: Path, monkeypatch: pytest.Monke
     second.release()
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS], ids=errno.errorcode.get)
 @pytest.mark.shows("X3")
 def test_a_file_system_without_locks_does_not_stop_us(path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
@@ -245,6 +251,7 @@ def test_a_file_system_without_locks_does_not_stop_us(path: Path, monkeypatch: p
     lock.release()
 
 
+@pytest.mark.posix
 @pytest.mark.shows("S5")
 def test_no_symlink_is_locked(path: Path, tmp_path: Path) -> None:
     """A symlink in the lock's place is refused, and its target is not written to."""
@@ -319,6 +326,7 @@ def test_the_record_of_an_earlier_holder_is_gone(path: Path) -> None:
     lock.release()
 
 
+@pytest.mark.posix
 def test_a_file_that_may_only_be_read_is_locked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another user made it: it excludes others all the same, and only does not say who holds it."""
     path.touch()
@@ -338,6 +346,7 @@ def test_a_file_that_may_only_be_read_is_locked(path: Path, monkeypatch: pytest.
     first.release()
 
 
+@pytest.mark.posix
 def test_a_disk_that_fails_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A record that could not be written leaves no lock and nothing open."""
     before = descriptors()
@@ -348,6 +357,7 @@ def test_a_disk_that_fails_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert descriptors() == before
 
 
+@pytest.mark.posix
 def test_whoever_may_work_in_the_folder_may_lock(path: Path) -> None:
     """Whatever the umask is; a file is not made executable."""
     path.parent.chmod(0o775)
@@ -361,6 +371,7 @@ def test_whoever_may_work_in_the_folder_may_lock(path: Path) -> None:
     lock.release()
 
 
+@pytest.mark.posix
 def test_what_is_no_file_is_not_locked(path: Path) -> None:
     """It is named, with what to do, and is not waited for."""
     os.mkfifo(path)
@@ -370,6 +381,7 @@ def test_what_is_no_file_is_not_locked(path: Path) -> None:
     assert descriptors() == before
 
 
+@pytest.mark.posix
 def test_a_lock_is_opened_with_care(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No link is followed, nothing is waited for, no terminal becomes this process's, and what is made is new."""
     flags = flags_of_open(monkeypatch)

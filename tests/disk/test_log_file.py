@@ -30,6 +30,7 @@ def test_lines_are_appended(tmp_path: Path) -> None:
     assert lines(tmp_path) == {NAME: b"one\ntwo\n"}
 
 
+@pytest.mark.posix
 @pytest.mark.shows("S5")
 def test_no_link_is_followed(tmp_path: Path) -> None:
     """A symlink or a hard link in the file's place, or a symlink in the folder's, is refused; nothing is written."""
@@ -50,6 +51,7 @@ def test_no_link_is_followed(tmp_path: Path) -> None:
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("has_reader", [False, True])
 def test_a_pipe_is_not_waited_for(tmp_path: Path, has_reader: bool) -> None:
     """A FIFO in the file's place is refused at once, whether somebody reads it or not."""
@@ -62,6 +64,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path, has_reader: bool) -> None:
         os.close(reader)
 
 
+@pytest.mark.posix
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 def test_another_users_file_is_not_written_to(tmp_path: Path) -> None:
     """Its owner could read or change what is logged."""
@@ -81,6 +84,7 @@ def test_a_full_file_is_rotated_and_the_oldest_goes(tmp_path: Path) -> None:
     assert lines(tmp_path) == {NAME: b"3...\n", f"{NAME}.1": b"2...\n", f"{NAME}.2": b"1...\n"}
 
 
+@pytest.mark.posix
 def test_a_link_put_there_before_the_rotation_is_not_followed(tmp_path: Path) -> None:
     """A rename moves the name, whatever it is; the new file is opened as carefully as the first one."""
     victim = tmp_path / "bashrc"

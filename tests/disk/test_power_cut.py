@@ -266,6 +266,7 @@ def start_again(story: Story, tree: Tree) -> None:
         asyncio.run(recover(left_in(root, story, tree), story, tree))
 
 
+@pytest.mark.posix
 @pytest.mark.shows("P1", "P2", "P4", "P6", "P15", "B48")
 @pytest.mark.parametrize("number", range(len(STORIES)), ids=list(STORIES))
 def test_power_cut_at_any_call(recordings: dict[str, Recording], number: int) -> None:
@@ -294,6 +295,7 @@ def test_power_cut_after_every_call(recordings: dict[str, Recording], name: str)
                 start_again(story, tree)
 
 
+@pytest.mark.posix
 @pytest.mark.shows("P3", "P15", "S2")
 @pytest.mark.parametrize("name", typical(STORIES, *list(STORIES)[::3]))
 def test_nothing_told_is_ever_lost(recordings: dict[str, Recording], name: str) -> None:
@@ -338,6 +340,7 @@ def pull_the_plug_twice(data: st.DataObject, recordings: dict[str, Recording]) -
     check(name, second, after, Chance(dice))
 
 
+@pytest.mark.posix
 @pytest.mark.shows("P2", "P3", "D8")
 @given(st.data())
 @settings(examples(60), derandomize=True)

@@ -152,6 +152,7 @@ def test_another_machines_stage_stays_while_it_is_written_to(assets: Path) -> No
     assert not folder.exists()
 
 
+@pytest.mark.posix
 def test_without_locks_only_the_dead_are_cleared_away(assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where locks exclude nobody, a stage whose owner cannot be asked stays."""
     monkeypatch.setattr(fcntl, "flock", lambda descriptor, operation: None)
@@ -176,6 +177,7 @@ def test_unused_locks_go(assets: Path, dry_run: bool) -> None:
     assert foreign.exists()
 
 
+@pytest.mark.posix
 def test_foreign_names_and_symlinks_stay(assets: Path, tmp_path: Path) -> None:
     """Anything that does not look like ours, or leads elsewhere, stays untouched."""
     outside = tmp_path / "outside"

@@ -74,6 +74,7 @@ def test_what_completes_nothing(tmp_path: Path, there: list[str], place: str) ->
     check_makes_no_repository(tmp_path, place)
 
 
+@pytest.mark.posix
 @pytest.mark.shows("S17")
 @pytest.mark.parametrize(
     ("path", "is_gits"),

@@ -84,6 +84,7 @@ def caught(act: Callable[[], object]) -> str:
 # -- the team ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.posix
 @needs_root
 @pytest.mark.shows("S20")
 @pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
@@ -99,6 +100,7 @@ def test_two_users_share_one_folder(shared: Path, umask: int) -> None:
         assert (own.st_uid, stat.S_IMODE(own.st_mode) & 0o777) == (user, 0o700)
 
 
+@pytest.mark.posix
 @needs_root
 def test_a_lock_excludes_another_user_and_outlives_nobody(shared: Path) -> None:
     """A lock file that one user left behind, written under a narrow umask, can be taken by the other."""
@@ -116,6 +118,7 @@ def test_a_lock_excludes_another_user_and_outlives_nobody(shared: Path) -> None:
     assert as_user(BERT, hold), "a file that may only be read can be locked all the same"
 
 
+@pytest.mark.posix
 @needs_root
 @pytest.mark.shows("S20")
 @pytest.mark.parametrize("mode", [0o700, 0o777], ids=oct)
@@ -141,6 +144,7 @@ def test_nobody_believes_what_another_has_verified(shared: Path, mode: int) -> N
     assert f"user-{BERT}" in error
 
 
+@pytest.mark.posix
 @pytest.mark.shows("S20")
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o720], ids=oct)
 def test_a_state_folder_that_others_may_write_to_is_set_aside(tmp_path: Path, mode: int) -> None:
@@ -163,6 +167,7 @@ def test_a_state_folder_that_others_may_write_to_is_set_aside(tmp_path: Path, mo
     assert (aside / "verified.log").is_file()
 
 
+@pytest.mark.posix
 @pytest.mark.shows("S20")
 @pytest.mark.parametrize("where", ["assets", "elsewhere"])
 def test_a_file_system_without_modes_vouches_for_nothing(
@@ -184,6 +189,7 @@ def test_a_file_system_without_modes_vouches_for_nothing(
         assert {path.name for path in state.top.iterdir()} - {".gitignore"} == {state.own.name}
 
 
+@pytest.mark.posix
 @pytest.mark.shows("S20")
 def test_a_state_file_where_others_may_write_is_not_read(tmp_path: Path) -> None:
     """Whatever stands in it may be theirs."""
@@ -215,6 +221,7 @@ def file_there(path: Path) -> VerifiedFile:
     return VerifiedFile(str(path), str(CHECKSUM), FileSignature.of(path.stat()))
 
 
+@pytest.mark.posix
 @needs_root
 def test_the_folder_in_the_way_is_named(shared: Path) -> None:
     """If another user's private state folder is in the way, the error names it, its owner, and what to do."""
@@ -230,6 +237,7 @@ def test_the_folder_in_the_way_is_named(shared: Path) -> None:
     assert as_user(BERT, lambda: put(shared, "b.bin") is not None)
 
 
+@pytest.mark.posix
 @needs_root
 def test_a_folder_that_cannot_be_written_costs_one_hash(shared: Path, tmp_path: Path) -> None:
     """In a baked image, verified files are remembered in the user's own state folder, which is reported once."""
@@ -255,6 +263,7 @@ def test_a_folder_that_cannot_be_written_costs_one_hash(shared: Path, tmp_path: 
     assert as_user(BERT, use) == (True, True, 0)
 
 
+@pytest.mark.posix
 def test_where_a_users_own_state_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The place follows the XDG specification, however the assets folder is reached; never in somebody else's home."""
     (tmp_path / "link").symlink_to("assets")
@@ -272,6 +281,7 @@ def test_where_a_users_own_state_is(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not (tmp_path / ".local").exists()
 
 
+@pytest.mark.posix
 def test_only_what_was_asked_for_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a folder on the way, nor anything after an error."""
     state = StateFolder(tmp_path)
@@ -322,6 +332,7 @@ def test_git_is_told_to_leave_our_folder_alone(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
+@pytest.mark.posix
 def test_a_folder_that_is_set_aside_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Whoever looks for what was in it finds out where it is."""
     state = StateFolder(tmp_path)
@@ -358,6 +369,7 @@ def test_a_folder_elsewhere_says_what_it_is_for(tmp_path: Path) -> None:
         assert not is_of_gone_project(folder)
 
 
+@pytest.mark.posix
 def test_a_user_without_a_home_has_no_state(monkeypatch: pytest.MonkeyPatch) -> None:
     """Unless `XDG_STATE_HOME` says where it is."""
 
@@ -370,6 +382,7 @@ def test_a_user_without_a_home_has_no_state(monkeypatch: pytest.MonkeyPatch) -> 
         state_home()
 
 
+@pytest.mark.posix
 def test_a_state_file_is_opened_with_care(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No link is followed, nothing is waited for, and no terminal becomes this process's."""
     (tmp_path / "link").symlink_to("target")
@@ -386,6 +399,7 @@ def test_a_state_file_is_opened_with_care(tmp_path: Path, monkeypatch: pytest.Mo
 # -- what an earlier version left -------------------------------------------------------------------------------------
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("create", [True, False])
 def test_what_an_earlier_version_left_is_taken_over(tmp_path: Path, create: bool) -> None:
     """Stages, stamps and records used to be in the state folder itself: they are moved, and nothing else is."""
@@ -430,6 +444,7 @@ def swapped(assets: Path, name: str) -> Path:
     return elsewhere
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("name", ["", "unpack"])
 @pytest.mark.shows("S5")
 def test_a_swapped_folder_is_not_written_through(tmp_path: Path, name: str) -> None:
@@ -442,6 +457,7 @@ def test_a_swapped_folder_is_not_written_through(tmp_path: Path, name: str) -> N
     assert list(elsewhere.iterdir()) == []
 
 
+@pytest.mark.posix
 @pytest.mark.shows("S5")
 def test_a_folder_that_is_swapped_while_unpacking_stays_the_one_that_was_opened(tmp_path: Path) -> None:
     """Writes go where the descriptor leads, wherever the name leads by now."""
@@ -454,6 +470,7 @@ def test_a_folder_that_is_swapped_while_unpacking_stays_the_one_that_was_opened(
         assert (tmp_path / "aside" / stage.name / "tree").is_dir()
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("swap", [True, False], ids=["swapped", "written to"])
 @pytest.mark.shows("S20")
 def test_a_file_that_is_changed_right_after_its_rename_is_not_verified(
@@ -497,6 +514,7 @@ READERS: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.shows("S20")
 def test_a_pipe_holds_nobody_up(tmp_path: Path, reader: str) -> None:
@@ -517,6 +535,7 @@ def test_a_pipe_holds_nobody_up(tmp_path: Path, reader: str) -> None:
     assert not getattr(READERS[reader](tmp_path), "removed", None)
 
 
+@pytest.mark.posix
 def test_a_pipe_in_the_place_of_an_asset_is_not_waited_for(tmp_path: Path) -> None:
     """A path that was a file when it was looked at may be a pipe when it is opened."""
     os.mkfifo(tmp_path / "a")
@@ -524,6 +543,7 @@ def test_a_pipe_in_the_place_of_an_asset_is_not_waited_for(tmp_path: Path) -> No
         hash_file(tmp_path / "a", CHECKSUM.new_hasher(), lambda _: True)
 
 
+@pytest.mark.posix
 def test_a_pipe_in_the_place_of_the_record_of_moved_files_is_not_waited_for(tmp_path: Path) -> None:
     """The external folder may be anybody's: its record is read only if it is a file."""
     os.mkfifo(tmp_path / "asset-manifest.json")
@@ -531,6 +551,7 @@ def test_a_pipe_in_the_place_of_the_record_of_moved_files_is_not_waited_for(tmp_
         read_document(tmp_path / "asset-manifest.json")
 
 
+@pytest.mark.posix
 @pytest.mark.timeout(60)  # without its guard, it would wait for ever
 @pytest.mark.shows("S20")
 def test_a_pipe_in_the_place_of_a_named_folder_is_not_waited_for(tmp_path: Path) -> None:
@@ -547,6 +568,7 @@ def test_a_pipe_in_the_place_of_a_named_folder_is_not_waited_for(tmp_path: Path)
         OpenFile.opened(pipe / "a")
 
 
+@pytest.mark.posix
 @pytest.mark.shows("S20")
 def test_a_folder_of_this_user_that_others_may_enter_is_closed_to_them(tmp_path: Path) -> None:
     """They could not have written there, so it is used; from now on they cannot read there either."""
@@ -569,6 +591,7 @@ def test_a_state_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
         os.close(folder)
 
 
+@pytest.mark.posix
 def test_a_file_system_that_maps_all_users_to_one_is_worked_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If nothing we make is ours by user number (root on NFS, FAT), the folder is used but its stamps are not."""
     user = os.geteuid() + 1

@@ -46,6 +46,7 @@ def source(tmp_path: Path) -> Path:
     return made
 
 
+@pytest.mark.posix
 def test_a_copy_is_a_file_of_its_own(source: Path, tmp_path: Path) -> None:
     """Writing to it changes nothing else."""
     assert shared(source, tmp_path, LinkMode.COPY) is LinkMode.COPY
@@ -76,6 +77,7 @@ def test_a_hard_link_is_read_only(source: Path, tmp_path: Path) -> None:
     assert source.stat().st_mode & 0o777 == 0o444
 
 
+@pytest.mark.posix
 @pytest.mark.shows("X11")
 def test_a_file_that_stays_writable_is_copied(source: Path, tmp_path: Path) -> None:
     """Where the mode cannot be changed there is no link: through either name, the other would change."""
@@ -84,6 +86,7 @@ def test_a_file_that_stays_writable_is_copied(source: Path, tmp_path: Path) -> N
     assert not (tmp_path / "made").samefile(source)
 
 
+@pytest.mark.posix
 @needs_root
 def test_another_users_file_is_copied(source: Path, tmp_path: Path) -> None:
     """Its owner could make it writable again, and change it unseen."""
@@ -112,6 +115,7 @@ def test_what_changes_meanwhile_is_not_taken(source: Path, tmp_path: Path, mode:
     assert descriptors() == before
 
 
+@pytest.mark.posix
 def test_a_link_is_followed_only_if_that_is_asked_for(source: Path, tmp_path: Path) -> None:
     """Then the name and the folder are those of the file that it leads to."""
     (tmp_path / "links").mkdir()
@@ -204,6 +208,7 @@ def test_a_reflink_shares_the_blocks(tmp_path: Path, kind: str) -> None:
         assert (place / "made").read_bytes() == content
 
 
+@pytest.mark.posix
 @pytest.mark.shows("X11")
 def test_a_writable_file_with_another_name_is_copied(source: Path, tmp_path: Path) -> None:
     """The other name is of a program that writes there: its file stays as it is. A read-only one is linked."""
@@ -239,6 +244,7 @@ def test_a_taken_name_stays_what_it_is(source: Path, tmp_path: Path, mode: LinkM
     assert descriptors() == before
 
 
+@pytest.mark.posix
 def test_where_links_are_not_possible(source: Path, tmp_path: Path) -> None:
     """Some errors say so, and the next way is tried; any other one is an error."""
     with _link_that_fails(errno.EMLINK):

@@ -58,6 +58,7 @@ async def test_all_are_put_in_place(small_file_writer: SmallFileWriter, tmp_path
         assert (entry.signature.inode, entry.signature.size) == (path.stat().st_ino, len(file.data))
 
 
+@pytest.mark.posix
 @pytest.mark.shows("D20", "X7")
 async def test_the_umask_decides_who_may_read(small_file_writer: SmallFileWriter, tmp_path: Path) -> None:
     """A file gets the same mode as any new file here."""
@@ -69,6 +70,7 @@ async def test_the_umask_decides_who_may_read(small_file_writer: SmallFileWriter
     assert (tmp_path / "assets" / "a.bin").stat().st_mode & 0o777 == 0o640
 
 
+@pytest.mark.posix
 @pytest.mark.shows("P3", "S2")
 async def test_written_flushed_renamed_flushed(
     small_file_writer: SmallFileWriter, monkeypatch: pytest.MonkeyPatch
@@ -93,6 +95,7 @@ async def test_written_flushed_renamed_flushed(
     assert calls == ["write"] * 3 + ["fsync file"] * 4 + ["rename"] * 4 + ["fsync folder"] * 3
 
 
+@pytest.mark.posix
 @pytest.mark.shows("P3", "S2")
 async def test_folders_of_others_are_flushed_once(
     small_file_writer: SmallFileWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -118,6 +121,7 @@ async def test_a_wrong_one_is_left_out(small_file_writer: SmallFileWriter, tmp_p
     assert not (tmp_path / "assets" / "d").exists() or list((tmp_path / "assets" / "d").iterdir()) == []
 
 
+@pytest.mark.posix
 @pytest.mark.shows("D2", "D5")
 @pytest.mark.parametrize("name", ["open", "write", "fsync", "rename"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EMFILE])
@@ -147,6 +151,7 @@ async def test_whatever_fails_leaves_nothing(
         assert (tmp_path / "assets" / file.local_path).read_bytes() == (old.data if entry is None else file.data)
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(("make", "is_replaced"), [(os.mkfifo, False), (Path.mkdir, False), (to_nowhere, True)])
 @pytest.mark.shows("D11", "S5")
 async def test_what_is_in_the_place_already(
@@ -180,6 +185,7 @@ async def test_only_the_dead_are_cleared_away(small_file_writer: SmallFileWriter
             folder.rmdir()
 
 
+@pytest.mark.posix
 @pytest.mark.shows("D5")
 async def test_a_folder_that_cannot_be_flushed(
     small_file_writer: SmallFileWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

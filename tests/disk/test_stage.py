@@ -56,6 +56,7 @@ def folder_of(assets_folder: AssetsFolder) -> Path:
     return folder
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("link", LINKS)
 async def test_what_is_taken_is_published(
     assets_folder: AssetsFolder, stage: DiskStage, source: OpenFile, link: LinkMode
@@ -81,6 +82,7 @@ async def test_what_a_dead_process_had_taken_is_taken_again(
     assert (await stage.publish(len(CONTENT))).read_bytes() == CONTENT
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("is_left", [False, True])
 async def test_a_source_that_has_changed_is_not_taken(
     assets_folder: AssetsFolder, stage: DiskStage, source: OpenFile, is_left: bool
@@ -107,6 +109,7 @@ async def test_a_file_that_is_in_its_place_already_keeps_its_signature(
     assert place.stat().st_nlink == 2
 
 
+@pytest.mark.posix
 @pytest.mark.shows("D15")
 async def test_nothing_is_taken_into_a_stage_that_was_removed(
     assets_folder: AssetsFolder, stage: DiskStage, source: OpenFile

@@ -76,6 +76,7 @@ def test_when_a_write_must_show(ctime_ns: int, mtime_ns: int, now_ns: int, is_se
     assert FileSignature(1, mtime_ns, ctime_ns, 1, 1).was_settled(now_ns) is is_settled
 
 
+@pytest.mark.posix
 def test_a_time_of_its_own(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A complete file gets an exact time; where only seconds are kept, one that no later write can set."""
     utime = os.utime
@@ -131,6 +132,7 @@ def _longer(path: Path) -> None:
         file.write(b"x")
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("change", [_longer, _same_size, _back_dated, _touched, _replaced, Path.unlink])
 @pytest.mark.shows("C12")
 def test_a_changed_file_is_not_verified(log: Path, file: Path, change: Callable[[Path], None]) -> None:
@@ -222,6 +224,7 @@ def test_nothing_stays_open(log: Path, file: Path) -> None:
     assert descriptors() == before
 
 
+@pytest.mark.posix
 def test_a_log_that_cannot_be_replaced_stays(log: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The old log stays, and nothing is left beside it."""
     remember(log, file)
@@ -297,6 +300,7 @@ def test_another_checksum_of_one_kind_condemns_and_of_another_kind_says_nothing(
     assert [cache_of(log).judge(str(file), checksum, file.stat()) for checksum in known] == [None, None, None]
 
 
+@pytest.mark.posix
 @pytest.mark.shows("S1")
 def test_the_word_of_another_user_is_not_taken(log: Path, file: Path) -> None:
     """Another user who can write the log cannot make us trust a file."""
@@ -312,6 +316,7 @@ def test_a_missing_folder_is_harmless(tmp_path: Path, file: Path) -> None:
     assert cache.is_verified(file, CHECKSUM)
 
 
+@pytest.mark.posix
 def test_a_path_that_is_no_text_is_kept(log: Path, tmp_path: Path) -> None:
     """A file name that is not UTF-8 is still a file name."""
     file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\n.bin"))
@@ -333,6 +338,7 @@ def test_a_log_of_repeated_entries_is_made_short(log: Path, file: Path, monkeypa
     assert [path.name for path in log.parent.iterdir() if path.name.startswith("verified")] == ["verified.log"]
 
 
+@pytest.mark.posix
 def test_the_first_entry_makes_its_folder(tmp_path: Path) -> None:
     """Files that existed before anything was fetched are recorded too, so that they are not read every time."""
     path = tmp_path / "a.bin"
@@ -343,6 +349,7 @@ def test_the_first_entry_makes_its_folder(tmp_path: Path) -> None:
     assert log.parent.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(("number", "elsewhere"), [(errno.EIO, False), (errno.ENOSPC, False), (errno.EROFS, True)])
 def test_only_what_can_never_be_written_is_remembered_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, elsewhere: bool

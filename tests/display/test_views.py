@@ -213,6 +213,7 @@ def test_a_job_that_ends_in_the_background_says_how() -> None:
     assert "\x1b[1A" not in stream.getvalue()
 
 
+@pytest.mark.posix
 @pytest.mark.shows("U7")
 @pytest.mark.parametrize("is_in_front", [True, False])
 def test_a_terminal_says_whose_it_is(is_in_front: bool) -> None:
@@ -267,6 +268,7 @@ def read_until(descriptor: int, text: str) -> str:
     return shown.decode()
 
 
+@pytest.mark.posix
 async def test_a_real_terminal_is_left_as_it_was(terminal: tuple[int, int]) -> None:
     """On a pseudo-terminal the live display is chosen, shows the run, and never hides the cursor."""
     written, seen = terminal

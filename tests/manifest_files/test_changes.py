@@ -52,6 +52,7 @@ def test_a_change(path: Path) -> None:
 STEPS = ["open", "stat", "write", "fchmod", "fsync", "close", "rename"]
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("error", [OSError(5, "broken"), KeyboardInterrupt()], ids=["error", "interrupt"])
 @pytest.mark.parametrize("name", STEPS)
 def test_a_crash_at_each_step_leaves_a_whole_file(path: Path, name: str, error: BaseException) -> None:
@@ -80,6 +81,7 @@ def test_a_write_in_parts(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ids(path) == ["a", "b"]
 
 
+@pytest.mark.posix
 def test_a_symlink_stays_one(path: Path, tmp_path: Path) -> None:
     """The file that a symlink leads to is written, and the symlink itself stays."""
     link = tmp_path / "assets.json"
@@ -89,6 +91,7 @@ def test_a_symlink_stays_one(path: Path, tmp_path: Path) -> None:
     assert ids(path) == ["a", "b"]
 
 
+@pytest.mark.posix
 def test_permissions_are_kept(path: Path) -> None:
     """Whoever could read and write the file still can, and nobody else."""
     path.chmod(0o640)
@@ -155,6 +158,7 @@ def test_who_never_stops_writing_is_given_way(path: Path) -> None:
     assert ids(path) == ["a"]
 
 
+@pytest.mark.posix
 def test_two_of_us_take_turns(path: Path) -> None:
     """While one process changes the manifest, the other is told to come back later."""
     folder = folder_descriptor(path.parent)
@@ -165,6 +169,7 @@ def test_two_of_us_take_turns(path: Path) -> None:
     assert edit_manifest(path, adding()) is not None
 
 
+@pytest.mark.posix
 def test_without_locks_it_still_works(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system without locks is not a reason to refuse."""
 

@@ -31,6 +31,7 @@ async def sync(project: Project, assets: Path) -> None:
         await manager.sync()
 
 
+@pytest.mark.posix
 @pytest.mark.shows("X5")
 async def test_another_projects_file_is_not_replaced(both: tuple[Project, Project], tmp_path: Path) -> None:
     """The second project is refused, with the names of both assets and both manifests; the first one's file stays."""

@@ -63,6 +63,7 @@ def test_nothing_above_the_repository_is_taken(repo: Path) -> None:
         find(repo / "src")
 
 
+@pytest.mark.posix
 @needs_root
 def test_a_folder_above_that_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is in a folder below one that he may not enter is told that there is no manifest, not of a bug."""
@@ -91,6 +92,7 @@ def test_a_git_file_bounds_the_search_too(repo: Path) -> None:
         find(repo / "src/deep")
 
 
+@pytest.mark.posix
 def test_an_argument_wins_over_the_environment(repo: Path) -> None:
     """An argument counts more than the environment, and the environment more than what is found."""
     manifest_at(repo / "assets.json")
@@ -113,6 +115,7 @@ def test_an_empty_variable_is_none(repo: Path) -> None:
     assert (found.manifest_path, found.assets_dir) == (manifest, repo / "assets")
 
 
+@pytest.mark.posix
 def test_a_home_folder_is_expanded(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``~`` is the home folder, in an argument and in the environment."""
     monkeypatch.setenv("HOME", str(repo))
@@ -149,6 +152,7 @@ def test_an_unreadable_manifest_is_a_storage_error(repo: Path) -> None:
 # -- whose it is ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.posix
 @needs_root
 @pytest.mark.shows("S20")
 def test_a_manifest_of_another_user_is_used_only_if_it_is_named(repo: Path) -> None:
@@ -165,6 +169,7 @@ def test_a_manifest_of_another_user_is_used_only_if_it_is_named(repo: Path) -> N
         find(repo, {"SUDO_UID": "12346²"})
 
 
+@pytest.mark.posix
 @needs_root
 def test_a_link_of_another_user_is_as_foreign_as_a_file(repo: Path) -> None:
     """A symlink by another user to one of our own manifests would let that user choose where its files go."""
@@ -184,6 +189,7 @@ def test_a_manifest_of_root_is_trusted(repo: Path, monkeypatch: pytest.MonkeyPat
     assert find(repo).manifest_path == manifest
 
 
+@pytest.mark.posix
 @pytest.mark.shows("S19")
 @pytest.mark.parametrize("target", [".git", "..", "../elsewhere", "nowhere"])
 def test_an_assets_folder_that_came_as_a_symlink(repo: Path, target: str) -> None:

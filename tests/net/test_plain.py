@@ -565,6 +565,7 @@ async def test_what_was_asked_ahead_ends_with_the_socket() -> None:
         assert await body_of(response) == b"three"
 
 
+@pytest.mark.posix
 @pytest.mark.shows("X10")
 async def test_a_child_keeps_no_socket() -> None:
     """Its copy leads nowhere, so that the server sees it end with the parent's; its number stays taken."""

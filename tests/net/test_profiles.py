@@ -30,6 +30,7 @@ def test_a_file_that_cannot_be_read_has_no_keys(tmp_path: Path, data: bytes) -> 
     assert (found.key_id, found.secret, found.region, found.endpoint) == ("", "", "us-east-1", "")
 
 
+@pytest.mark.posix
 def test_where_the_files_are_and_which_part_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the home folder, unless named; a variable comes before a file, and a profile is one part of both files."""
     (tmp_path / ".aws").mkdir()

@@ -197,6 +197,7 @@ async def test_the_name_says_what_is_to_come() -> None:
     assert repr(socket.wire) == "<Wire SIZED, 1000 bytes to come>"
 
 
+@pytest.mark.posix
 async def test_gone_before_a_byte_came_is_a_state_of_its_own() -> None:
     """A socket that closed before a byte came back is distinguished from one that closed in the middle of a head."""
     for begun, state in ((b"", State.UNANSWERED), (b"HTTP/1.1", State.CLOSED)):
@@ -358,6 +359,7 @@ async def test_nothing_is_waited_for_once_the_socket_is_gone() -> None:
     assert [timer is not None and timer.cancelled() for timer in timers] == [True, True]
 
 
+@pytest.mark.posix
 @pytest.mark.shows("N1", "N4")
 async def test_a_body_without_a_length_that_breaks_off_is_not_whole() -> None:
     """Only a proper close is its end; what came before is given first."""

@@ -173,6 +173,7 @@ async def test_a_damaged_state_file_is_ignored(project: Versioned, data: bytes) 
     assert project.guard.read() == "1.0"
 
 
+@pytest.mark.posix
 async def test_a_state_file_of_somebody_else_is_ignored(project: Versioned, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another user's file, a symlink's target and a blocking pipe are all ignored."""
     project.is_at("1.0")
@@ -194,6 +195,7 @@ async def test_a_state_file_of_somebody_else_is_ignored(project: Versioned, monk
     assert stat.S_ISREG(os.lstat(path).st_mode)
 
 
+@pytest.mark.posix
 def test_what_is_written_is_whole_or_not_there(project: Versioned, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is written beside the old one, flushed and renamed; if that fails, the old one stays, without an error."""
     project.is_at("1")

@@ -218,6 +218,7 @@ async def test_a_project_in_the_assets_folder_has_none(project: Project, tmp_pat
     assert "models/old.bin" in files(project)
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("kind", ["inside", "without a work tree", "itself"])
 @pytest.mark.shows("S17")
 async def test_what_is_in_a_repository_is_none(project: Project, kind: str) -> None:
@@ -233,6 +234,7 @@ async def test_what_is_in_a_repository_is_none(project: Project, kind: str) -> N
     assert (inner / "file.bin").exists()
 
 
+@pytest.mark.posix
 @pytest.mark.shows("S17")
 async def test_what_git_tracks_is_none(project: Project) -> None:
     """It is wanted, though no manifest names it. If git does not say what it tracks, nothing is deleted."""

@@ -49,6 +49,7 @@ async def test_remove_with_its_files(project: Project, server: AssetServer) -> N
     assert external.exists()
 
 
+@pytest.mark.posix
 async def test_remove_follows_no_symlink(project: Project, tmp_path: Path) -> None:
     """A folder replaced by a symlink does not lead to deleting something elsewhere."""
     outside = tmp_path / "outside"

@@ -41,6 +41,7 @@ def nowhere(name: str, folder: Path) -> dict[str, str | None]:
     return {"assets_dir": None, "external_assets_dir": None, name: str(folder)}
 
 
+@pytest.mark.posix
 @pytest.mark.shows("S17")
 def test_nothing_is_made_among_what_is_git_s(tmp_path: Path) -> None:
     """No manifest in a repository without a work tree; no assets and no external folder in ``.git``."""
@@ -59,6 +60,7 @@ def test_nothing_is_made_among_what_is_git_s(tmp_path: Path) -> None:
     assert not (tmp_path / "bare/assets.json").exists()
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("place", ["..", "."])
 def test_no_line_for_a_folder_that_git_cannot_ignore(tmp_path: Path, place: str) -> None:
     """Assets above the repository need none, and the repository itself is not to be dropped from git."""
@@ -71,6 +73,7 @@ def test_no_line_for_a_folder_that_git_cannot_ignore(tmp_path: Path, place: str)
     assert [step.state for step in steps] == ["done"]
 
 
+@pytest.mark.posix
 def test_a_manifest_that_git_ignores(tmp_path: Path) -> None:
     """It was just made, and nobody else would get it."""
     root = repository(tmp_path / "repo")

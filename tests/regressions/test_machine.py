@@ -60,6 +60,7 @@ async def test_ollama_200_two_at_once_fetch_one_file_once(world: World) -> None:
     assert world.sent <= SIZE + SLACK
 
 
+@pytest.mark.posix
 @pytest.mark.shows("B2", "B45", "X1", "X3", "S14")
 async def test_huggingface_hub_4306_a_flock_that_locks_nothing_mixes_no_file(
     world: World, monkeypatch: pytest.MonkeyPatch
@@ -70,6 +71,7 @@ async def test_huggingface_hub_4306_a_flock_that_locks_nothing_mixes_no_file(
     await two_at_once(world)
 
 
+@pytest.mark.posix
 @pytest.mark.shows("B2", "X3", "S14")
 async def test_huggingface_hub_2399_a_file_system_without_locks_is_worked_on(
     world: World, monkeypatch: pytest.MonkeyPatch
@@ -154,6 +156,7 @@ async def test_ollama_1731_a_disk_that_is_full_for_the_journal_blocks_no_later_r
     assert world.sent < SIZE
 
 
+@pytest.mark.posix
 @pytest.mark.shows("B63", "D2", "D4")
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG], ids=errno.errorcode.get)
 async def test_lmstudio_703_a_full_disk_is_said_and_forgets_nothing(world: World, number: int) -> None:
@@ -224,6 +227,7 @@ async def test_restic_3720_a_folder_that_cannot_be_flushed_fails_nothing(
     await world.arrives()
 
 
+@pytest.mark.posix
 @pytest.mark.shows("B64", "D20")
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002], ids=oct)
 async def test_huggingface_hub_1141_the_mode_of_a_temporary_file_does_not_stay(world: World, mask: int) -> None:

@@ -70,6 +70,7 @@ def abrupt_server(authority: trustme.CA, answer: bytes) -> Iterator[int]:
         thread.join()
 
 
+@pytest.mark.posix
 @pytest.mark.shows("N16")
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("sent", [1000, 999], ids=["all", "all but one"])
@@ -218,6 +219,7 @@ async def test_a_body_without_end_and_without_a_known_size_is_bounded(
 # -- the disk ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.posix
 @pytest.mark.shows("C11")
 async def test_a_disk_that_changes_bytes_is_found_by_a_full_check(world: World) -> None:
     """Bytes that came in order are hashed as they came, as the page says; `--full` finds what the disk did to them."""
@@ -269,6 +271,7 @@ async def test_a_file_is_as_old_as_its_arrival(world: World) -> None:
     assert world.path.stat().st_mtime >= before
 
 
+@pytest.mark.posix
 @pytest.mark.shows("X7", "S5")
 async def test_a_folder_of_another_user_is_named_and_its_files_are_used(world: World) -> None:
     """A user who may not write there gets the right files; for missing ones an error names the folder."""

@@ -210,6 +210,7 @@ def test_a_slow_callback_sees_every_step_and_one_that_hangs_is_waited_for_once()
         runner.run(story())
 
 
+@pytest.mark.posix
 async def test_a_download_is_played_in_full() -> None:
     """Every step of a download is reported, to a stream with its numbers and to callbacks of both kinds."""
     manager = create_mock_asset_manager({"a": "/mock/a"}, sizes={"a": 1000})
@@ -317,6 +318,7 @@ async def test_assets_come_and_go() -> None:
         await manager.get_asset_path("new")
 
 
+@pytest.mark.posix
 async def test_files_are_restored() -> None:
     """A file that was moved away is back, by whatever name it is requested."""
     for name in ("a", "/repo/a.bin", "/repo/a.bin.asset-ref"):

@@ -80,6 +80,7 @@ def test_the_server(asset_server: AssetServer) -> None:
 # --- In runs of their own -----------------------------------------------------------------------------------
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("options", typical([[], ["--minimal-assets"]], ["--minimal-assets"]), ids=["full", "minimal"])
 def test_the_examples_of_the_page(examples: Path, options: list[str]) -> None:
     """Every example passes as printed, with full assets and with stand-ins."""
@@ -136,6 +137,7 @@ def test_server(asset_server):
     assert counts == {"passed": 2}, said
 
 
+@pytest.mark.posix
 def test_the_start_of_pytest_stays_quick(tmp_path: Path) -> None:
     """In a project whose tests do not use the plugin, it imports nothing big."""
     test = """

@@ -313,6 +313,7 @@ async def test_large_lazy_content(server: AssetServer, session: aiohttp.ClientSe
 # --- The connection breaks or is slow ---
 
 
+@pytest.mark.posix
 async def test_reset(server: AssetServer) -> None:
     """Reset: the bytes before it arrive, then RST."""
     reply = await get(order(server, Reset(after=4000)))
@@ -380,12 +381,14 @@ async def test_hold(server: AssetServer, session: aiohttp.ClientSession) -> None
     assert (await get(file)).body == BODY
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(("fault", "end"), [(ServerGone(), "closed"), (ServerGone(reset=True), "reset")])
 async def test_server_gone(server: AssetServer, fault: Fault, end: str) -> None:
     """ServerGone: the connection ends without a byte."""
     assert await ask(order(server, fault)) == Reply(b"", b"", end)
 
 
+@pytest.mark.posix
 async def test_drip(server: AssetServer) -> None:
     """Drip: the complete body comes in pieces, with a pause between two."""
     begun = time.monotonic()
@@ -394,6 +397,7 @@ async def test_drip(server: AssetServer) -> None:
     assert time.monotonic() - begun >= 0.03
 
 
+@pytest.mark.posix
 async def test_drip_and_throttle(server: AssetServer) -> None:
     """Drip and Throttle combine: the slower of the two decides."""
     begun = time.monotonic()
