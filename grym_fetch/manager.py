@@ -70,7 +70,7 @@ class AssetManager:
     raises `RuntimeError` anywhere else, as does entering it a second time.
 
     Where a method takes ``ids`` and ``exclude``, these are ids and globs such as ``voice-*``. What it takes as
-    ``on_…`` is called in the event loop.
+    ``on_…`` is called in the event loop, and if it raises, the call ends.
 
     Args:
         config: the manifest's path.

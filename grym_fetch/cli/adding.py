@@ -32,13 +32,14 @@ if TYPE_CHECKING:
     "--id",
     "asset_id",
     metavar="ID",
-    help="Its id; of a repository or folder, how each id begins. [the file's name without its ending]",
+    help="Its id; of a repository or folder, how each id begins. [its name, without a file's ending]",
 )
 @option("--name", metavar="TEXT", help="Its display name. [the id]")
 @option(
     "--local-path",
     metavar="PATH",
-    help="Its path in the assets folder; of a repository or folder, their folder. [the file's name]",
+    help="Its path in the assets folder; of a repository or folder, their folder. "
+    "[its name, or its path if it is there]",
 )
 @option("--tag", "tags", multiple=True, metavar="T", help="Give it this tag (repeatable).")
 @option("--required", is_flag=True, help="Mark it as required: a plain sync fetches it.")

@@ -302,7 +302,8 @@ def transfer_options(command: F) -> F:
         option("--link-mode", type=click.Choice(["auto", "reflink", "hardlink", "copy"]), default="auto",
                show_default=True, help="How files are shared or taken. auto: as a reflink, hard link or copy."),
         option("--adopt", is_flag=True,
-               help="Take what is elsewhere on this machine, as in Hugging Face's cache, instead of fetching it."),
+               help="Take what is elsewhere on this machine, as in Hugging Face's cache, instead of fetching it, if "
+               "the manifest has its checksum and size."),
         store_option("Share files with other projects through the machine's store. [in your cache folder]"),
         setting("--limit-rate", type=Rate(), metavar="RATE",
                help="Receive at most this many bytes of assets per second in all: 500K, 10M."),

@@ -233,7 +233,7 @@ class AssetWaiting(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFinished(Event):
-    """A sync, a pin, or the fetching of what is added or updated, ended: counts of assets."""
+    """A sync, a pin, or the fetching of what is updated, or added from a hub or a list, ended: counts of assets."""
 
     type: ClassVar[str] = "run_finished"
     verified: int

@@ -2,7 +2,8 @@
 
 The project's file is the first pyproject.toml with our table in the project's root or, within its repository, above it.
 As with the manifest, a file that another user has written counts only if its project is named. The user's file is
-``grym-fetch/config.toml`` in ``XDG_CONFIG_HOME`` (``~/.config``), and must belong to the user or to root.
+``grym-fetch/config.toml`` in ``XDG_CONFIG_HOME`` (``~/.config``), and must belong to the user or to root,
+or under ``sudo`` to its caller.
 """
 
 from __future__ import annotations

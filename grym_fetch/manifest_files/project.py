@@ -2,8 +2,8 @@
 
 The manifest is the one that the user names, else the first of ``assets.json`` and ``config/assets.json`` in the working
 directory or its parents, not above the repository's root; there, ``.jsonl`` comes after ``.json``, and ``.parquet``
-last. The project's root is the manifest's folder, or its parent
-if that folder is named ``config``. A manifest that is found rather than named must belong to this user or to root.
+last. The project's root is the manifest's folder, or its parent if that folder is named ``config``. A manifest that is
+found rather than named must belong to this user or to root, or under ``sudo`` to its caller.
 
 A relative folder in an argument is relative to the working directory, which is what a shell completes; one in the
 environment or a file is relative to the project's root, so that it means the same everywhere.
