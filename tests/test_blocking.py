@@ -383,6 +383,7 @@ def test_an_interruption_does_not_wait_for_a_slow_callback(project: Project, int
     assert (seen.count("run_finished") == 12) is not interrupted
 
 
+@pytest.mark.posix
 @pytest.mark.shows("P8")
 def test_an_interruption_ends_the_call_and_keeps_what_arrived(
     project: Project, server: AssetServer, interrupt: Callable[[], None]
@@ -408,6 +409,7 @@ def test_an_interruption_ends_the_call_and_keeps_what_arrived(
     assert server.stats.requests[asked].range is not None
 
 
+@pytest.mark.posix
 def test_an_interruption_leaves_other_threads_alone(
     project: Project, server: AssetServer, interrupt: Callable[[], None]
 ) -> None:

@@ -194,6 +194,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.posix
 @pytest.mark.shows("U6", "S13")
 def test_a_callback_that_never_returns_does_not_hold_up_the_end(tmp_path: Path) -> None:
     """Nor does its thread: the interpreter ends without waiting for it."""

@@ -147,6 +147,7 @@ async def test_check_asset(project: Project) -> None:
         assert "checksum" in (status.error or "")
 
 
+@pytest.mark.posix
 @pytest.mark.shows("C12", "S1")
 async def test_a_file_changed_behind_our_back(project: Project) -> None:
     """A verified file changed afterwards is noticed and replaced, even if size and times were restored."""

@@ -228,6 +228,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.posix
 @pytest.mark.shows("X9", "X10")
 def test_a_child_that_goes_on_with_its_parents_loop_is_told_so(project: Project) -> None:
     """The child has none of its threads, and its connections belong to the parent: no digest is blamed for that."""

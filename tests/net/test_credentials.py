@@ -29,6 +29,7 @@ def netrc(tmp_path: Path) -> Path:
     return file
 
 
+@pytest.mark.posix
 @pytest.mark.shows("A13", "S7")
 def test_netrc_names_exact_hosts(netrc: Path) -> None:
     """Each host has its own entry; `default` would hand a password to every server."""
@@ -54,6 +55,7 @@ def test_a_netrc_that_cannot_be_read_is_none(netrc: Path, data: bytes) -> None:
     assert read_netrc({"NETRC": str(netrc)}) == {}
 
 
+@pytest.mark.posix
 def test_without_a_home_there_is_no_netrc(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a container a process may have no home folder at all."""
     monkeypatch.delenv("HOME", raising=False)
@@ -111,6 +113,7 @@ def test_the_stored_token_is_for_the_hub_alone(token_file: Path) -> None:
     assert (named.field, named.source) == ("Bearer hf_named", "HF_TOKEN")
 
 
+@pytest.mark.posix
 @pytest.mark.shows("S11")
 @pytest.mark.parametrize("content", [b"", b"two words", b"a\nb", b"\xff\xfe", b"x" * 20_000])
 def test_a_token_file_that_holds_no_token(token_file: Path, content: bytes) -> None:

@@ -623,6 +623,7 @@ async def test_settle_waits_for_what_was_emitted() -> None:
     await bus.aclose(patience=30.0)
 
 
+@pytest.mark.posix
 def test_settle_does_not_wait_for_who_sleeps() -> None:
     """A callback stuck in one event is left behind at once; one that makes progress is waited for."""
 

@@ -26,6 +26,7 @@ def test_folders_change_places(tmp_path: Path) -> None:
         os.close(folder)
 
 
+@pytest.mark.posix
 def test_a_library_without_the_call() -> None:
     """Then it is for the caller to do it in two steps."""
     assert not exchange_by("no_such_call", 2, 0, "a", 0, "b")

@@ -42,6 +42,7 @@ def exit_code_of_child(descriptor: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+@pytest.mark.posix
 @pytest.mark.shows("X9", "X10")
 def test_a_child_closes_what_is_kept_here(tmp_path: Path) -> None:
     """This holds only while the parent keeps it: a released descriptor does not concern the child."""
@@ -95,6 +96,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.posix
 @pytest.mark.shows("X9", "X10")
 @pytest.mark.parametrize("loop", typical(["asyncio", "uvloop"], "uvloop"))
 def test_a_child_forked_during_a_download_has_nothing_of_it(tmp_path: Path, loop: str) -> None:

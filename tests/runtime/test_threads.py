@@ -151,6 +151,7 @@ def no_more_threads(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(threading.Thread, "start", start)
 
 
+@pytest.mark.posix
 @pytest.mark.shows("D16")
 async def test_a_machine_without_threads_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """If there is no thread at all, the error says so and names the limits, and the work is not done later either."""
@@ -190,6 +191,7 @@ def address_space() -> int:
     return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
+@pytest.mark.posix
 @pytest.mark.shows("D16")
 async def test_a_thread_that_has_no_room_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would fail before it reports that it runs, and its starter would wait for that: no thread is tried."""

@@ -31,6 +31,7 @@ async def web() -> AsyncIterator[Web]:
     await connection.aclose()
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(("allow_filter", "hash_name"), [(True, "sha1"), (False, "sha1"), (True, "sha256")])
 async def test_a_commit(served: GitServer, web: Web, allow_filter: bool, hash_name: str) -> None:
     """Its folders and its small files come; large ones only from a server that cannot leave them out."""
@@ -44,6 +45,7 @@ async def test_a_commit(served: GitServer, web: Web, allow_filter: bool, hash_na
     assert contents == {**FILES, "big.txt": None} if allow_filter else FILES
 
 
+@pytest.mark.posix
 async def test_a_tag_is_its_commit(served: GitServer, web: Web) -> None:
     """Also one that is an object of its own."""
     commit = served.repository("org/tags", FILES)
@@ -52,6 +54,7 @@ async def test_a_tag_is_its_commit(served: GitServer, web: Web) -> None:
     assert await list_refs(f"{served.url}/org/tags.git", web, "refs/tags/v1") == {"refs/tags/v1": (commit, "")}
 
 
+@pytest.mark.posix
 async def test_many_versions_of_one_folder(served: GitServer, web: Web) -> None:
     """Git then sends folders as changes of other folders; the commit asked for comes alone."""
     many = {f"file-{number:04d}-with-a-long-name.bin": pointer_to(b"%d" % number) for number in range(400)}
@@ -63,6 +66,7 @@ async def test_many_versions_of_one_folder(served: GitServer, web: Web) -> None:
     assert len(found.files) == 1201
 
 
+@pytest.mark.posix
 async def test_what_is_no_repository(served: GitServer, web: Web) -> None:
     """A refusal is told apart from an answer that is not git's."""
     with pytest.raises(GitRefused):

@@ -40,6 +40,7 @@ def oid(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+@pytest.mark.posix
 async def test_a_repository(served: GitServer) -> None:
     """Each pointer is a file, with the digest and size that it states; what git itself has is left out."""
     found = await ask(f"git-lfs:{served.url}/org/model", {})
@@ -53,6 +54,7 @@ async def test_a_repository(served: GitServer) -> None:
     assert (again.files, again.is_whole, again.revision) == (found.files[:1], False, found.revision)
 
 
+@pytest.mark.posix
 async def test_a_branch_moves_and_a_commit_stays(served: GitServer) -> None:
     """What a name refers to is asked each time; a commit is its own version."""
     first = served.repository("org/moving", FILES)
@@ -66,6 +68,7 @@ async def test_a_branch_moves_and_a_commit_stays(served: GitServer) -> None:
     assert kept.files[1].checksum == Checksum.of(WEIGHTS)
 
 
+@pytest.mark.posix
 async def test_a_commit_is_read_once_for_all_its_files(served: GitServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """`outdated` asks for each of them: with thousands, reading it for each would take hours."""
     read: list[str] = []
@@ -86,6 +89,7 @@ async def test_a_commit_is_read_once_for_all_its_files(served: GitServer, monkey
     assert read == [read[0]] * 2  # another name of it stands in other sources
 
 
+@pytest.mark.posix
 async def test_a_server_of_the_repository_s_own_choice(served: GitServer) -> None:
     """Its .lfsconfig names it, as for git-lfs; one that cannot be asked is a failure."""
     config = b'# where\n[lfs]\n\turl = "https://lfs.example/org/model/"\n\tlocksverify = false\n'
@@ -97,6 +101,7 @@ async def test_a_server_of_the_repository_s_own_choice(served: GitServer) -> Non
         await ask(f"git-lfs:{served.url}/org/elsewhere.git/a/w.bin", {})
 
 
+@pytest.mark.posix
 @pytest.mark.shows("C15")
 @pytest.mark.timeout(60)  # rather than for hours
 async def test_where_it_says_so_at_too_great_a_length(served: GitServer) -> None:
@@ -108,6 +113,7 @@ async def test_where_it_says_so_at_too_great_a_length(served: GitServer) -> None
             await ask(f"git-lfs:{served.url}/org/{name}.git/a/w.bin", {})
 
 
+@pytest.mark.posix
 @pytest.mark.shows("S8", "C15")
 @pytest.mark.parametrize("command", [b"command=ls-refs", b"command=fetch"])
 async def test_a_complaint_that_repeats_a_token(served: GitServer, command: bytes) -> None:
@@ -124,6 +130,7 @@ async def test_a_complaint_that_repeats_a_token(served: GitServer, command: byte
     assert served.requests[-1].fields["authorization"] == f"Bearer {TOKEN}"
 
 
+@pytest.mark.posix
 @pytest.mark.shows("S8")
 async def test_names_that_repeat_a_token(served: GitServer) -> None:
     """Nor is it among the nearest names."""
@@ -138,6 +145,7 @@ async def test_names_that_repeat_a_token(served: GitServer) -> None:
     assert TOKEN not in repr(caught.value)
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(
     ("below", "reason"),
     [
@@ -158,6 +166,7 @@ async def test_what_is_not_there(served: GitServer, below: str, reason: str) -> 
         await ask(f"git-lfs:{served.url}{below}", {})
 
 
+@pytest.mark.posix
 async def test_a_repository_without_any(served: GitServer) -> None:
     """It says so."""
     served.repository("org/plain", {"README": b"hi"})
@@ -165,6 +174,7 @@ async def test_a_repository_without_any(served: GitServer) -> None:
         await ask(f"git-lfs:{served.url}/org/plain", {})
 
 
+@pytest.mark.posix
 @pytest.mark.shows("C15")
 @pytest.mark.parametrize("body", [b"", b"0000", b"nonsense", b"000dpackfile\n0000", b"0031" + b"f" * 40 + b" x\n"])
 async def test_an_answer_that_makes_no_sense(served: GitServer, body: bytes) -> None:
@@ -246,6 +256,7 @@ class Behind:
         return await self._web.post(url.replace(self._host, self._url), body, accept=accept, fields=fields)
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(
     ("host", "plain", "raw"),
     [

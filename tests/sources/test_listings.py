@@ -113,6 +113,7 @@ def test_what_others_write_as_sums() -> None:
     assert read_sums(SUMS) == read_sums(SUMS.replace("\n", "\r\n")) == expected
 
 
+@pytest.mark.posix
 def test_a_real_sha256sum(tmp_path: Path) -> None:
     """The program's output is read, and it accepts what we write."""
     program = shutil.which("sha256sum")

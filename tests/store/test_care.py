@@ -67,6 +67,7 @@ async def test_who_uses_what(tmp_path: Path) -> None:
     assert survey(tmp_path / "nothing") == []
 
 
+@pytest.mark.posix
 @pytest.mark.shows("X12")
 @pytest.mark.parametrize("link_mode", ["auto", "copy"])
 async def test_what_a_project_has_is_never_removed(tmp_path: Path, link_mode: str) -> None:
@@ -137,6 +138,7 @@ async def test_a_project_on_a_disk_that_is_away_keeps_its_files(
     assert left(tmp_path) == "a"
 
 
+@pytest.mark.posix
 async def test_by_age_and_by_size(tmp_path: Path) -> None:
     """What was not taken for longest goes first, until the store is small enough."""
     project = await fill(tmp_path, "one", "abc")
@@ -150,6 +152,7 @@ async def test_by_age_and_by_size(tmp_path: Path) -> None:
     assert left(tmp_path) == ""
 
 
+@pytest.mark.posix
 async def test_what_somebody_takes_now_stays(tmp_path: Path) -> None:
     """The lock on the content is held while it is taken."""
     (await fill(tmp_path, "one", "a")).finals()["a"].unlink()
@@ -164,6 +167,7 @@ async def test_what_somebody_takes_now_stays(tmp_path: Path) -> None:
     assert left(tmp_path) == "a"
 
 
+@pytest.mark.posix
 @pytest.mark.shows("X12")
 async def test_what_was_taken_since_it_was_looked_at_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy has no second name that would tell: the project's note does."""

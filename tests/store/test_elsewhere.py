@@ -20,6 +20,7 @@ def names(found: list[Candidate]) -> list[str]:
     return [each.path.name for each in found]
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(
     ("environ", "expected"),
     [
@@ -74,6 +75,7 @@ def user_of_store(store: Path, user: int, *lines: list[object]) -> None:
     os.chown(users / f"{user}.{'0' * 24}", user, -1)
 
 
+@pytest.mark.posix
 @needs_root
 def test_nobody_says_where_another_looks(tmp_path: Path) -> None:
     """A folder that another user names is not looked through; one of this user's other projects is."""
@@ -86,6 +88,7 @@ def test_nobody_says_where_another_looks(tmp_path: Path) -> None:
     assert [len(files.of_size(size)) for size in (4, 6)] == [1, 0]
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("place", ["/no\0path", "/\ud800"])
 def test_forged_lines_stop_nothing(tmp_path: Path, place: str) -> None:
     """Names that are no paths, and times that no number is as large as."""

@@ -101,6 +101,7 @@ async def test_a_second_project_fetches_nothing(machine: Machine) -> None:
     assert {await machine.state(name) for name in ("one", "two")} == {AssetState.VERIFIED}
 
 
+@pytest.mark.posix
 async def test_copies_are_independent(machine: Machine) -> None:
     """With copies, a project's file has the usual mode, and the store's is read-only."""
     first, second = await machine.sync("one", link_mode="copy"), await machine.sync("two", link_mode="copy")
@@ -125,6 +126,7 @@ async def test_what_was_written_through_a_link_is_not_handed_out(machine: Machin
     assert machine.object.samefile(machine.file("one"))
 
 
+@pytest.mark.posix
 @pytest.mark.shows("X12")
 async def test_an_object_that_somebody_put_there_is_read_first(machine: Machine) -> None:
     """Only this user's own verification counts."""
@@ -160,6 +162,7 @@ async def test_offline_takes_from_the_store(machine: Machine) -> None:
     assert isinstance(await machine.sync("two", offline=True), AssetReused)
 
 
+@pytest.mark.posix
 async def test_what_is_not_there_yet_is_no_trouble(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
     """A store that has nothing of an asset is in order, and nobody is warned about it."""
     await machine.sync("one")
@@ -241,6 +244,7 @@ def as_member(user: int, root: Path, name: str, umask: int) -> str:
     return as_user(user, act, umask=umask)
 
 
+@pytest.mark.posix
 @pytest.mark.shows("X12")
 @needs_root
 @pytest.mark.parametrize(("umask", "link"), [(0o002, "hardlink"), (0o077, "copy")], ids=["shared", "private"])

@@ -66,6 +66,7 @@ def piped(place: Path, _: Path) -> None:
     os.mkfifo(place)
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("put", [linked, symlinked, piped])
 @pytest.mark.timeout(60)  # without its guard, it would wait for ever
 @pytest.mark.shows("S20")
@@ -84,6 +85,7 @@ def test_nothing_is_written_to_what_others_have_put_there(
     assert precious.read_bytes() == b"of mine\n"
 
 
+@pytest.mark.posix
 def test_a_project_is_known_from_its_first_use_on(store: StateFolder, project: Path) -> None:
     """Its folder comes first: without it, a run that dies right then would leave a use of nobody."""
     UseLog(store, project).note([FIRST])
@@ -122,6 +124,7 @@ def test_no_more_is_read_than_a_log_of_uses_may_have(
     assert limits == [64 * 1024 * 1024]
 
 
+@pytest.mark.posix
 @pytest.mark.shows("S20")
 def test_a_terminal_does_not_become_ours(store: StateFolder, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What others have put in the place of the file is neither waited for nor followed, nor does it control us."""

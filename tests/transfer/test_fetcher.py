@@ -96,6 +96,7 @@ async def test_small_files_are_remembered_as_verified(project: Project, server: 
     assert len(server.stats.requests) == MIN_SMALL_FILES
 
 
+@pytest.mark.posix
 @pytest.mark.shows("S1", "S14")
 @pytest.mark.parametrize("there", [CONTENT, b"evil bytes"], ids=["the same", "another"])
 async def test_what_took_the_name_meanwhile_counts_once_it_is_hashed(

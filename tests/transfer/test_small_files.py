@@ -107,6 +107,7 @@ async def test_no_more_connections_to_a_host_than_allowed(server: AssetServer, p
     assert server.stats.most_open_connections == 1
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("is_symlink", [True, False], ids=["symlink", "closed"])
 @pytest.mark.shows("X7")
 async def test_nothing_is_fetched_for_a_folder_that_cannot_be_used(
@@ -197,6 +198,7 @@ async def test_a_server_in_trouble_is_not_asked_twice_for_everything(server: Ass
     assert len(server.stats.requests) <= COUNT + MAX_CONSECUTIVE_FAILURES + 2
 
 
+@pytest.mark.posix
 @pytest.mark.shows("D11", "D12")
 @pytest.mark.parametrize("obstacle", ["folder", "link to elsewhere", "file for a folder"])
 async def test_what_is_in_the_way(server: AssetServer, project: Project, tmp_path: Path, obstacle: str) -> None:

@@ -171,6 +171,7 @@ def test_small_files_wait_for_no_round_trip(tmp_path: Path) -> None:
     assert seconds() <= 0.16 * seconds(pipelining=False)
 
 
+@pytest.mark.posix
 def test_segments_wait_for_no_round_trip(tmp_path: Path) -> None:
     """Over 80 ms and a fast link, the next segment is requested while the last one is still coming."""
 

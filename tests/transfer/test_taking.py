@@ -185,6 +185,7 @@ def test_from_the_cache_of_huggingface_hub(
     assert cached.stat().st_nlink == 1
 
 
+@pytest.mark.posix
 def test_the_command(project: Project, tmp_path: Path) -> None:
     """It says what it has taken and what is left; the exit code is 0, and a place that is not there is wrong usage."""
     project.add("b", ["https://origin.example/b.bin"], b"other")
