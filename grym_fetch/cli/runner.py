@@ -401,7 +401,8 @@ def print_error(error: GrymFetchError, *, manifest: Path | None = None) -> None:
         shown = _shown(text.removesuffix(advice).rstrip(" \n.") if advice else text)
         if is_github(os.environ):
             told_with = f"{shown}\nhint: {as_sentence(_shown(advice))}" if advice else shown
-            file = "" if manifest is None else path_from(os.environ.get("GITHUB_WORKSPACE") or os.curdir, manifest)
+            home = os.environ.get("GITHUB_WORKSPACE") or os.curdir
+            file = "" if manifest is None else path_from(home, manifest).replace(os.sep, "/")
             streams.tell(annotation("error", told_with, title=safe_text(failure.asset_id or ""), file=file))
             continue
         if number and is_terminal:

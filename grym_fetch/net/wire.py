@@ -433,8 +433,8 @@ class Wire(asyncio.BufferedProtocol):
 
     def _look(self) -> None:
         self._watchdog = None
-        if self._waiter is None or self._waiter.done():
-            return
+        if self._waiter is None or self._waiter.done() or self.state in ENDED:
+            return  # or it is being closed already
         now = self._loop.time()
         left = self._last_arrival + self._stall_timeout - now
         for_head = self._head_by - now if self._parser.head is None else left

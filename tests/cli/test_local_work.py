@@ -50,6 +50,7 @@ def test_a_pipe_gets_a_line_of_progress(capsys: pytest.CaptureFixture[str]) -> N
     assert "0 of 2 files, 2.0 of 4.0 KiB" in capsys.readouterr().err
 
 
+@pytest.mark.posix
 def test_a_terminal_gets_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     """And what the command prints meanwhile comes above it."""
     terminal = Terminal()

@@ -38,6 +38,7 @@ def ended(command: str, script: str = "$G {}", **environment: str) -> subprocess
     )
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("command", typical(COMMANDS, "sync", "doctor"))
 @pytest.mark.shows("D23")
 def test_a_working_folder_that_is_gone(tmp_path: Path, command: str) -> None:

@@ -692,6 +692,7 @@ async def test_certificates_that_are_not_there_are_named(
     assert f"SSL_CERT_FILE names {tmp_path / 'gone.pem'}, which cannot be read" in str(error)
 
 
+@pytest.mark.posix
 def test_keys_are_logged_where_python_would(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """SSLKEYLOGFILE is left to Python."""
     monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))

@@ -408,6 +408,17 @@ async def test_silence_fails_the_response_and_keeps_what_came() -> None:
 # -- requests ahead of their turn --------------------------------------------------------------------------------------
 
 
+async def test_the_watchdog_leaves_alone_what_is_being_closed() -> None:
+    """It may be due between the closing and its end: whoever waits is told that it was closed."""
+    socket = FakeSocket()
+    asking = asyncio.ensure_future(socket.wire.ask(b"GET", URL))
+    await turn()
+    await aborts(socket)
+    await looks(socket)
+    with pytest.raises(ConnectionLost, match="was closed"):
+        await asking
+
+
 async def next_answer(wire: Wire) -> bytes:
     """Release the last response, and read the next one."""
     wire.finish()

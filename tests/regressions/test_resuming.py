@@ -294,6 +294,7 @@ async def test_nextcloud_10547_a_journal_that_is_ahead_of_its_data_spreads_no_em
     assert SIZE - left <= world.sent <= SIZE - left + SLACK
 
 
+@pytest.mark.posix
 @pytest.mark.shows("B16", "D15")
 async def test_ollama_8769_a_stage_that_vanishes_before_the_rename_is_an_error_and_not_the_end(world: World) -> None:
     """Somebody deletes the part when every byte is there. The run reports it; the next one fetches it."""
