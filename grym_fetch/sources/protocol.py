@@ -117,7 +117,7 @@ class Web(Protocol):
 
         ``accept``: the media types to ask for, as in the field ``Accept``, if not any.
 
-        Returns a page also for 401, 403, 404, 410 and 451, unless the answer asks to wait. Any other failure is a
+        Returns a page also for 401, 404, 410 and 451, and for a 403 that does not ask to wait. Any other failure is a
         `SourceFailed`.
         """
 
