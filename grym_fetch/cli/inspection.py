@@ -61,7 +61,8 @@ def check_command(
     """Say whether assets are present and valid: those named, or else all of them.
 
     A file that was verified before and has not changed since (size, times, inode, device) is trusted. Exit code 3 if
-    something is corrupt, else 1 if something is missing, partial or, without --allow-unpinned, unverified.
+    something is corrupt, 4 if a file cannot be read, else 1 if something is missing, partial or, without
+    --allow-unpinned, unverified.
     """
     if store:
         from grym_fetch.cli.store import check_store
