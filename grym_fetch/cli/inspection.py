@@ -46,7 +46,7 @@ PAGE_ROWS = 10_000
 @option("--full", is_flag=True, help="Also read files that were verified before.")
 @minimal_option("Check the small stand-ins of assets that have one.")
 @option("--allow-unpinned", is_flag=True, help="Accept files without a checksum, unverified.")
-@store_option("Read every byte of the machine's store, instead. [in your cache folder]", envvar=None)
+@store_option("Read every byte of the machine's store, instead. [as `store` finds it]", envvar=None)
 @progress_options
 @common_options
 def check_command(
