@@ -79,9 +79,9 @@ def add_command(
 ) -> int:
     """Add an asset to the manifest, with its checksum and size.
 
-    A URL is downloaded into its place in the assets folder. A file is hashed and copied there; --url says where others
-    can download it. A short address such as hf://ORG/REPO/FILE is asked about at its hub, and can lead to several
-    assets. If there is no manifest, assets.json is created in the working folder.
+    A plain URL is downloaded into its place in the assets folder. Of a file, --url says where others can download it. A
+    short address such as hf://ORG/REPO/FILE is asked about at its hub, and can lead to several assets. Where no
+    manifest is found, assets.json is created in the working folder.
     """
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from

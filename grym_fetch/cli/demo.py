@@ -15,8 +15,7 @@ def demo_command(common: Common, keep: bool) -> int:
     """Show the main job without a network: servers on loopback, an interruption, a resume.
 
     Two servers in this process offer the same made-up assets; one of them breaks off half-way. The real command
-    fetches them, is killed in the middle, and is run again. It takes less than a minute and, until it ends, some
-    400 MiB under TMPDIR.
+    fetches them, is killed in the middle, and is run again. Until it ends, it needs some 400 MiB under TMPDIR.
     """
     from grym_fetch.cli.demo_stage import FULL
     from grym_fetch.cli.demo_story import perform

@@ -46,7 +46,7 @@ PAGE_ROWS = 10_000
 @option("--full", is_flag=True, help="Also read files that were verified before.")
 @minimal_option("Check the small stand-ins of assets that have one.")
 @option("--allow-unpinned", is_flag=True, help="Accept files without a checksum, unverified.")
-@store_option("Read every byte of the machine's store, instead. [in your cache folder]", envvar=None)
+@store_option("Read every byte of the machine's store, instead. [as `store` finds it]", envvar=None)
 @progress_options
 @common_options
 def check_command(
@@ -61,7 +61,8 @@ def check_command(
     """Say whether assets are present and valid: those named, or else all of them.
 
     A file that was verified before and has not changed since (size, times, inode, device) is trusted. Exit code 3 if
-    something is corrupt, else 1 if something is missing, partial or, without --allow-unpinned, unverified.
+    something is corrupt, 4 if a file cannot be read, else 1 if something is missing, partial or, without
+    --allow-unpinned, unverified.
     """
     if store:
         from grym_fetch.cli.store import check_store

@@ -217,7 +217,7 @@ def common_options(command: F) -> F:
         ),
         option("--json", is_flag=True, help="Write JSON to stdout, one object per line."),
         option("-q", "--quiet", is_flag=True, help="Show only errors, and what is asked for."),
-        option("-v", "--verbose", count=True, type=Verbosity(), help="Show more: -v what happens, -vv everything."),
+        option("-v", "--verbose", count=True, type=Verbosity(), help="Show more: -v what happens, -vv requests, too."),
         option("--external-assets-dir", metavar="DIR", help="Look for files here, too. [<root>/../assets]"),
         option("--assets-dir", metavar="DIR", help="Keep assets here. [<root>/assets]"),
         option(
@@ -292,7 +292,7 @@ def transfer_options(command: F) -> F:
         setting("--stall-timeout", type=float, default=30.0, metavar="S", show_default=True,
                help="Give up on a connection after this many seconds without data."),
         setting("--retries", type=int, default=5, metavar="N", show_default=True,
-               help="Ask a server again this often after failures that may pass; progress starts the count anew."),
+               help="How often to try a server again that fails; progress starts the count anew."),
         option("--allow-unpinned", is_flag=True, help="Also fetch assets without a checksum, unverified."),
         option("--allow-stale", is_flag=True,
                help="Also use a manifest that has expired or is older than the last one used."),

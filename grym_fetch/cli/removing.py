@@ -57,7 +57,7 @@ def remove_command(common: Common, asset_id: str, delete_file: bool, yes: bool) 
 @option("-n", "--dry-run", is_flag=True, help="Print what would be removed, and remove nothing.")
 @option("--orphans", is_flag=True, help="Also delete your files in the assets folder that no asset names.")
 @option("-y", "--yes", is_flag=True, help="Delete them without asking.")
-@store_option("Remove from the machine's store what no project uses, instead. [in your cache folder]", envvar=None)
+@store_option("Remove from the machine's store what no project uses, instead. [as `store` finds it]", envvar=None)
 @option(
     "--older-than",
     type=click.FloatRange(min=0),

@@ -31,8 +31,8 @@ _LEAST_CHECKSUM = 12
 def store_command(common: Common, folder: str | None) -> int:
     """Show what the machine's store holds, how large it is, and which projects use it.
 
-    DIR is the store's folder, by default the one that is configured, or grym-fetch/store in your cache folder. `sync
-    --store` fills it, `check --store` reads all of it, and `prune --store` removes what no project uses.
+    DIR is the store's folder, by default the one that is configured, or grym-fetch/store in your cache folder. `check
+    --store` reads all of it, and `prune --store` removes what no project uses.
     """
     from grym_fetch.cli.runner import print_data, run_plain
     from grym_fetch.core.figures import format_size
