@@ -224,7 +224,10 @@ def _afterwards(
     from grym_fetch.repo.identify import ignore_line
 
     files: list[Placeholder] = cleaner.recorded(plan.source)
-    added = add_to_manifest(manifest, files, base_url, time.time()) if manifest is not None else []
+    added: list[str] = []
+    if manifest is not None:
+        is_held = cleaner.holds_folder_of(manifest)
+        added = add_to_manifest(manifest, files, base_url, time.time(), is_held=is_held)
     lines = [ignore_line(file.original_path) for file in files]
     new = add_to_gitignore(plan.root, lines) if gitignore else []
     if common.json:

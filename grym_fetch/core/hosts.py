@@ -414,6 +414,16 @@ class Hosts:
             known.away_since = now
         return max(0.0, known.away_since + patience - now)
 
+    def is_returning(self, host: str, now: float, patience: float) -> float:
+        """It could not be connected to, and now answers, but has not served anybody since: a gateway speaks for it.
+
+        Return for how many more seconds all assets wait for it, as in `cannot_be_reached`.
+        """
+        known = self._hosts.get(host)
+        if known is None or known.away_since is None:
+            return 0.0
+        return max(0.0, known.away_since + patience - now)
+
     def refused_opening(self, host: str, others: int, now: float, error: GrymFetchError) -> None:
         """A connection that was only opened has failed, while ``others`` are open and idle. Never a failure.
 

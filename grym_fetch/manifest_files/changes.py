@@ -40,9 +40,10 @@ Change = Callable[[Any, Any], ManifestEdits]
 meaning. Called again if the file has changed in the meantime."""
 
 
-def edit_manifest(path: Path, change: Change) -> ParsedManifest[ManifestSource] | None:
+def edit_manifest(path: Path, change: Change, *, is_held: bool = False) -> ParsedManifest[ManifestSource] | None:
     """Change the manifest and return it as it is now; None if another process is changing it: try again later.
 
+    ``is_held``: the caller has locked the folder, which nobody can do twice.
     Blocking: for a thread. Raises `EditRefused` if the result would not be a valid manifest, `ManifestError` if the
     file is not valid now, `StorageError` if it cannot be written, and whatever ``change`` raises.
     """
@@ -50,10 +51,11 @@ def edit_manifest(path: Path, change: Change) -> ParsedManifest[ManifestSource] 
     real = Path(os.path.realpath(path))
     source = safe_text(str(path))
     with storage_errors(path), opened_folder(real.parent) as folder, ExitStack() as stack:
-        stack.callback(os.close, turn := system.open_lock(folder))
-        # Where there are no locks, the check before the rename has to do.
-        if try_flock(turn) is Flock.BUSY:
-            return None
+        if not is_held:
+            stack.callback(os.close, turn := system.open_lock(folder))
+            # Where there are no locks, the check before the rename has to do.
+            if try_flock(turn) is Flock.BUSY:
+                return None
         for _ in range(MAX_ATTEMPTS if is_long_kind(path) else 0):
             if (done := _edit_lines(real, folder, source, change)) is not None:
                 return done

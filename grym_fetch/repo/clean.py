@@ -357,6 +357,11 @@ class Cleaner:
             size -= system.allocated_bytes(os.lstat(place.with_name(draft_name(place.name))))
         return size
 
+    def holds_folder_of(self, path: Path) -> bool:
+        """Whether a file, or what it leads to, is in the external folder itself, which is locked."""
+        with storage_errors(path):
+            return os.path.samestat(os.fstat(self._folder), os.stat(Path(os.path.realpath(path)).parent))
+
     def moves(self) -> Iterator[Moved | Kept]:
         """Move one file after the other; one that cannot be moved does not stop the others.
 

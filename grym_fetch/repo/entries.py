@@ -49,10 +49,13 @@ def assets_for(moved: Iterable[Placeholder], manifest: Manifest, base_url: str) 
     return assets
 
 
-def add_to_manifest(path: Path, moved: Iterable[Placeholder], base_url: str, now: float) -> list[str]:
+def add_to_manifest(
+    path: Path, moved: Iterable[Placeholder], base_url: str, now: float, *, is_held: bool = False
+) -> list[str]:
     """Add moved files to a manifest, which is created if there is none; return the added ids.
 
-    ``now`` is in seconds since the epoch. Raises `ManifestError` if the manifest is invalid, or would become so.
+    ``now`` is in seconds since the epoch; ``is_held``: see `edit_manifest`. Raises `ManifestError` if the manifest is
+    invalid, or would become so.
     """
     files = list(moved)
     added: list[str] = []
@@ -66,7 +69,7 @@ def add_to_manifest(path: Path, moved: Iterable[Placeholder], base_url: str, now
 
     if not path.exists():
         create_manifest(path, now)
-    if edit_manifest(path, change) is None:
+    if edit_manifest(path, change, is_held=is_held) is None:
         raise Locked(safe_text(str(path)), "another process is changing the manifest; run the command again")
     return added
 

@@ -496,10 +496,11 @@ class Transfer:
         if attempt.segment.whole and attempt.first_byte_at is None:
             self._hosts.refused_whole(attempt, error)
         policy = self._settings.retry
-        host_patience = 0.0
         if isinstance(error, ConnectFailed):
             scheme = error.url.partition(":")[0]
             host_patience = self._hosts.cannot_be_reached(attempt.host, scheme, now, policy.patience)
+        else:
+            host_patience = self._hosts.is_returning(attempt.host, now, policy.patience)
         decision = self._origins.failed(
             origin,
             error,

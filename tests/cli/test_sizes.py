@@ -157,3 +157,15 @@ def test_quiet_does_not_hide_what_is_left(repository: Path) -> None:
     done = invoke("clean", "2", "-y", "-q")
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr == "not moved: b.bin: has changes that are not committed; commit them, or use --allow-dirty\n"
+
+
+@pytest.mark.posix
+def test_clean_adds_to_a_manifest_in_the_target(repository: Path, tmp_path: Path) -> None:
+    """The folder is locked by the clean itself, which is nobody else who changes the manifest."""
+    manifest = tmp_path / "target" / "assets.json"
+    manifest.parent.mkdir()
+    manifest.write_text('{"version": "1", "assets": []}')
+    where = ["--yes", "--add-to-manifest", "--base-url", "https://h.example/files", "--config", str(manifest)]
+    done = invoke("clean", "--size", "1MB", ".", str(manifest.parent), *where)
+    assert done.exit_code == 0, done.output
+    assert [asset.local_path for asset in parse_manifest(manifest.read_bytes(), "m").manifest.assets] == ["b.bin"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from grym_fetch import SyncFailed
-from grym_fetch.core.errors import BadStatus, ConnectFailed, GrymFetchError, Throttled
+from grym_fetch.core.errors import BadStatus, ConnectFailed, ConnectionLost, GrymFetchError, Throttled, TransferError
 from grym_fetch.testing import AssetServer, seeded_bytes
 from grym_fetch.testing.faults import Fault, HtmlPage, RawAnswer, RedirectLoop, Status
 from tests.support.fakes import VirtualClock
@@ -88,11 +88,17 @@ async def test_who_wants_no_patience_has_none(tmp_path: Path, settings: dict[str
 
 
 class Gone:
-    """A server that cannot be connected to from when it has served one asset, for some seconds; others are listed."""
+    """A server that cannot be connected to from when it has served one asset, for some seconds; others are listed.
 
-    def __init__(self, tmp_path: Path, seconds: float, count: int) -> None:
+    For ``returns`` more seconds, it fails with ``then``.
+    """
+
+    def __init__(
+        self, tmp_path: Path, seconds: float, count: int, *, then: TransferError | None = None, returns: float = 0.0
+    ) -> None:
         self.project = Project(tmp_path / "project")
         self.clock = VirtualClock()
+        self._then, self._returns = then, returns
         urls = {f"a{number}": f"https://one.example/{number}" for number in range(count)}
         self.world = SmallWorld(dict.fromkeys(urls.values(), CONTENT), pace=self.pace, clock=lambda _: self.clock)
         for name, url in urls.items():
@@ -107,6 +113,8 @@ class Gone:
                 self.ends = self.clock.now + self._seconds
             if self.clock.now < self.ends:
                 raise ConnectFailed(url, "cannot connect: connection refused")
+            if self._then is not None and self.clock.now < self.ends + self._returns:
+                raise self._then
 
     async def sync(self, **settings: Any) -> set[str]:
         """Run one sync over one connection; return what has failed."""
@@ -122,6 +130,17 @@ class Gone:
 async def test_a_server_that_has_served_another_asset_is_waited_for(tmp_path: Path) -> None:
     """It goes away between two files."""
     assert await Gone(tmp_path, 100.0, count=3).sync() == set()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [BadStatus(ONE, 502, "bad gateway"), BadStatus(ONE, 404, "not found"), ConnectionLost(ONE, "broke off")],
+    ids=str,
+)
+@pytest.mark.shows("N22")
+async def test_a_server_that_was_away_may_take_a_while_to_be_well(tmp_path: Path, answer: TransferError) -> None:
+    """A gateway is back before what is behind it: no asset is given up, though it has none of its bytes."""
+    assert await Gone(tmp_path, 50.0, count=3, then=answer, returns=30.0).sync(retries=2) == set()
 
 
 async def test_all_assets_wait_for_a_server_together(tmp_path: Path) -> None:
