@@ -22,7 +22,7 @@ E = TypeVar("E", bound=Exception)
 
 
 class GrymFetchError(Exception):
-    """Base class of this package's own errors. ``asset_id``: which asset it is about, if any."""
+    """Base class of this package's own errors. ``asset_id``: which asset it is about, or None."""
 
     asset_id: str | None = None
     advice: str = ""

@@ -232,7 +232,7 @@ class AssetWaiting(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFinished(Event):
-    """A sync, a pin, or the fetching of what is added or updated, ended: counts of assets."""
+    """A run that may fetch ended, such as a sync or a pin: counts of assets."""
 
     type: ClassVar[str] = "run_finished"
     verified: int
