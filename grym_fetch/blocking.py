@@ -394,7 +394,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         """Append the files that a short address such as ``hf://org/repo`` leads to; return them as they are now listed.
 
         The address of a hub's page works too. Files for which the hub states no checksum that a manifest accepts are
-        fetched into place first; the rest is left to `sync`. All files are added, or none.
+        fetched into place first, if they are not there; the rest is left to `sync`. All files are added, or none.
 
         A file that was named gets ``asset_id`` and ``local_path``, by default after its name. For a repository, a
         folder or a pattern, even with one file in it, ``asset_id`` begins each id and ``local_path`` is their folder,
@@ -435,7 +435,8 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         ``format`` is ``metalink``, ``sha256sums``, ``pooch``, ``dvc``, ``aria2`` or ``curl``; any other word is a
         `ValueError`. By default it is guessed.
         ``base_url``: where to find files without an http address in the list. ``prefix`` begins each id, ``folder`` is
-        their folder in the assets folder. Files without a checksum that a manifest accepts are downloaded and measured.
+        their folder in the assets folder. Files without a checksum that a manifest accepts are measured, for which they
+        are downloaded if need be.
 
         Raises `ManifestError` if the file is not such a list, or its files cannot be added, `SyncFailed` if one of many
         cannot be fetched, or what `download_asset` raises.

@@ -78,7 +78,7 @@ class AssetManager:
         external_assets_dir: where else to look for files; default ``assets`` beside the project's root.
         parallel: the most connections open at once, across all assets.
         minimal: use the small stand-ins of assets that have one.
-        allow_stale: also use a stale manifest: one that has expired, or is not as new as the one used before.
+        allow_stale: also use a stale manifest: one that has expired, or may be older than the one used before.
         settings: all other choices, see `Settings`; ``parallel`` and ``allow_stale`` above override it.
         transport: another way to the network, see `grym_fetch.transport`. The manager owns it: `aclose` closes it.
         environ, clock: for tests; by default the process's environment and the system clock.
@@ -442,7 +442,8 @@ class AssetManager:
     ) -> Collection[Asset]:
         """Return the assets that `sync` would take, in the manifest's order. Raises `UnknownAsset` or `UnknownTag`."""
         is_minimal = self.minimal if minimal is None else minimal
-        return self.manifest.select(ids or (), tags or (), all=all, minimal=is_minimal, exclude=exclude)
+        named, tagged = () if ids is None else ids, () if tags is None else tags
+        return self.manifest.select(named, tagged, all=all, minimal=is_minimal, exclude=exclude)
 
     async def plan(
         self,
@@ -637,7 +638,7 @@ class AssetManager:
         """Append the files that a short address such as ``hf://org/repo`` leads to; return them as they are now listed.
 
         The address of a hub's page works too. Files for which the hub states no checksum that a manifest accepts are
-        fetched into place first; the rest is left to `sync`. All files are added, or none.
+        fetched into place first, if they are not there; the rest is left to `sync`. All files are added, or none.
 
         A file that was named gets ``asset_id`` and ``local_path``, by default after its name. For a repository, a
         folder or a pattern, even with one file in it, ``asset_id`` begins each id and ``local_path`` is their folder,
@@ -679,7 +680,8 @@ class AssetManager:
         ``format`` is ``metalink``, ``sha256sums``, ``pooch``, ``dvc``, ``aria2`` or ``curl``; any other word is a
         `ValueError`. By default it is guessed.
         ``base_url``: where to find files without an http address in the list. ``prefix`` begins each id, ``folder`` is
-        their folder in the assets folder. Files without a checksum that a manifest accepts are downloaded and measured.
+        their folder in the assets folder. Files without a checksum that a manifest accepts are measured, for which they
+        are downloaded if need be.
 
         Raises `ManifestError` if the file is not such a list, or its files cannot be added, `SyncFailed` if one of many
         cannot be fetched, or what `download_asset` raises.

@@ -100,7 +100,7 @@ class ForeignManifest(ManifestError):
 
 
 class StaleManifest(ManifestError):
-    """The manifest has expired, or is not as new as the one that was used before. ``why`` says which."""
+    """The manifest has expired, or may be older than the one that was used before. ``why`` says which."""
 
     advice = "Get a newer one, or pass --allow-stale to use it as it is."
 

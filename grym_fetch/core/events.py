@@ -35,7 +35,7 @@ class LinkMode(StrEnum):
 class Event:
     """Base of all events. ``time`` is in seconds since the epoch (wall clock), ``asset`` the asset's id if any.
 
-    ``node``: in a run on a cluster, the worker that tells it.
+    Of a file that is moved or restored, ``asset`` is its path. ``node``: in a run on a cluster, who tells it.
     """
 
     type: ClassVar[str] = ""
