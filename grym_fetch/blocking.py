@@ -111,7 +111,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         """Where the manifest and the files are.
 
         Raises `ManifestError` if there is no manifest to use, `ConfigurationError` for a mistake in a settings file,
-        `StorageError` for a file or folder that cannot be used.
+        `UnsafePath` for an assets folder that may not be used.
         """
         return self._manager.project
 
@@ -128,7 +128,10 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         return self._call(asynchronous.AssetManager.why_stale)
 
     def get_asset_path(self, asset_id: str) -> Path:
-        """Return the asset's path, downloading it first if need be. Raises what `download_asset` raises."""
+        """Return the asset's path, downloading it first if need be.
+
+        Raises `UnknownAsset`, `UnpinnedAsset`, or what else `download_asset` raises.
+        """
         return self._run(asynchronous.AssetManager.get_asset_path, asset_id)
 
     def download_asset(self, asset_id: str, force: bool = False) -> Path:
@@ -137,7 +140,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         Raises `MirrorsExhausted`, `IntegrityError` or `StorageError` if it fails; what has arrived is kept for the next
         call, unless it is wrong. Raises `UnknownAsset`, `UnpinnedAsset`, `PolicyRefused` for an asset without a
         checksum at a plain http address of another machine, `AssetMissing` if it is not there and nothing may be
-        fetched, and `ManifestError`, such as `StaleManifest`.
+        fetched, and `StaleManifest`.
         """
         return self._run(asynchronous.AssetManager.download_asset, asset_id, force)
 
@@ -184,7 +187,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         Looks in ``places`` (folders or files), and where ``grym-fetch adopt`` looks; the digest decides. Fetches
         nothing. ``on_adopted`` is called with each that was taken.
 
-        Raises `SyncFailed` at the end if some failed, `UnknownAsset` or `ManifestError`.
+        Raises `SyncFailed` at the end if some failed, `UnknownAsset` or `StaleManifest`.
         """
         return self._run(
             asynchronous.AssetManager.adopt_assets, places, ids=ids, exclude=exclude, on_adopted=on_adopted
@@ -250,7 +253,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         """Return what fetching these assets would take. Reads none of them: a file that may be right counts as present.
 
         ``on_part`` is told of each part of the plan, which has several if there are very many assets. Then the plan
-        that is returned has only the sums, and its assets are in the parts. Raises `ManifestError`.
+        that is returned has only the sums, and its assets are in the parts. Raises `StaleManifest`.
         """
         return self._run(asynchronous.AssetManager.plan, assets, force=force, on_part=on_part)
 
@@ -271,7 +274,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         valid files again.
 
         Raises `SyncFailed` if any of them failed (the others are there then), `UnknownAsset`, `UnknownTag` or
-        `ManifestError`. If it is known that they would not all fit on the disk, nothing is fetched: each that would be
+        `StaleManifest`. If it is known that they would not all fit on the disk, nothing is fetched: each that would be
         fails with the same `DiskFull`, the group's cause.
         """
         return self._run(
@@ -472,7 +475,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         """Return the assets that have a newer version at their source: of these, or of all that have a source.
 
         ``on_found`` is called with each. Raises `SyncFailed` at the end if some could not be looked up, `UnknownAsset`,
-        or `ManifestError`, such as `EditRefused` if an asset named here has no source.
+        or `EditRefused` if an asset named here has no source.
         """
         return self._run(asynchronous.AssetManager.outdated, ids, exclude=exclude, on_found=on_found)
 
@@ -533,7 +536,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         """Remove an asset from the manifest; with ``delete_file``, also its file, its stand-in's and what was unpacked.
 
         Deletes only in the assets folder, and nothing unpacked that was changed. Returns the files and folders that are
-        gone. Raises `UnknownAsset`, `ManifestError`, or `StorageError` for what cannot be deleted.
+        gone. Raises `UnknownAsset`, or `StorageError` for what cannot be deleted.
         """
         return self._run(asynchronous.AssetManager.remove_asset, asset_id, delete_file=delete_file)
 
@@ -560,7 +563,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         then; pieces of other content are dropped. A `ValueError` with ``pieces`` or a ``minimal`` manager: pin these
         afterwards.
 
-        Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `ManifestError`. With
+        Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`. With
         ``update``, none is pinned then, and an asset that was the only one raises its own error.
         """
         return self._run(

@@ -200,7 +200,7 @@ class AssetManager:
         """Where the manifest and the files are.
 
         Raises `ManifestError` if there is no manifest to use, `ConfigurationError` for a mistake in a settings file,
-        `StorageError` for a file or folder that cannot be used.
+        `UnsafePath` for an assets folder that may not be used.
         """
         if self._project is None:
             config, assets_dir, external = self._places
@@ -269,7 +269,10 @@ class AssetManager:
     # -- single assets ----------------------------------------------------------------------------------------------
 
     async def get_asset_path(self, asset_id: str) -> Path:
-        """Return the asset's path, downloading it first if need be. Raises what `download_asset` raises."""
+        """Return the asset's path, downloading it first if need be.
+
+        Raises `UnknownAsset`, `UnpinnedAsset`, or what else `download_asset` raises.
+        """
         coordinator = self._ready()
         async with self._freshness.using(self.manifest):
             asset = self._asset(asset_id)
@@ -284,7 +287,7 @@ class AssetManager:
         Raises `MirrorsExhausted`, `IntegrityError` or `StorageError` if it fails; what has arrived is kept for the next
         call, unless it is wrong. Raises `UnknownAsset`, `UnpinnedAsset`, `PolicyRefused` for an asset without a
         checksum at a plain http address of another machine, `AssetMissing` if it is not there and nothing may be
-        fetched, and `ManifestError`, such as `StaleManifest`.
+        fetched, and `StaleManifest`.
         """
         coordinator = self._ready()
         async with self._freshness.using(self.manifest):
@@ -338,7 +341,7 @@ class AssetManager:
         Looks in ``places`` (folders or files), and where ``grym-fetch adopt`` looks; the digest decides. Fetches
         nothing. ``on_adopted`` is called with each that was taken.
 
-        Raises `SyncFailed` at the end if some failed, `UnknownAsset` or `ManifestError`.
+        Raises `SyncFailed` at the end if some failed, `UnknownAsset` or `StaleManifest`.
         """
         refuse_one_text(places=places)
         coordinator = self._ready()
@@ -455,7 +458,7 @@ class AssetManager:
         """Return what fetching these assets would take. Reads none of them: a file that may be right counts as present.
 
         ``on_part`` is told of each part of the plan, which has several if there are very many assets. Then the plan
-        that is returned has only the sums, and its assets are in the parts. Raises `ManifestError`.
+        that is returned has only the sums, and its assets are in the parts. Raises `StaleManifest`.
         """
         coordinator = self._ready()
         self._freshness.refuse_stale(self.manifest)
@@ -485,7 +488,7 @@ class AssetManager:
         valid files again.
 
         Raises `SyncFailed` if any of them failed (the others are there then), `UnknownAsset`, `UnknownTag` or
-        `ManifestError`. If it is known that they would not all fit on the disk, nothing is fetched: each that would be
+        `StaleManifest`. If it is known that they would not all fit on the disk, nothing is fetched: each that would be
         fails with the same `DiskFull`, the group's cause.
         """
         self._owner.claim()
@@ -748,7 +751,7 @@ class AssetManager:
         """Return the assets that have a newer version at their source: of these, or of all that have a source.
 
         ``on_found`` is called with each. Raises `SyncFailed` at the end if some could not be looked up, `UnknownAsset`,
-        or `ManifestError`, such as `EditRefused` if an asset named here has no source.
+        or `EditRefused` if an asset named here has no source.
         """
         await self.initialize()
         async with self._editing() as editor:
@@ -830,7 +833,7 @@ class AssetManager:
         """Remove an asset from the manifest; with ``delete_file``, also its file, its stand-in's and what was unpacked.
 
         Deletes only in the assets folder, and nothing unpacked that was changed. Returns the files and folders that are
-        gone. Raises `UnknownAsset`, `ManifestError`, or `StorageError` for what cannot be deleted.
+        gone. Raises `UnknownAsset`, or `StorageError` for what cannot be deleted.
         """
         await self.initialize()
         async with self._editing() as editor:
@@ -861,7 +864,7 @@ class AssetManager:
         then; pieces of other content are dropped. A `ValueError` with ``pieces`` or a ``minimal`` manager: pin these
         afterwards.
 
-        Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `ManifestError`. With
+        Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`. With
         ``update``, none is pinned then, and an asset that was the only one raises its own error.
         """
         if update and (pieces or self.minimal):

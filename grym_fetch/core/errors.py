@@ -329,7 +329,7 @@ class ProxyRefused(TransferError):
 
 
 class IntegrityError(GrymFetchError):
-    """A content is not what the manifest names."""
+    """A content is not what it must be."""
 
 
 @dataclass(frozen=True, slots=True)
