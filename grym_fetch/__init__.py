@@ -60,7 +60,7 @@ __all__ = [
     "create_mock_asset_manager",
 ]
 
-# The modules of names that import aiohttp: imported on first use, so that `--help` stays quick.
+# Imported on first use, so that `--help` stays quick.
 _LAZY = {
     "Asset": "grym_fetch.core.manifest",
     "AssetManager": "grym_fetch.manager",

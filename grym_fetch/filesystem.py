@@ -1,6 +1,6 @@
 """Assets by name for whatever opens addresses through fsspec: ``grym://ID``. Needs the extra ``fsspec``.
 
-Rules: it only reads. Each file system has a blocking manager of its own, which starts on first use.
+Rules: nothing is written through it. Each file system has a blocking manager of its own, which starts on first use.
 """
 
 from __future__ import annotations

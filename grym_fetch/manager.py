@@ -78,7 +78,7 @@ class AssetManager:
         external_assets_dir: where else to look for files; default ``assets`` beside the project's root.
         parallel: the most connections open at once, across all assets.
         minimal: use the small stand-ins of assets that have one.
-        allow_stale: also use a manifest that has expired, or is older than the one used before.
+        allow_stale: also use a stale manifest: one that has expired, or may be older than the one used before.
         settings: all other choices, see `Settings`; ``parallel`` and ``allow_stale`` above override it.
         transport: another way to the network, see `grym_fetch.transport`. The manager owns it: `aclose` closes it.
         environ, clock: for tests; by default the process's environment and the system clock.
@@ -140,7 +140,7 @@ class AssetManager:
 
     @property
     def settings(self) -> Settings:
-        """How assets are fetched. Raises `ConfigurationError` for a settings file that cannot be used."""
+        """How assets are fetched. Raises `ConfigurationError` for a mistake in a settings file."""
         return self._choices.settings
 
     @property
@@ -199,7 +199,7 @@ class AssetManager:
     def project(self) -> Project:
         """Where the manifest and the files are.
 
-        Raises `ManifestError` if there is no manifest, `ConfigurationError` for a settings file that cannot be used,
+        Raises `ManifestError` if there is no manifest to use, `ConfigurationError` for a mistake in a settings file,
         `UnsafePath` for an assets folder that may not be used.
         """
         if self._project is None:
@@ -338,11 +338,8 @@ class AssetManager:
     ) -> AdoptReport:
         """Take what is on this machine already instead of downloading it: these assets, or all that are not in place.
 
-        Looks for files of the right size in ``places`` (folders or files), in the assets and external folders, with
-        ``Settings(store=…)`` in the store and the assets folders of other projects that use it, and in the caches of
-        Hugging Face, torch.hub and pooch. The digest decides. They are put in place as reflinks or copies, from the
-        store and the assets folder also as hard links, which are read-only. Fetches nothing. ``on_adopted`` is called
-        with each that was taken.
+        Looks in ``places`` (folders or files), and where ``grym-fetch adopt`` looks; the digest decides. Fetches
+        nothing. ``on_adopted`` is called with each that was taken.
 
         Raises `SyncFailed` at the end if some failed, `UnknownAsset` or `StaleManifest`.
         """
@@ -367,7 +364,7 @@ class AssetManager:
         return await checking.check(engine, asset, self.project.assets_dir, full=full, emit=self._bus.emit)
 
     async def check_all_assets(self, *, full: bool = False) -> list[AssetStatus]:
-        """Call `check_asset` for every asset, in the manifest's order."""
+        """Call `check_assets` for every asset, in the manifest's order."""
         return await self.check_assets(full=full)
 
     async def check_assets(
@@ -448,7 +445,8 @@ class AssetManager:
     ) -> Collection[Asset]:
         """Return the assets that `sync` would take, in the manifest's order. Raises `UnknownAsset` or `UnknownTag`."""
         is_minimal = self.minimal if minimal is None else minimal
-        return self.manifest.select(ids or (), tags or (), all=all, minimal=is_minimal, exclude=exclude)
+        named, tagged = () if ids is None else ids, () if tags is None else tags
+        return self.manifest.select(named, tagged, all=all, minimal=is_minimal, exclude=exclude)
 
     async def plan(
         self,
@@ -459,10 +457,8 @@ class AssetManager:
     ) -> SyncPlan:
         """Return what fetching these assets would take. Reads none of them: a file that may be right counts as present.
 
-        ``on_part`` is told of each part of the plan: of all of it, unless there are very many assets. Then the plan
-        that is returned has only the sums, and its assets are in the parts.
-
-        Raises `StaleManifest`.
+        ``on_part`` is told of each part of the plan, which has several if there are very many assets. Then the plan
+        that is returned has only the sums, and its assets are in the parts. Raises `StaleManifest`.
         """
         coordinator = self._ready()
         self._freshness.refuse_stale(self.manifest)
@@ -492,8 +488,8 @@ class AssetManager:
         valid files again.
 
         Raises `SyncFailed` if any of them failed (the others are there then), `UnknownAsset`, `UnknownTag` or
-        `StaleManifest`. If they would not all fit on the disk, nothing is fetched: each that would be fails with the
-        same `DiskFull`, the group's cause.
+        `StaleManifest`. If it is known that they would not all fit on the disk, nothing is fetched: each that would be
+        fails with the same `DiskFull`, the group's cause.
         """
         self._owner.claim()
         chosen = self.choose(ids, tags=tags, all=all, minimal=minimal, exclude=exclude)
@@ -522,12 +518,9 @@ class AssetManager:
         ``cluster`` is ``"dask"`` or ``"ray"`` for processes on this machine, ``"dask://HOST:PORT"`` for a scheduler,
         ``"ray://HOST:PORT"`` for a head, a `dask.distributed.Client`, or ``ray`` itself, once it is connected. Each
         worker needs this version of grym-fetch, and sees the assets folder at the same path and as the same user.
-        Tokens and proxies are those of each worker's own environment. ``parallel`` and ``max_per_host`` bound all
-        workers together. Events come from all of them; their ``node`` says from which.
+        Events come from the workers, too; their ``node`` says from which.
 
-        ``each_node``: nothing is shared, and each machine gets a copy of its own: in the manager's ``assets_dir`` if it
-        or ``GRYM_FETCH_ASSETS_DIR`` was named here, or else where its own environment says. Each reads the manifest at
-        the same path.
+        ``each_node``: no folder is shared, and each machine gets a copy of its own. The page on clusters says more.
 
         Raises what `sync` raises, `ClusterError` if the cluster cannot be reached or a worker cannot take part, and
         `DiskFull` itself if the assets would not all fit in a shared folder.
@@ -602,14 +595,14 @@ class AssetManager:
 
         ``fetch``: download it into place first, and list the checksum and size found. ``file``: take these from this
         file, and copy it into the asset's place if it is not there. ``checksums_from``: the address of a list such as
-        ``SHA256SUMS``; the asset must have the digest listed there for its file. ``pieces``: list the digests of its
-        pieces as well, if its file is in place. ``allow_suspicious``: also accept a file that is plainly not an asset,
-        but a web page, a git-lfs pointer or an empty file. Without it, a pointer as ``file`` gives the checksum and
-        size of its content, which is not fetched.
+        ``SHA256SUMS``; the asset gets the digest that it has for its file. ``pieces``: list the digests of its pieces
+        as well, if its file is in place. ``allow_suspicious``: also accept a file that is plainly not an asset, but a
+        web page, a git-lfs pointer or an empty file. Without it, a pointer as ``file`` gives the checksum and size of
+        its content, which is not fetched.
 
         Raises `ManifestError` if it cannot be listed, such as `EditRefused` if the id or path is taken, or for a file
         that is plainly not an asset; `DigestMismatch` or `UnsafePath` if ``file`` is not what the asset says or another
-        one is in its place; `SourceFailed` or `UnknownSource` if the list cannot be fetched or does not have the file;
+        one is in its place; `SourceFailed` or `UnknownSource` if the list cannot be used or does not have the file;
         `PolicyRefused` for a plain http address of another machine with ``fetch``; or what `download_asset` raises.
         """
         await self.initialize()
@@ -648,15 +641,15 @@ class AssetManager:
         """Append the files that a short address such as ``hf://org/repo`` leads to; return them as they are now listed.
 
         The address of a hub's page works too. Files for which the hub states no checksum that a manifest accepts are
-        fetched into place first; the rest is left to `sync`. All files are added, or none.
+        fetched into place first, if they are not there; the rest is left to `sync`. All files are added, or none.
 
         A file that was named gets ``asset_id`` and ``local_path``, by default after its name. For a repository, a
         folder or a pattern, even with one file in it, ``asset_id`` begins each id and ``local_path`` is their folder,
         by default the repository's name; ``name`` and ``fallback_urls`` are then not allowed. ``version`` is by default
         the revision that the hub has.
 
-        Raises `UnknownSource` for what does not exist, `SourceFailed` if the hub does not answer, `ManifestError` if an
-        id or path is taken, `SyncFailed` if one of many cannot be fetched, or what `download_asset` raises.
+        Raises `UnknownSource` for what does not exist, `SourceFailed` if the hub fails, `ManifestError` if the files
+        cannot be listed, `SyncFailed` if one of many cannot be fetched, or what `download_asset` raises.
         """
         from grym_fetch.sources.naming import Naming
 
@@ -689,8 +682,9 @@ class AssetManager:
 
         ``format`` is ``metalink``, ``sha256sums``, ``pooch``, ``dvc``, ``aria2`` or ``curl``; any other word is a
         `ValueError`. By default it is guessed.
-        ``base_url``: where to find files that have no address in the list. ``prefix`` begins each id, ``folder`` is
-        their folder in the assets folder. Files without a checksum that a manifest accepts are downloaded and measured.
+        ``base_url``: where to find files without an http address in the list. ``prefix`` begins each id, ``folder`` is
+        their folder in the assets folder. Files without a checksum that a manifest accepts are measured, for which they
+        are downloaded if need be.
 
         Raises `ManifestError` if the file is not such a list, or its files cannot be added, `SyncFailed` if one of many
         cannot be fetched, or what `download_asset` raises.
@@ -731,7 +725,7 @@ class AssetManager:
 
         ``format`` is ``metalink``, ``aria2``, ``curl``, ``sha256sums`` or ``pooch``; any other word is a `ValueError`.
 
-        Raises `UnknownAsset`, or `ManifestError` for assets whose checksum or addresses the format cannot express.
+        Raises `UnknownAsset`, or `ManifestError` for assets that the format cannot express.
         """
         from grym_fetch.core.errors import EntryUnsuited, Problem
         from grym_fetch.core.text import safe_text
@@ -838,8 +832,8 @@ class AssetManager:
     async def remove_asset(self, asset_id: str, *, delete_file: bool = False) -> tuple[Path, ...]:
         """Remove an asset from the manifest; with ``delete_file``, also its file, its stand-in's and what was unpacked.
 
-        Deletes only in the assets folder, and nothing unpacked that was changed. Returns the deleted files and unpacked
-        folders. Raises `UnknownAsset`, or `StorageError` for what cannot be deleted.
+        Deletes only in the assets folder, and nothing unpacked that was changed. Returns the files and folders that are
+        gone. Raises `UnknownAsset`, or `StorageError` for what cannot be deleted.
         """
         await self.initialize()
         async with self._editing() as editor:
@@ -863,7 +857,7 @@ class AssetManager:
         An existing file is hashed, a missing one is fetched. Stand-ins without a checksum are pinned as well; if the
         manager is ``minimal``, only stand-ins are pinned. ``pieces``: also write the digests of the pieces of these
         assets, or of all, if they are missing. Without ``allow_suspicious``, what is plainly not an asset is refused: a
-        web page, a git-lfs pointer, an empty file. ``on_pinned`` is called with each that is written.
+        web page, a git-lfs pointer, an empty file. ``on_pinned`` is called with each.
 
         ``update``: fetch what the addresses of these assets have now, also where there is a checksum or a file, and
         write all of it or nothing; ``on_found`` is called with each before that. The files that are there stay until
@@ -913,9 +907,8 @@ class AssetManager:
     async def prune(self, *, dry_run: bool = False, orphans: bool | Collection[str] = False) -> PruneReport:
         """Remove abandoned downloads, unused locks and other stale state; ``dry_run``: only report it.
 
-        What an interrupted download left behind counts as abandoned. ``orphans``: also delete this user's files in the
-        assets folder that no asset names, neither of this manifest nor of another one that was used with the folder; if
-        it is names, only these of them. Without it, a ``dry_run`` lists them.
+        What an interrupted download left behind counts as abandoned. ``orphans``: also delete what
+        ``grym-fetch prune --orphans`` would; if it is names, only these of it.
         """
         refuse_one_text(orphans=orphans)
         await self.initialize()

@@ -222,6 +222,8 @@ async def test_unknown_and_unpinned(project: Project, server: AssetServer) -> No
         lambda m: m.add_from_source("hf://org/repo", fallback_urls="https://h/x"),
         lambda m: m.import_list("SHA256SUMS", tags="voice"),
         lambda m: m.prune(orphans="old.bin"),
+        lambda m: m.sync(""),  # such as a variable that is empty: not the same as no choice
+        lambda m: m.sync(tags=""),
     ],
 )
 async def test_one_string_is_not_several(project: Project, call: Callable[[AssetManager], Awaitable[object]]) -> None:

@@ -1,8 +1,7 @@
 """The errors of grym-fetch, split by whose fault they are, because that decides what happens next.
 
 Rules: an error keeps what it was made from, as attributes, and builds its text in `__str__`. So it can be copied and
-pickled, and comes out of a process pool complete. A ``url`` is kept without userinfo, query and fragment,
-which may hold secrets.
+pickled. A ``url`` is kept without userinfo, query and fragment, which may hold secrets.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from grym_fetch.core.nearest import nearest_names
 from grym_fetch.core.text import redact_text, redact_url, safe_text
 
 MOST_SHOWN = 200
-"""The most problems of a file that an error's text spells out."""
+"""The most problems of an unusable file that an error's text spells out."""
 
 
 E = TypeVar("E", bound=Exception)
 
 
 class GrymFetchError(Exception):
-    """Base class of this package's own errors. ``asset_id``: which asset it is about, if any."""
+    """Base class of this package's own errors. ``asset_id``: which asset it is about, or None."""
 
     asset_id: str | None = None
     advice: str = ""
@@ -42,7 +41,7 @@ def _remade(kind: type[E], args: tuple[Any, ...]) -> E:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One problem in a manifest or a settings file: where it is, and what is wrong, or allowed there."""
+    """One problem, as in a manifest or a settings file: where it is, and what is wrong, or allowed there."""
 
     where: str
     key: str
@@ -101,7 +100,7 @@ class ForeignManifest(ManifestError):
 
 
 class StaleManifest(ManifestError):
-    """The manifest has expired, or is not as new as the one that was used before. ``why`` says which."""
+    """The manifest has expired, or may be older than the one that was used before. ``why`` says which."""
 
     advice = "Get a newer one, or pass --allow-stale to use it as it is."
 
@@ -238,7 +237,7 @@ class UnverifiedRead(GrymFetchError):
 
 
 class AssetMissing(GrymFetchError):
-    """The asset is not on disk, and fetching was not allowed, not possible or not asked for."""
+    """The asset would have to be fetched, which was not allowed, not possible or not asked for."""
 
     def __init__(self, asset_id: str, reason: str, advice: str = "") -> None:
         self.asset_id: str = asset_id
@@ -330,7 +329,7 @@ class ProxyRefused(TransferError):
 
 
 class IntegrityError(GrymFetchError):
-    """A content is not what the manifest names."""
+    """A content is not what it must be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,7 +346,7 @@ class OriginFailure:
 
     @property
     def reason(self) -> str:
-        """What happened, without the address."""
+        """What happened."""
         return self.error.reason if isinstance(self.error, TransferError) else str(self.error)
 
     def __str__(self) -> str:
@@ -486,7 +485,7 @@ class SyncFailed(GrymFetchError, ExceptionGroup[GrymFetchError]):
 
     @property
     def message(self) -> str:
-        """The whole text, which is what `pytest.raises` matches for a group."""
+        """The whole text: `pytest.raises` looks here."""
         return str(self)
 
     def __str__(self) -> str:

@@ -1,14 +1,13 @@
 """What happens to an asset, as values. Emitted on the bus; read by the display, ``--json``, the log and callbacks.
 
 Rules: one frozen record per event; ``progress`` is absolute, never a delta, and never exceeds the total; addresses are
-redacted before they get here. The order of an asset's events while it is fetched::
+redacted before they get here. The order of an asset's events while it is fetched, as a rule::
 
     (asset_waiting | asset_verifying)* -> asset_reused, or asset_damaged? -> asset_planned
       -> (asset_waiting | progress | retry_scheduled | mirror_switched | asset_restarted | asset_verifying)*
       -> asset_repaired? -> asset_verified
 
-``asset_failed`` may end it at any point; so may ``asset_reused``, if another process puts the right file there
-meanwhile. What a lost node of a cluster has begun, another one begins again.
+``asset_failed`` may end it at any point.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class LinkMode(StrEnum):
 class Event:
     """Base of all events. ``time`` is in seconds since the epoch (wall clock), ``asset`` the asset's id if any.
 
-    ``node``: in a run on a cluster, the worker that tells it.
+    Of a file that is moved or restored, ``asset`` is its path. ``node``: in a run on a cluster, who tells it.
     """
 
     type: ClassVar[str] = ""
@@ -129,7 +128,7 @@ class AssetPlanned(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetReused(Event):
-    """A file was there and is right. ``taken_from``: where it was, if elsewhere on this machine."""
+    """A file was there, and nothing was found wrong with it. ``taken_from``: where, if elsewhere on this machine."""
 
     type: ClassVar[str] = "asset_reused"
     path: str
@@ -215,7 +214,7 @@ class AssetVerified(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetFailed(Event):
-    """The work on an asset failed, or a check has read it and found it wrong. ``error`` is the class."""
+    """The work on an asset failed, or a check found it wrong. ``error`` is the class."""
 
     type: ClassVar[str] = "asset_failed"
     error: str
@@ -233,7 +232,7 @@ class AssetWaiting(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFinished(Event):
-    """A sync, a pin, or the fetching of what is updated, or added from a hub or a list, ended: counts of assets."""
+    """A run that may fetch ended, such as a sync or a pin: counts of assets."""
 
     type: ClassVar[str] = "run_finished"
     verified: int

@@ -52,7 +52,7 @@ class AssetState(StrEnum):
     COMPLETE = "complete"
     """It is there."""
     ERROR = "error"
-    """It could not be fetched, or a check has read it and found it wrong."""
+    """The work on it failed, or a check found it wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +206,7 @@ class RepairReport:
     has ``pieces``, and ``bad`` of them were wrong or missing: 0 where it is not repaired by pieces. ``bytes_to_fetch``
     is what that costs, ``fetched`` how many of the pieces were, ``downloaded_bytes`` what came over the network, and
     ``saved_bytes`` what was taken from the damaged file. ``is_guess``: no digests of the pieces are known, so that a
-    dry run can only say the least, and in ``bytes_at_most`` the most; else that is None.
+    dry run can only say the least, and in ``bytes_at_most`` the size of the whole file; else that is None.
     """
 
     id: str

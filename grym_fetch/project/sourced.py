@@ -20,7 +20,7 @@ from grym_fetch.project.entries import Entries
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.settings import Settings
 from grym_fetch.sources.choice import unquoted
-from grym_fetch.sources.listings import MAX_LIST_BYTES, digest_for, read_list
+from grym_fetch.sources.listings import MAX_LIST_BYTES, UnknownFormat, digest_for, read_list
 from grym_fetch.sources.naming import Naming, as_assets, listed_assets
 from grym_fetch.sources.protocol import Resolved
 from grym_fetch.sources.registry import hub_of, recognize, resolve, source_of
@@ -91,7 +91,8 @@ class Sources:
             return listed_assets(read_list(data, file.name, format_name), naming, base_url)
         except ValueError as error:
             shown = safe_text(str(file), limit=1000)
-            raise self._entries.refused(Problem(shown, "", safe_text(str(error), limit=1000))) from None
+            advice = "; name it with --format" if isinstance(error, UnknownFormat) else ""
+            raise self._entries.refused(Problem(shown, "", safe_text(str(error), limit=1000) + advice)) from None
 
     async def with_digest_from(self, address: str, asset: Asset) -> Asset:
         """Return the asset with its digest from the list of checksums at an address.

@@ -276,8 +276,12 @@ FORMATS: Mapping[str, Format] = {
 }
 
 
+class UnknownFormat(ValueError):
+    """No format fits a list, and none was named."""
+
+
 def guess_format(name: str, text: str) -> str:
-    """Return the format of a file, judging by its name and its first lines. Raises `ValueError` if none fits."""
+    """Return the format of a file, judging by its name and its first lines. Raises `UnknownFormat` if none fits."""
     lower = name.lower()
     if lower.endswith((".meta4", ".metalink")) or text.lstrip("\ufeff \t\r\n").startswith("<"):
         return "metalink"
@@ -292,7 +296,7 @@ def guess_format(name: str, text: str) -> str:
         return "curl"
     if re.search(r"\s(?:\w+:)?[0-9a-fA-F]{32,128}(?:\s|$)", first):
         return "pooch"
-    raise ValueError("its format is not known; name it with --format")
+    raise UnknownFormat("its format is not known")
 
 
 def read_list(data: bytes, name: str, format_name: str | None = None) -> list[ListedFile]:

@@ -1,7 +1,7 @@
 """What a source is: it turns a short address (``hf://org/repo/file``) into files with plain addresses.
 
-Rules: a source asks its hub only through `Web`. It raises `UnknownSource` or `SourceFailed`; any other exception
-becomes a `SourceFailed`.
+Rules: a source asks its hub only through `Web`. `resolve` and `newest` raise `UnknownSource` or `SourceFailed`; any
+other exception of theirs becomes a `SourceFailed`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class SourceFile:
 
     ``path`` is its path in the repository, ``url`` its plain address, ``source`` the short address of this file alone,
     which is asked again for newer versions. ``size`` in bytes. ``checksum`` is the digest that the hub states, if a
-    manifest accepts it; otherwise it is ``stated``. A file without a checksum is fetched when it is added. ``mirrors``
+    manifest accepts it; otherwise it is ``stated``. A file without a checksum is measured when it is added. ``mirrors``
     are further addresses of the same bytes.
     """
 
@@ -70,8 +70,8 @@ class Resolved:
 class Page:
     """A hub's answer. ``status`` is 200, or says that something does not exist or is not allowed.
 
-    ``url`` is where redirects have led. ``fields`` are the header fields, names in lower case. ``refusal`` says why the
-    status is not 200, and what to do about it; ``reason`` is only why.
+    ``url`` is its address; after a GET, where redirects have led. ``fields`` are the header fields, names in lower
+    case. ``refusal`` says why the status is not 200, and what to do about it; ``reason`` is only why.
     """
 
     url: str
@@ -117,7 +117,7 @@ class Web(Protocol):
 
         ``accept``: the media types to ask for, as in the field ``Accept``, if not any.
 
-        Returns a page also for 401, 404, 410 and 451, and for a 403 that does not ask to wait. Any other failure is a
+        Returns a page also for 401, 403, 404, 410 and 451, unless the hub asks to wait. Any other failure is a
         `SourceFailed`.
         """
 

@@ -1,7 +1,7 @@
 """Content for tests, in memory or made from a seed.
 
 Rules: seeded bytes depend only on the seed and the position, so any range can be made alone. Every 4 KiB begins with a
-mark of its own, and neighbouring blocks of 1 MiB are rotated differently: a piece in the wrong place is noticed.
+mark of its own, and neighbouring blocks of 1 MiB are rotated differently, so that misplaced pieces show.
 """
 
 from __future__ import annotations

@@ -105,8 +105,8 @@ def _call(signature: inspect.Signature, name: str, /, *args: object, **kwargs: o
 class MockAssetManager(AssetManager):
     """A simulated `AssetManager`. Create one with `create_mock_asset_manager`.
 
-    ``paths``, ``fail``, ``sizes`` and ``missing`` may be changed at any time. ``calls`` has every awaited call by the
-    code under test, and `open_asset`, in order, but not the manager's own calls.
+    ``paths``, ``fail``, ``sizes`` and ``missing`` may be changed at any time. ``calls`` has what the code under test
+    has awaited, and `open_asset`, in order.
     """
 
     def __init__(

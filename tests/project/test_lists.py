@@ -74,7 +74,7 @@ async def test_import_what_must_be_fetched(project: Project, server: AssetServer
         ("SHA256SUMS", f"{'0' * 64}  ../a.bin\n", "'../a.bin'"),
         ("list", 'url = "https://h.example/a"\noutput = "/etc/a"\n', "'/etc/a' is absolute"),
         ("list", "ftp://h.example/a\n", "no http or https address"),
-        ("list", "what is this\n", "its format is not known"),
+        ("list", "what is this\n", "its format is not known; name it with --format"),
         ("a.meta4", "<!DOCTYPE a><a/>", "document type"),
     ],
 )
@@ -153,15 +153,17 @@ async def test_a_list_that_does_not_help(project: Project, server: AssetServer) 
     page = server.add("/page", b"<html>").url
     other = server.add("/other", f"{'0' * 64}  a.bim\n".encode()).url
     wrong = server.add("/wrong", f"{'0' * 64}  a.bin\n".encode()).url
+    text = server.add("/text", b"what is this\n").url
     asset = Asset("a", url, "a.bin", checksum=Checksum.of(CONTENT))
     async with project.manager(retries=0) as manager:
-        for where, error in (
-            (server.url("/nothing"), SourceFailed),
-            (page, SourceFailed),
-            (other, UnknownSource),
-            (wrong, EditRefused),
+        for where, error, reason in (
+            (server.url("/nothing"), SourceFailed, None),
+            (page, SourceFailed, None),
+            (text, SourceFailed, r"its format is not known \("),  # and `add` has no --format that could name it
+            (other, UnknownSource, None),
+            (wrong, EditRefused, None),
         ):
-            with pytest.raises(error):
+            with pytest.raises(error, match=reason):
                 await manager.add_asset(asset, fetch=True, checksums_from=where)
     assert "/a.bin" not in [request.path for request in server.stats.requests]
 
