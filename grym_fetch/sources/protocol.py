@@ -117,8 +117,8 @@ class Web(Protocol):
 
         ``accept``: the media types to ask for, as in the field ``Accept``, if not any.
 
-        Returns a page also for 401, 403, 404, 410 and 451, unless the hub asks to wait. Any other failure is a
-        `SourceFailed`.
+        A page may also say that something is not there or not allowed (statuses such as 401 and 404). Any other failure
+        is a `SourceFailed`.
         """
 
     async def post(self, url: str, body: bytes, *, accept: str = "", fields: Mapping[str, str] | None = None) -> Page:
