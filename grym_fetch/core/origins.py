@@ -75,7 +75,7 @@ class Origin:
     is_out: bool = field(default=False, init=False)
     """Whether it must not be asked again in this run."""
     is_set_aside: bool = field(default=False, init=False)
-    """Whether others have different content, and are asked instead as long as nobody says that they are wrong."""
+    """Whether others have different content, and are asked instead, as long as any of them can be."""
     changes: int = field(default=0, init=False)
     """How often its content changed while we fetched."""
     past_caches: bool = field(default=False, init=False)
@@ -291,6 +291,10 @@ class Origin:
         """Others have different content, and are believed before it."""
         self.is_set_aside = True
 
+    def called_back(self) -> None:
+        """It is needed after all: those that were believed fail, or crawl."""
+        self.is_set_aside = False
+
     def reconsidered(self) -> None:
         """Its last answer may not have been about the content: ask it once more."""
         self.is_out = False
@@ -371,8 +375,9 @@ class Origins:
         return sorted(sharing or ready, key=seats)
 
     def turn_to(self, origin: Origin) -> None:
-        """Make this one the current one."""
+        """Make this one the current one, which may be asked again if it was set aside."""
         self.current = origin
+        origin.called_back()
 
     def trust(self, origin: Origin) -> None:
         """From now on, this origin alone is responsible for all bytes."""
@@ -397,10 +402,8 @@ class Origins:
         if self._crawling is None or self._crawling[0] is not self.current:
             self._crawling = (self.current, now)
         slow = set(at_work) if self.together else {self.current}
-        others = [origin for origin in self.usable if not origin.has_crawled and origin.ready_at <= now]
-        if self.together:
-            others = [origin for origin in others if not origin.is_set_aside]
-        fresh = min((o for o in others if o not in slow), key=lambda o: (o.failures, o.number), default=None)
+        others = [o for o in self.usable if o not in slow and not o.has_crawled and o.ready_at <= now]
+        fresh = min(others, key=lambda o: (o.is_set_aside, o.failures, o.number), default=None)
         if fresh is None or now - self._crawling[1] < patience:
             return None
         for origin in slow:

@@ -1,7 +1,7 @@
 """The manifests whose files are in one assets folder: more than one may be, and none of them may undo another's work.
 
 Each user keeps a list of the manifests that were used with the folder, each with the device that it is on. It can be
-lost without harm: a manifest is listed again the next time it is used.
+lost without harm: a manifest is listed again the next time it is synced.
 """
 
 from __future__ import annotations

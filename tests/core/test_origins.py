@@ -450,12 +450,27 @@ def test_together_those_that_crawl_are_left_for_one_that_is_not_at_work() -> Non
     first, second, third = origins.all
     for now in (0.0, 31.0):
         assert origins.find_faster(0.0, now, 30.0, origins.all) is None
-    third.set_aside()
-    assert origins.find_faster(0.0, 32.0, 30.0, [first, second]) is None
-    third.is_set_aside = False
     assert origins.find_faster(0.0, 32.0, 30.0, [first, second]) is third
     assert [origin.has_crawled for origin in origins.all] == [True, True, False]
     assert origins.to_ask(32.0, {third: 5}) == [third, first, second]
+
+
+@pytest.mark.shows("N13", "S12")
+def test_one_that_was_set_aside_is_the_last_to_be_turned_to() -> None:
+    """It has other content than most; but where these crawl, or are out, it may be the one that is right."""
+    origins = Origins(URLS, together=True)
+    first, second, third = origins.all
+    second.set_aside()
+    assert origins.find_faster(0.0, 0.0, 30.0, [first]) is None
+    assert origins.find_faster(0.0, 31.0, 30.0, [first]) is third
+    third.given_up()
+    first.has_crawled = False
+    assert origins.find_faster(0.0, 32.0, 30.0, [first]) is second
+    assert origins.to_ask(32.0, {}) == [first]
+    origins.turn_to(second)
+    assert origins.to_ask(32.0, {}) == [second, first]
+    first.given_up()
+    assert origins.to_ask(32.0, {}) == [second]
 
 
 def test_what_several_have_in_common_is_told() -> None:

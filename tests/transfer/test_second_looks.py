@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.transfer.test_speed import CONTENT, ONE, RATE, SIZE, SIZES, THREE, TWO, Network, steady
+from tests.transfer.test_speed import CONTENT, ONE, RATE, SIZE, SIZES, THREE, TWO, Network, breaks_after, steady
 
 URLS = [ONE, TWO, THREE]
 
@@ -64,6 +64,18 @@ def test_the_first_of_two_lies(tmp_path: Path) -> None:
     [verified] = network.heard.of("asset_verified")
     assert verified["wrong_origins"] == (ONE,)
     assert network.world.sent <= 2.2 * SIZE
+
+
+@pytest.mark.shows("C3", "S12")
+def test_the_one_that_was_believed_fails(tmp_path: Path) -> None:
+    """The other one was set aside for its content; now it is asked all the same, and has the right one."""
+    networks: list[Network] = []
+    speed = breaks_after(steady({ONE: RATE, TWO: RATE}), ONE, SIZE // 2, networks)
+    networks.append(Network(tmp_path, speed, contents={ONE: flipped(100), TWO: CONTENT}))
+    networks[0].sync(mirrors="together", retries=0)
+    assert networks[0].path.read_bytes() == CONTENT
+    [verified] = networks[0].heard.of("asset_verified")
+    assert verified["wrong_origins"] == (ONE,)
 
 
 def test_mirrors_that_agree_cost_one_piece(tmp_path: Path) -> None:
