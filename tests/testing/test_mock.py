@@ -346,6 +346,7 @@ async def test_what_needs_a_disk_is_not_played() -> None:
     assert "`pin`, `prune`, `add_from_source` and `import_list` are not supported" in said
 
 
+@pytest.mark.posix
 async def test_neither_network_nor_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """No socket and no file is opened, nor is any file looked at."""
 
