@@ -134,7 +134,7 @@ user, umask, groups = int(sys.argv[1]), int(sys.argv[2], 8), [int(each) for each
 for each in ("ascii", "idna", "utf_8_sig", "latin_1", "cp437"):
     importlib.import_module(f"encodings.{each}")
 for each in pkgutil.walk_packages(grym_fetch.__path__, "grym_fetch."):
-    if not each.name.endswith(("__main__", "plugin", "system_windows", "windows_folders")):
+    if "windows" not in each.name and not each.name.endswith(("__main__", "plugin")):
         importlib.import_module(each.name)
 sys.argv = ["grym-fetch", *sys.argv[4:]]
 os.setgroups(groups)

@@ -173,7 +173,7 @@ def _waiting() -> socket.socket:
 # --- The process that waits ---------------------------------------------------------------------------------
 
 
-_FEW_NEED = re.compile(r"\.(testing|demo|session|transport$|system_windows|windows_access|windows_folders)")
+_FEW_NEED = re.compile(r"\.(testing|demo|session|transport$|.*windows)")
 """Modules that import aiohttp: a process that has it takes longer to fork and to end. And those for Windows."""
 _MOST_NEED = (
     "anyio._backends._asyncio",
