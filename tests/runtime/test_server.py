@@ -34,6 +34,7 @@ def test_elsewhere_there_is_no_such_server() -> None:
     assert stopping() is None
 
 
+@pytest.mark.posix
 def test_a_server_says_when_it_stops(server: Server) -> None:
     """Its handler stays as it is."""
     is_over = stopping()

@@ -41,6 +41,10 @@ SLACK = 160 * KIB
 """Bytes that may be lost each time that something breaks off: a segment under way, and what lay in the sockets."""
 
 
+_AT_A_RENAME = (PermissionError,) if sys.platform == "win32" else ()
+"""Windows may refuse to open a file while it gets its name; it is looked at again."""
+
+
 class Watcher:
     """Rule 1: watches a final path, which must hold nothing, or one of the allowed contents."""
 
@@ -58,7 +62,7 @@ class Watcher:
             if seen == self._seen or not stat.S_ISREG(found.st_mode):
                 return
             content = self._path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, *_AT_A_RENAME):
             return
         self._seen = seen
         if Checksum.of(content) not in self._allowed:
