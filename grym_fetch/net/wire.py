@@ -220,14 +220,14 @@ class Wire(asyncio.BufferedProtocol):
     def _end(self) -> None:
         """The response is complete: read on, to notice unrequested bytes before the next request."""
         parser = self._parser
-        can_go_on = parser.keeps_open and not parser.has_surplus
-        if self._ahead and parser.keeps_open and parser.surplus:
-            self._keep_early(parser.surplus)
-            can_go_on = True
+        has_early = bool(self._ahead and parser.keeps_open and parser.surplus)
+        can_go_on = has_early or (parser.keeps_open and not parser.has_surplus)
         self._move(DONE if can_go_on else MUST_CLOSE)
         if can_go_on:
             # The loop of Windows hands on what it has, also after a pause: this may be the end of it.
             self._transport.resume_reading()
+        if has_early:
+            self._keep_early(parser.surplus)
 
     def _keep_early(self, data: memoryview | bytes) -> None:
         """The next answer begins. Bytes beyond what we keep wait in the operating system until their turn."""
@@ -377,7 +377,6 @@ class Wire(asyncio.BufferedProtocol):
         self._move(SENT)
         self.has_answered = True
         self._begin(self._ahead.popleft())
-        self._transport.resume_reading()
         early, self._early = self._early, b""
         if early:
             self._parse(memoryview(early))
