@@ -252,8 +252,8 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     ) -> SyncPlan:
         """Return what fetching these assets would take. Reads none of them: a file that may be right counts as present.
 
-        ``on_part`` is told of each part of the plan, which has several if there are very many assets. Then the plan
-        that is returned has only the sums, and its assets are in the parts. Raises `StaleManifest`.
+        ``on_part`` is told of each part of the plan. Of very many assets there are several; then the plan that is
+        returned has only the sums, and its assets are in the parts. Raises `StaleManifest`.
         """
         return self._run(asynchronous.AssetManager.plan, assets, force=force, on_part=on_part)
 

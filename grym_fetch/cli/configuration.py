@@ -37,7 +37,8 @@ class _Row:
 def config_command(common: Common) -> int:
     """Show each setting with its value and where it is from: option, environment, project, user, default; or found.
 
-    A project's settings are in [tool.grym-fetch] of its pyproject.toml, yours in ~/.config/grym-fetch/config.toml.
+    A project's settings are in [tool.grym-fetch] of its pyproject.toml, yours in grym-fetch/config.toml of ~/.config,
+    or of XDG_CONFIG_HOME.
     """
     from grym_fetch.cli.runner import print_data, run_plain
     from grym_fetch.core.cells import cells, padded

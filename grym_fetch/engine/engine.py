@@ -305,14 +305,15 @@ class Engine:
         """Remove what killed runs left behind of assets that are in place, and put their files into the store."""
         for each in (self._neighbours, self._readers):
             await self._hashers.compute(each.note)
-        await self._keep(present)
+        await self.keep(present)
         if not self.local_files.has_stages():
             return
         from grym_fetch.disk.prune import remove_leftovers
 
         await self._hashers.compute(remove_leftovers, self._assets_dir, [asset.local_path for asset in present])
 
-    async def _keep(self, present: Sequence[Asset]) -> None:
+    async def keep(self, present: Sequence[Asset]) -> None:
+        """Put the files of these into the store, if there is one: those that are in place and known to be right."""
         if (store := self.machine_store) is None:
             return
         noted: list[tuple[str, Checksum]] = []

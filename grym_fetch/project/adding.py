@@ -89,7 +89,7 @@ class Adder:
         place = self._root / asset.local_path
         if pieces and asset.checksum is not None and asset.size is not None and is_taken(place):
             asset = replace(asset, pieces=await self._measurer.pieces(place, asset.checksum, asset.size))
-        return await self._entries.add(asset)
+        return await self._added(asset)
 
     async def add_found(
         self,
@@ -109,7 +109,12 @@ class Adder:
             await before_fetch()
             measured = await self.fetch_all(to_fetch, allow_suspicious=allow_suspicious)
             assets = [measured.get(asset.id, asset) for asset in assets]
-        return await self._entries.add(*assets)
+        return await self._added(*assets)
+
+    async def _added(self, *assets: Asset) -> ParsedManifest[ManifestSource]:
+        parsed = await self._entries.add(*assets)
+        await self._measurer.keep(assets)
+        return parsed
 
     # -- downloads --------------------------------------------------------------------------------------------------
 

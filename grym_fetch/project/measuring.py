@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -131,6 +131,17 @@ class Measurer:
         """Remember a file's checksum, so that nobody has to hash it again."""
         if signature is not None:
             self._engine.local_files.verified_cache.record(path, checksum, signature)
+
+    async def keep(self, assets: Sequence[Asset]) -> None:
+        """Put the files of these into the store, if there is one: once the manifest names what they are."""
+        known = self._engine.local_files.look_at(assets)
+        await self._engine.keep(
+            [
+                asset
+                for asset, look in zip(assets, known, strict=True)
+                if look.path == str(self._root / asset.local_path)
+            ]
+        )
 
     async def pointed_at(self, path: Path) -> tuple[Checksum, int] | None:
         """The digest and size of the content that a git-lfs pointer stands for; None if the file is not one."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -137,6 +137,7 @@ class Pinner:
                     failed[f"{asset.id} (stand-in)" if asset.is_stand_in else asset.id] = error
                     continue
                 self._measurer.note_verified(measured.path, measured.checksum, measured.signature)
+                await self._measurer.keep([replace(asset, checksum=measured.checksum, size=measured.size)])
                 fetched = measured.downloaded is not None
                 # The bytes of an unpinned asset had nothing to be verified against: they are pinned, not verified.
                 verified += fetched and asset.pinned

@@ -201,6 +201,7 @@ class Updater:
                 # A rename changes the signature, so the file must be read again for the verified cache.
                 there = await self._measurer.measure(asset, place, is_ended=True)
                 self._measurer.note_verified(place, there.checksum, there.signature)
+        await self._measurer.keep([each.newer for each in done])
         return parsed, done
 
     async def _as_fetched(self, found: NewerVersion, there: Asset) -> NewerVersion:

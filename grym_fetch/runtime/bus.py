@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Self
 
@@ -123,16 +123,20 @@ class Subscription:
     async def __aexit__(self, *exc_info: object) -> None:
         self.close()
 
-    async def __aiter__(self) -> AsyncIterator[Event]:
-        while await self.wait():
-            # One at a time: what the reader has not taken yet stays in the queue, where it is conflated.
-            number, event = next(iter(self._queue.items()))
-            del self._queue[number]
-            if self._latest_progress.get(event.asset) == number:
-                del self._latest_progress[event.asset]
-            if not self._queue and not self._closed:
-                self._ready.clear()
-            yield event
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        if not await self.wait():
+            raise StopAsyncIteration
+        # One at a time: what the reader has not taken yet stays in the queue, where it is conflated.
+        number, event = next(iter(self._queue.items()))
+        del self._queue[number]
+        if self._latest_progress.get(event.asset) == number:
+            del self._latest_progress[event.asset]
+        if not self._queue and not self._closed:
+            self._ready.clear()
+        return event
 
 
 class EventBus:

@@ -1,4 +1,4 @@
-"""What add and pin refuse to measure: content that is clearly not an asset, has no end, or came over plain http."""
+"""What add and pin measure and share, and what they refuse: clearly no asset, without an end, or over plain http."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from grym_fetch.core.digest import Checksum
 from grym_fetch.core.manifest import Asset
 from grym_fetch.errors import EditRefused, PolicyRefused
 from grym_fetch.testing import AssetServer, RawAnswer
-from tests.project.editing import CONTENT, entries
+from tests.project.editing import CONTENT, SMALL_CONTENT, entries
 from tests.support.project import Project
 
 PAGE = b"<!DOCTYPE html><title>Please log in</title>"
@@ -105,3 +105,20 @@ async def test_what_is_suspicious_and_wanted(project: Project, server: AssetServ
         assert added.checksum == Checksum.of(PAGE)
         known = Asset("y", url, "y.bin", checksum=Checksum.of(PAGE))
         assert (await manager.add_asset(known, fetch=True)).size == len(PAGE)
+
+
+async def test_what_was_measured_is_shared(project: Project, server: AssetServer, tmp_path: Path) -> None:
+    """What `add`, `pin` and `pin --update` have fetched is in the machine's store at once, under the digest found."""
+    store = tmp_path / "store"
+    new = server.add("/new.bin", CONTENT)
+    project.add("old", [server.add("/old.bin", SMALL_CONTENT).url], SMALL_CONTENT, pinned=False, size=False)
+    async with project.manager(store=str(store)) as manager:
+        await manager.add_asset(Asset("new", new.url, "models/new.bin"), fetch=True)
+        await manager.pin(["old"])
+        assert {path.name for path in (store / "objects").rglob("*") if path.is_file()} == {
+            Checksum.of(content).hexdigest for content in (CONTENT, SMALL_CONTENT)
+        }
+        server.add("/new.bin", SMALL_CONTENT * 2)
+        await manager.pin(["new"], update=True)
+    newest = Checksum.of(SMALL_CONTENT * 2).hexdigest
+    assert len(list((store / "objects").rglob(newest))) == 1

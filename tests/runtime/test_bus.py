@@ -256,6 +256,21 @@ async def test_who_unsubscribes_hears_no_more() -> None:
     bus.unsubscribe(subscription)
 
 
+async def test_one_event_can_be_awaited_alone() -> None:
+    """A subscription is an async iterator itself: `anext` takes the next event, and a wait given up takes none."""
+    bus = new_bus()
+    subscription = bus.subscribe()
+    waiting = asyncio.create_task(anext(subscription))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    for number in range(2):
+        bus.emit(verifying("a", number))
+    assert [await anext(subscription), await anext(subscription)] == [verifying("a", 0), verifying("a", 1)]
+    await bus.aclose()
+    assert await anext(subscription, None) is None
+
+
 async def test_reading_can_stop_and_go_on() -> None:
     """A reader that stops keeps its place: the next loop begins with the next event."""
     bus = new_bus()
