@@ -285,9 +285,9 @@ class AssetManager:
         """Download and verify the asset if needed, and return its path. ``force``: fetch it again even if it is valid.
 
         Raises `MirrorsExhausted`, `IntegrityError` or `StorageError` if it fails; what has arrived is kept for the next
-        call, unless it is wrong. Raises `UnknownAsset`, `UnpinnedAsset`, `PolicyRefused` for an asset without a
-        checksum at a plain http address of another machine, `AssetMissing` if it is not there and nothing may be
-        fetched, and `StaleManifest`.
+        call, unless it is wrong or cannot be resumed. Raises `UnknownAsset`, `UnpinnedAsset`, `PolicyRefused` for an
+        asset without a checksum at a plain http address of another machine, `AssetMissing` if it is not there and
+        nothing may be fetched, and `StaleManifest`.
         """
         coordinator = self._ready()
         async with self._freshness.using(self.manifest):
@@ -601,9 +601,10 @@ class AssetManager:
         its content, which is not fetched.
 
         Raises `ManifestError` if it cannot be listed, such as `EditRefused` if the id or path is taken, or for a file
-        that is plainly not an asset; `DigestMismatch` or `UnsafePath` if ``file`` is not what the asset says or another
-        one is in its place; `SourceFailed` or `UnknownSource` if the list cannot be used or does not have the file;
-        `PolicyRefused` for a plain http address of another machine with ``fetch``; or what `download_asset` raises.
+        that is plainly not an asset; `DigestMismatch` if ``file`` has another digest than the asset says, `UnsafePath`
+        if another file is in its place; `SourceFailed` or `UnknownSource` if the list cannot be used or does not have
+        the file; `PolicyRefused` for a plain http address of another machine with ``fetch``; or what `download_asset`
+        raises.
         """
         await self.initialize()
         async with self._editing() as editor:

@@ -19,7 +19,7 @@ from grym_fetch.cli.sizes import chosen_size, exact_size, size_option
 @click.argument("limit", required=False, metavar="[SIZE_MB]")
 @click.argument("folder", required=False, metavar="[DIR]")
 @size_option
-@option("--ignored", is_flag=True, help="Also list files that git ignores.")
+@option("--ignored", is_flag=True, help="Also list files that git ignores, but for node_modules.")
 @option("--history", is_flag=True, help="Also find large files in git's history, whether still there or not.")
 @option("--staged", is_flag=True, help="Look only at what the next commit would add or change.")
 @option("--fail", is_flag=True, help="End with exit code 1 if any file is listed.")

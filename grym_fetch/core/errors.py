@@ -26,7 +26,7 @@ class GrymFetchError(Exception):
 
     asset_id: str | None = None
     advice: str = ""
-    """What to do next, if there is anything to say: the end of the text, which a command shows as a hint."""
+    """A hint what to do next, or empty: the end of the text, which a command shows on a line of its own."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Unlike other exceptions, do not call the class with ``args``: each class has its own parameters, and an error
@@ -321,7 +321,7 @@ class SourceFailed(TransferError):
 
 
 class PolicyRefused(TransferError):
-    """An address, a redirect or an answer that must not be used."""
+    """An address, a redirect or an answer that must not be used, or cannot be used here."""
 
 
 class ProxyRefused(TransferError):

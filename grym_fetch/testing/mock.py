@@ -106,7 +106,7 @@ class MockAssetManager(AssetManager):
     """A simulated `AssetManager`. Create one with `create_mock_asset_manager`.
 
     ``paths``, ``fail``, ``sizes`` and ``missing`` may be changed at any time. ``calls`` has what the code under test
-    has awaited, and `open_asset`, in order.
+    has awaited, and `open_asset`, in order, but not what a callback such as ``on_status`` calls during another call.
     """
 
     def __init__(

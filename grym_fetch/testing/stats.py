@@ -1,7 +1,7 @@
 """Counts what an ``AssetServer`` was asked for and what it sent, as it happens.
 
 Rules: counts begin at the start, or at the last ``reset``. A connection is open from when the server has accepted it
-until it is gone, idle or not. Bytes that were sent may not have arrived.
+(with TLS: from the end of the handshake) until it is gone, idle or not. Bytes that were sent may not have arrived.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class ServerStats(RequestStats):
 
     @property
     def connections_opened(self) -> int:
-        """TCP connections accepted."""
+        """TCP connections accepted; with TLS, those whose handshake succeeded."""
         return self._opened
 
     @property

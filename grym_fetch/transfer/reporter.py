@@ -50,6 +50,7 @@ class Reporter:
         self._resumed = 0 if is_wrong and state.segments.is_complete else state.segments.on_hand_bytes
         self._meter = Meter(now=now, total=state.size, on_hand=self._resumed)
         self._is_full = False
+        self._untold_at: float | None = None
         self._told_hashed = 0
 
     def planned(self) -> None:
@@ -59,6 +60,7 @@ class Reporter:
     def arrived(self, count: int, now: float) -> float | None:
         """This many bytes have come. Returns the speed in bytes per second whenever progress is reported."""
         self.received += count
+        self._untold_at = now
         segments, comparison = self._state.segments, self._state.comparison
         on_hand = segments.on_hand_bytes - (0 if comparison is None else comparison.unasked_bytes)
         self._meter.advance(now, on_hand=on_hand, received=self.received, total=self._state.size)
@@ -73,6 +75,7 @@ class Reporter:
         """Report how far the transfer is."""
         if self._is_full:
             return
+        self._untold_at = None
         state = self._meter.read(now)
         self._emit(
             ProgressMade(
@@ -107,7 +110,7 @@ class Reporter:
 
     def restarted(self, discarded: int, reason: str) -> None:
         """The transfer starts over, and this many bytes were discarded."""
-        self._is_full = False
+        self._is_full, self._untold_at = False, None
         self._emit(AssetRestarted(asset=self._asset, discarded=discarded, reason=reason))
 
     def retries(self, origin: Origin, attempt: int, delay: float, reason: str) -> None:
@@ -121,7 +124,9 @@ class Reporter:
         self._emit(AssetWaiting(asset=self._asset, holder=holder))
 
     def switched(self, left: Origin, chosen: Origin, reason: str, *, count: int) -> None:
-        """Another one of ``count`` origins is asked from now on."""
+        """Another one of ``count`` origins is asked from now on. Told after what has come from the last one."""
+        if self._untold_at is not None:
+            self.progress(self._untold_at)
         self._emit(
             MirrorSwitched(
                 asset=self._asset,

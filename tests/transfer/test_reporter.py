@@ -6,7 +6,8 @@ from typing import cast
 import pytest
 
 from grym_fetch.core.comparison import Comparison
-from grym_fetch.core.events import AssetPlanned, AssetVerifying, Event, ProgressMade
+from grym_fetch.core.events import AssetPlanned, AssetVerifying, Event, MirrorSwitched, ProgressMade
+from grym_fetch.core.origins import Origin
 from grym_fetch.core.ranges import ByteRange
 from grym_fetch.transfer.reporter import Reporter
 from grym_fetch.transfer.state import DownloadState
@@ -64,3 +65,16 @@ def test_what_is_resumed_is_on_hand() -> None:
     reporter.arrived(1, now=1.0)
     assert [type(each) for each in told] == [AssetPlanned, ProgressMade, AssetVerifying]
     assert cast(AssetPlanned, told[0]).resumed_bytes == SIZE
+
+
+def test_what_has_come_is_told_before_another_origin_is_asked() -> None:
+    """So a report says of the right address that bytes came from it; where nothing is new, nothing is told."""
+    state = Whole()
+    reporter, told = begun(state, is_wrong=False)
+    one, other = Origin(0, "https://a.invalid/f"), Origin(1, "https://b.invalid/f")
+    for left, now in ((600, 1.0), (500, 1.01)):
+        state.lacks(left)
+        reporter.arrived(100, now=now)
+    reporter.switched(one, other, "gone", count=2)
+    reporter.switched(other, one, "gone", count=2)
+    assert [type(each) for each in told[1:]] == [ProgressMade, ProgressMade, MirrorSwitched, MirrorSwitched]
