@@ -49,6 +49,8 @@ SLOW_TO_IMPORT = (
     "yarl",
 )
 REPORT = "report.json"
+_BROKEN = 3
+"""The exit code if pytest could not be run. A time-out may end the process at once, with 1."""
 HANGS_S = 10
 """A case that takes longer hangs without its guard, and has failed. Its own limit, a minute, is for a busy machine."""
 
@@ -116,14 +118,14 @@ def run_here(place: Path, tests: list[str]) -> None:
 
 
 def run_forked(place: Path, tests: list[str], timeout: float) -> dict[str, list[str]] | None:
-    """Run the copy's tests in a process of their own. None if they hang, or if a signal ends them.
+    """Run the copy's tests in a process of their own. None if they hang, or if a signal or a time-out ends them.
 
     Raises ``RuntimeError`` if they could not be run.
     """
     (place / REPORT).unlink(missing_ok=True)
     child = os.fork()
     if not child:
-        code = 1
+        code = _BROKEN
         try:
             run_here(place, tests)
             code = 0
@@ -135,10 +137,10 @@ def run_forked(place: Path, tests: list[str], timeout: float) -> dict[str, list[
     with suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)  # including what its tests have started
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if code < 0:
-        return None
-    if code:
+    if code == _BROKEN:
         raise RuntimeError(f"pytest cannot run {tests}")
+    if code:
+        return None
     failed: dict[str, list[str]] = json.loads((place / REPORT).read_text(encoding="utf-8"))
     return failed
 
