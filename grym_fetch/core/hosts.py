@@ -412,9 +412,9 @@ class Hosts:
             return 0.0
         if known.away_since is None:
             known.away_since = now
-        return max(0.0, known.away_since + patience - now)
+        return self.seconds_to_wait(host, now, patience)
 
-    def is_returning(self, host: str, now: float, patience: float) -> float:
+    def seconds_to_wait(self, host: str, now: float, patience: float) -> float:
         """It could not be connected to, and now answers, but has not served anybody since: a gateway speaks for it.
 
         Return for how many more seconds all assets wait for it, as in `cannot_be_reached`.

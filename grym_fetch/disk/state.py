@@ -329,8 +329,7 @@ def _open_or_make(above: int, name: str, create: bool) -> int:
 
 def _earlier_state(top: int) -> list[str]:
     """What an earlier version left behind to be taken over, if nobody else could have put it there."""
-    figures = os.fstat(top)
-    if figures.st_uid != system.user_id() or figures.st_mode & 0o022:
+    if not is_private(top):
         return []
     return [name for name in system.listdir(top) if _EARLIER.fullmatch(name)]
 

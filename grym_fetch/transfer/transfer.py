@@ -500,7 +500,7 @@ class Transfer:
             scheme = error.url.partition(":")[0]
             host_patience = self._hosts.cannot_be_reached(attempt.host, scheme, now, policy.patience)
         else:
-            host_patience = self._hosts.is_returning(attempt.host, now, policy.patience)
+            host_patience = self._hosts.seconds_to_wait(attempt.host, now, policy.patience)
         decision = self._origins.failed(
             origin,
             error,

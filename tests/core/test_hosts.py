@@ -360,12 +360,12 @@ def test_a_host_that_is_away_is_waited_for_by_all_together() -> None:
 def test_a_host_that_was_away_is_waited_for_until_it_serves() -> None:
     """What answers first may speak for one that is not well yet."""
     hosts = Hosts(4)
-    assert hosts.is_returning("h", 0.0, 60.0) == 0.0
+    assert hosts.seconds_to_wait("h", 0.0, 60.0) == 0.0
     hosts.began("a", "h")
     hosts.receives("a", 1.0, scheme="https")
-    assert hosts.is_returning("h", 2.0, 60.0) == 0.0
+    assert hosts.seconds_to_wait("h", 2.0, 60.0) == 0.0
     hosts.cannot_be_reached("h", "https", 10.0, 60.0)
-    assert hosts.is_returning("h", 30.0, 60.0) == 40.0
-    assert hosts.is_returning("h", 99.0, 60.0) == 0.0
+    assert hosts.seconds_to_wait("h", 30.0, 60.0) == 40.0
+    assert hosts.seconds_to_wait("h", 99.0, 60.0) == 0.0
     hosts.receives("a", 100.0, scheme="https")
-    assert hosts.is_returning("h", 101.0, 60.0) == 0.0
+    assert hosts.seconds_to_wait("h", 101.0, 60.0) == 0.0
